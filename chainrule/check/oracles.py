@@ -1,0 +1,215 @@
+"""Three oracles for a gradient: the rules, autograd, and central differences in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from chainrule.derive import Program
+from chainrule.errors import ChainruleError
+from chainrule.run import double, needed, run
+
+if TYPE_CHECKING:
+    from chainrule.derivation import Derivation
+
+
+@dataclass
+class Row:
+    """One input: the derivative along a random direction, by each oracle."""
+
+    name: str
+    rule: float
+    autograd: float
+    differences: float
+    worst: float  # largest element-wise difference of rule and autograd, relative to the gradient's size
+    alone: str  # the oracle that disagrees with the other two, "" where all agree
+
+
+@dataclass
+class Verdict:
+    """Rule, autograd and finite differences side by side; truthy when they agree."""
+
+    rows: list[Row]
+    kinks: list[str]
+
+    def __bool__(self) -> bool:
+        return all(not row.alone for row in self.rows)
+
+    def __str__(self) -> str:
+        width = max([len(r.name) for r in self.rows] + [5])
+        lines = [f"{'input':<{width}}  {'rule':>16}  {'autograd':>16}  {'differences':>16}  verdict"]
+        for r in self.rows:
+            said = "agree" if not r.alone else f"{r.alone} stands alone"
+            lines.append(f"{r.name:<{width}}  {r.rule:>16.9g}  {r.autograd:>16.9g}  {r.differences:>16.9g}  {said}")
+        lines.append("derivative of the output along a random direction of each input, in float64")
+        lines += [f"note: {kink}" for kink in self.kinks]
+        return "\n".join(lines)
+
+
+def forward_values(program: Program, inputs: dict[fx.Node, Any], convert: Any = lambda v: v) -> dict[fx.Node, Any]:
+    """The forward pass run again on `inputs`."""
+    return run(needed([program.output]), inputs, convert)
+
+
+def autograd_gradients(
+    program: Program, inputs: dict[fx.Node, Any], upstream: torch.Tensor, convert: Any = lambda v: v
+) -> dict[fx.Node, Any]:
+    """Autograd's gradients of the replayed forward pass, for the inputs that were asked for."""
+    asked = {n for n in program.wanted if "no_gradient" not in n.meta or n in program.gradients}
+    leaves = {n: v.detach().clone().requires_grad_() if n in asked else v for n, v in inputs.items()}
+    with torch.enable_grad():
+        values = _replay(program, leaves, convert)
+        output = values[program.output]
+        order = [n for n in program.wanted if n in asked]
+        if not output.requires_grad or not order:
+            return dict.fromkeys(program.wanted)
+        wanted = [leaves[n] for n in order]
+        found = torch.autograd.grad(output, wanted, upstream.to(output.dtype), allow_unused=True)
+    return dict.fromkeys(program.wanted) | dict(zip(order, found, strict=True))
+
+
+def _replay(program: Program, leaves: dict[fx.Node, Any], convert: Any) -> dict[fx.Node, Any]:
+    """The forward pass with constants (no_grad, detach) cut off from autograd."""
+    values = dict(leaves)
+    for node in needed([program.output]):
+        if node not in values:
+            values |= run([node], values, convert)
+            if node.meta.get("constant") and isinstance(values[node], torch.Tensor):
+                values[node] = values[node].detach()
+    return values
+
+
+def _inputs(program: Program) -> dict[fx.Node, Any]:
+    return {n: n.meta["val"].detach() for n in program.inputs}
+
+
+def _upstream(d: Derivation) -> torch.Tensor:
+    upstream = d.program.upstream
+    return torch.ones_like(d.output) if upstream is None else upstream.meta["val"]
+
+
+def confirm(d: Derivation) -> None:
+    """Raise unless the derived gradients are autograd's, to the precision of their dtype."""
+    program = d.program
+    truth = autograd_gradients(program, _inputs(program), _upstream(d))
+    wrong = [n for n in program.wanted if not _close(d._gradient(n), truth[n])]
+    if not wrong:
+        return
+    exact = _in_double(d)  # rounding, or a wrong rule?
+    for node in wrong:
+        ours, theirs = exact[0][node], exact[1][node]
+        if not _close(ours, theirs, 1e-7):
+            raise ChainruleError(
+                f"the derived gradient of {d._names[node]} {tuple(node.meta['val'].shape)} is not autograd's "
+                f"(largest difference {_difference(ours, theirs):.3g}): a rule of chainrule is wrong; please report it, "
+                f"operations: {', '.join(sorted({n.meta['operation'] for n in needed([program.output]) if n.op != 'placeholder'}))}"
+            )
+
+
+def _in_double(d: Derivation) -> tuple[dict[fx.Node, Any], dict[fx.Node, Any]]:
+    program = d.program
+    inputs = {n: double(v) for n, v in _inputs(program).items()}
+    upstream = double(_upstream(d))
+    theirs = autograd_gradients(program, inputs, upstream, double)
+    return derived_gradients(program, inputs, upstream), theirs
+
+
+def derived_gradients(program: Program, inputs: dict[fx.Node, Any], upstream: torch.Tensor) -> dict[fx.Node, Any]:
+    """The derived program run on `inputs` in float64."""
+    asked = {n: program.gradients[n] for n in program.wanted if n in program.gradients}
+    known = dict(inputs)
+    if program.upstream is not None:
+        known[program.upstream] = upstream
+    with torch.no_grad():
+        values = run(needed([*asked.values(), program.output]), known, double)
+    return {n: values[asked[n]] if n in asked else None for n in program.wanted}
+
+
+def _difference(a: Any, b: Any) -> float:
+    if a is None or b is None:
+        other = b if a is None else a
+        return 0.0 if other is None or not other.numel() else float(other.abs().max())
+    return float((a - b).abs().max()) if a.numel() else 0.0
+
+
+def _close(ours: Any, theirs: Any, tolerance: float | None = None) -> bool:
+    if ours is None or theirs is None or not ours.numel():
+        return _difference(ours, theirs) == 0
+    if ours.shape != theirs.shape:
+        return False
+    if tolerance is None:
+        tolerance = (
+            1e4 * torch.finfo(ours.dtype).eps if ours.dtype == torch.float64 else 30 * torch.finfo(ours.dtype).eps
+        )
+    theirs = theirs.to(ours.dtype)
+    finite = torch.isfinite(theirs) & torch.isfinite(ours)
+    if not torch.equal(torch.isfinite(theirs), torch.isfinite(ours)):
+        return False
+    if not finite.any():
+        return True
+    scale = float(theirs[finite].abs().max())
+    return float((ours - theirs)[finite].abs().max()) <= tolerance * max(scale, 1e-30)
+
+
+def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6) -> Verdict:
+    """Compare the three oracles along `directions` random directions of each input, with a random upstream."""
+    program = d.program
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {n: double(v) for n, v in _inputs(program).items()}
+    shape = d.output.shape
+    random = (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        if program.upstream is not None
+        else torch.ones(shape, dtype=torch.float64)
+    )
+    ours = derived_gradients(program, inputs, random)
+    theirs = autograd_gradients(program, inputs, random, double)
+
+    def output(changed: fx.Node, by: torch.Tensor) -> float:
+        moved = {**inputs, changed: inputs[changed] + by}
+        with torch.no_grad():
+            return float((forward_values(program, moved, double)[program.output] * random).sum())
+
+    rows, kinks = [], []
+    for node in program.wanted:
+        if "no_gradient" in node.meta and node not in program.gradients:
+            kinks.append(f"{d._names[node]} has no gradient by definition")
+            continue
+        found = []
+        for _ in range(directions):
+            v = torch.randn(node.meta["val"].shape, dtype=torch.float64, generator=generator)
+            v = v / max(float(v.norm()), 1e-12)
+            h = step * max(1.0, float(inputs[node].abs().max()) if v.numel() else 1.0)
+            up, down, mid = output(node, h * v), output(node, -h * v), output(node, 0 * v)
+            values = [0.0 if g is None else float((g * v).sum()) for g in (ours[node], theirs[node])]
+            differences = (up - down) / (2 * h)
+            noise = 1e-9 * abs(mid) / h * 1e-6 + 1e-9 * abs(mid)
+            one_sided = abs((up - mid) - (mid - down)) / h
+            if one_sided > 1e-3 * (abs(differences) + 1e-9) + 100 * noise / 1e-3:
+                kinks.append(f"{d._names[node]} lies where the slope jumps; autograd's convention is used there")
+            found.append((*values, differences, noise))
+        rows.append(
+            _row(
+                d._names[node], found, ours[node], theirs[node], any(k.startswith(d._names[node] + " ") for k in kinks)
+            )
+        )
+    return Verdict(rows, sorted(set(kinks)))
+
+
+def _row(name: str, found: list[tuple[float, float, float, float]], ours: Any, theirs: Any, kink: bool) -> Row:
+    scale = max([abs(x) for f in found for x in f[:3]] + [1e-12])
+    rule, autograd, differences, _ = found[0]
+
+    def near(i: int, j: int, tolerance: float) -> bool:
+        return all(abs(f[i] - f[j]) <= tolerance * scale + f[3] for f in found)
+
+    same = _close(ours, theirs, 1e-9)
+    by_rule, by_autograd = near(0, 2, 1e-5), near(1, 2, 1e-5)
+    if same:
+        alone = "" if by_rule or kink else "differences"
+    else:
+        alone = "autograd" if by_rule and not by_autograd else "rule" if by_autograd and not by_rule else "every oracle"
+    return Row(name, rule, autograd, differences, _difference(ours, theirs) / scale, alone)

@@ -1,0 +1,242 @@
+"""From a recorded forward pass to the same graph with its backward pass. Knows no operation.
+
+The nodes are walked backwards; the rule of each is run under the recorder, and what it computes is
+recorded as further nodes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.errors import ChainruleError
+from chainrule.record import Guard, Recorder
+from chainrule.record.numbers import slot
+from chainrule.record.recorder import Region
+from chainrule.rules import BOOK, Rule
+from chainrule.rules.broadcast import unbroadcast
+from chainrule.rules.fallback import autograd_step
+
+
+@dataclass
+class Program:
+    """A forward pass with its backward pass, in one graph."""
+
+    graph: fx.Graph
+    inputs: list[fx.Node]
+    output: fx.Node
+    upstream: fx.Node | None
+    gradients: dict[fx.Node, fx.Node]  # forward node -> the node of its gradient
+    wanted: list[fx.Node]  # the inputs whose gradients were asked for
+    guards: list[Any]
+    fallbacks: list[str] = field(default_factory=list)
+
+    def seeded(self, explicit: bool) -> Program:
+        """A copy, free to be rewritten. Unless `explicit`, the gradient of the output is one: the loss."""
+        graph, at = fx.Graph(), {}
+        for node in self.graph.nodes:
+            at[node] = graph.node_copy(node, lambda n: at[n])
+        assert self.upstream is not None
+        upstream: fx.Node | None = at[self.upstream]
+        if not explicit and upstream is not None:
+            first = next((n for n in graph.nodes if n.meta["phase"] == "backward"), None)
+            if first is not None:
+                with graph.inserting_before(first):
+                    one = graph.call_function(torch.ones_like, (at[self.output],))
+                one.meta.update(operation="ones_like", phase="backward", val=upstream.meta["val"])
+                upstream.replace_all_uses_with(one)
+                at = {k: one if v is upstream else v for k, v in at.items()}
+            upstream = None
+        return Program(graph, [at[n] for n in self.inputs if n is not self.upstream], at[self.output], upstream,
+                       {at[v]: at[g] for v, g in self.gradients.items()}, [at[n] for n in self.wanted],
+                       [Guard(at[g.node], g.site) for g in self.guards], list(self.fallbacks))  # fmt: skip
+
+
+def differentiable(node: fx.Node) -> bool:
+    """Whether the value of `node` is a tensor that can have a gradient."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and (value.dtype.is_floating_point or value.dtype.is_complex)
+
+
+def reached_from(sources: Iterable[fx.Node], graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose value depends, differentiably, on `sources`."""
+    reached = set(sources)
+    for node in graph.nodes:
+        if node.meta.get("constant") or node.meta.get("operation") in BOOK.constants:
+            continue
+        if any(n in reached for n in node.all_input_nodes):
+            value = node.meta.get("val")
+            if differentiable(node) or (isinstance(value, tuple | list) and not isinstance(value, torch.Size)):
+                reached.add(node)
+    return reached
+
+
+def backward_pass(recorder: Recorder, output: fx.Node, upstream: torch.Tensor | None, wanted: list[fx.Node]) -> Program:
+    """Record the backward pass from `output` to `wanted`; values are computed on the way.
+
+    `upstream` is dL/d(output); without it the output is the loss, and its gradient is one.
+    """
+    return _Walk(recorder, output, wanted).run(upstream)
+
+
+class _Walk:
+    def __init__(self, recorder: Recorder, output: fx.Node, wanted: list[fx.Node]) -> None:
+        self.recorder, self.output, self.wanted = recorder, output, wanted
+        self.reached = reached_from(wanted, recorder.graph)
+        self.parts: dict[fx.Node, list[torch.Tensor]] = defaultdict(list)
+        self.gradients: dict[fx.Node, fx.Node] = {}
+        self.fallbacks: list[str] = []
+
+    def run(self, upstream: torch.Tensor | None) -> Program:
+        recorder, output = self.recorder, self.output
+        nodes = [n for n in recorder.graph.nodes if n in self.reached]
+        value = output.meta["val"].detach()
+        seed = recorder.leaf((torch.ones_like(value) if upstream is None else upstream).detach(), name="out_g")
+        seed.meta["seed"] = True
+        with recorder.recording("backward"), torch.no_grad():
+            if output in self.reached:
+                self.parts[output].append(seed.meta["val"])
+            done: set[int] = set()
+            for node in reversed(nodes):
+                region: Region | None = node.meta.get("region")
+                if region is not None and id(region) in done:
+                    continue
+                if self._upstream_of(node) is None:
+                    continue
+                if region is not None:
+                    done.add(id(region))
+                    self._region(node, region)
+                elif node.op != "placeholder":
+                    self._step(node)
+        return Program(recorder.graph, list(recorder.inputs), output, seed, self.gradients, self.wanted,
+                       recorder.guards, self.fallbacks)  # fmt: skip
+
+    def _upstream_of(self, node: fx.Node) -> torch.Tensor | None:
+        """The gradient of `node`: the sum of what its readers passed back."""
+        parts = self.parts.pop(node, None)
+        if not parts:
+            return None if not isinstance(node.meta["val"], tuple | list) else self._parts_of_tuple(node)
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        entry = self.recorder.entry(total)
+        assert entry is not None
+        self.gradients[node] = entry.node
+        node.meta["g"] = total
+        return total
+
+    def _parts_of_tuple(self, node: fx.Node) -> Any:
+        children = [user for user in node.users if user.meta.get("operation") == "part"]
+        return True if any(child in self.gradients for child in children) else None
+
+    def _step(self, node: fx.Node) -> None:
+        if node.meta["operation"] == "part":
+            return  # its tuple is stepped through as a whole
+        rule = BOOK.find(node.meta["operation"])
+        args = self._slots(node.args)
+        kwargs = self._slots(node.kwargs)
+        if node.target is getattr:
+            args = args[:1]
+        out = self._out(node)
+        bound = rule.bind(out, args, kwargs) if rule else None
+        try:
+            if (
+                rule is None
+                or bound is None
+                or self._run(rule, bound) is NotImplemented
+                or self._missed((args, kwargs))
+            ):
+                self.fallbacks.append(node.meta["operation"])
+                for read, gradient in autograd_step(node, out, self.recorder).items():
+                    if read in self.reached:
+                        self.parts[read].append(gradient)
+                return
+        except ChainruleError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(n.meta["val"].shape)) for n in node.all_input_nodes if differentiable(n))
+            raise ChainruleError(
+                f"the backward step of {node.meta['operation']} {shapes} failed with {type(error).__name__}: {error}; "
+                "give it a rule with cr.rule, and please report it",
+                node.meta.get("site"),
+            ) from error
+        self._collect((args, kwargs))
+
+    def _run(self, rule: Rule, bound: Any) -> Any:
+        return rule.backward(*bound.args, **bound.kwargs)
+
+    def _missed(self, value: Any) -> bool:
+        """Whether the rule left out a slot through which a gradient should pass."""
+        if isinstance(value, tuple | list):
+            return any(self._missed(v) for v in value)
+        if isinstance(value, dict):
+            return self._missed(list(value.values()))
+        if not isinstance(value, torch.Tensor) or hasattr(value, "g"):
+            return False
+        entry = self.recorder.entry(value)
+        return entry is not None and entry.node in self.reached
+
+    def _region(self, node: fx.Node, region: Region) -> None:
+        """A call of a person's function that has a rule: the rule stands for all that is inside."""
+        rule = BOOK.of_code(region.code)
+        assert rule is not None
+        args = self._slots(region.arguments)
+        bound = rule.bind(self._out(node), tuple(args.values()), {})
+        if bound is None:
+            raise ChainruleError(f"the rule for {rule.name} does not take its arguments", node.meta.get("site"))
+        self._run(rule, bound)
+        self._collect(args)
+
+    def _out(self, node: fx.Node) -> Any:
+        if not isinstance(node.meta["val"], tuple | list):
+            out = self.recorder.alias(node.meta["val"], node)
+            out.g = node.meta["g"]
+            return out
+        children = {u.args[1]: u for u in node.users if u.meta.get("operation") == "part"}
+        outs: list[Any] = []
+        for index, value in enumerate(node.meta["val"]):
+            child = children.get(index)
+            alias = self.recorder.alias(value, child) if child is not None else value
+            if isinstance(alias, torch.Tensor) and child is not None and differentiable(child):
+                alias.g = child.meta["g"] if child in self.gradients else torch.zeros_like(alias)
+            outs.append(alias)
+        return tuple(outs)
+
+    def _slots(self, value: Any) -> Any:
+        """A slot for each argument: a tensor of its own, even where one tensor is passed twice."""
+        if isinstance(value, fx.Node):
+            return self.recorder.alias(value.meta["val"], value)
+        if isinstance(value, tuple):
+            return tuple(self._slots(v) for v in value)
+        if isinstance(value, list):
+            return [self._slots(v) for v in value]
+        if isinstance(value, dict):
+            return {k: self._slots(v) for k, v in value.items()}
+        if isinstance(value, slice):
+            return slice(self._slots(value.start), self._slots(value.stop), self._slots(value.step))
+        if type(value) in (int, float):
+            return slot(value)
+        return value
+
+    def _collect(self, value: Any) -> None:
+        """Pass back what the rule left on the slots."""
+        if isinstance(value, tuple | list):
+            for v in value:
+                self._collect(v)
+        elif isinstance(value, dict):
+            self._collect(list(value.values()))
+        elif isinstance(value, torch.Tensor) and hasattr(value, "g"):
+            entry = self.recorder.entry(value)
+            assert entry is not None
+            g = value.g
+            if g is None:
+                entry.node.meta["no_gradient"] = True  # the operation defines none, in autograd either
+            elif entry.node in self.reached:
+                if g.dtype != value.dtype:
+                    g = g.to(value.dtype)
+                self.parts[entry.node].append(unbroadcast(g, value))

@@ -1,0 +1,157 @@
+"""Products in the order in which people write them: sign and number first, factors, then divisors."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+if TYPE_CHECKING:
+    from chainrule.simplify import Rewriter
+
+
+@dataclass
+class Product:
+    """A tree of `*`, `/` and unary `-`, flattened: number / divisor * factors / denominators."""
+
+    number: float = 1
+    divisor: float = 1
+    factors: list[fx.Node] = field(default_factory=list)
+    denominators: list[fx.Node] = field(default_factory=list)
+    stretched: list[fx.Node] = field(default_factory=list)  # expands that were looked through
+    length: int = 0  # operations in the tree
+
+    @classmethod
+    def of(cls, node: fx.Node) -> Product:
+        product = cls()
+        product._take(node, False, root=True)
+        return product
+
+    def tensors(self) -> list[fx.Node]:
+        return [f for f in (*self.factors, *self.denominators) if isinstance(f.meta.get("val"), torch.Tensor)]
+
+    def with_factor(self, old: fx.Node, new: fx.Node) -> Product:
+        return replace(self, factors=[new if f is old else f for f in self.factors])
+
+    def _take(self, value: Any, below: bool, root: bool = False) -> None:
+        if not isinstance(value, fx.Node):
+            self._number(value, below)
+            return
+        operation = value.meta["operation"]
+        inside = root or (value.meta["phase"] == "backward" and len(value.users) == 1)
+        if inside and operation == "mul" and len(value.args) == 2 and not value.kwargs:
+            self.length += 1
+            self._take(value.args[0], below)
+            self._take(value.args[1], below)
+        elif inside and operation == "div" and len(value.args) == 2 and not value.kwargs:
+            self.length += 1
+            self._take(value.args[0], below)
+            self._take(value.args[1], not below)
+        elif inside and operation == "neg":
+            self.length += 1
+            self.number = -self.number
+            self._take(value.args[0], below)
+        elif inside and operation == "expand" and not below:
+            self.length += 1
+            self.stretched.append(value)
+            self._take(value.args[0], below)
+        elif value.meta["phase"] == "backward" and operation == "ones_like":
+            self.length += 1
+            self.stretched.append(value)
+        else:
+            (self.denominators if below else self.factors).append(value)
+
+    def _number(self, value: float, below: bool) -> None:
+        if below:
+            self.divisor *= value
+        else:
+            self.number *= value
+
+    def rebuilt(self, rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
+        """The product written anew, where that is shorter or in better order."""
+        shape = tuple(node.meta["val"].shape)
+        shapes = [tuple(t.meta["val"].shape) for t in self.tensors()]
+        if torch.broadcast_shapes(*shapes, ()) != shape:
+            filled = next((s for s in self.stretched if tuple(s.meta["val"].shape) == shape), None)
+            if filled is None:
+                return None
+            if not any(isinstance(t.meta["val"], torch.Tensor) for t in self.factors):
+                return self._constant(rewriter, filled)
+            if filled.meta["operation"] == "ones_like" or node.meta["operation"] == "expand":
+                return None
+            small = replace(self, stretched=[]).built(rewriter)
+            if small is filled.args[0]:
+                return None
+            return rewriter.call("expand", small, filled.args[1])
+        if not self.tensors():
+            return self._constant(rewriter, self.stretched[0]) if self.stretched and not shape else None
+        self._reduce()
+        return None if self._is_written(node) else self.built(rewriter)
+
+    def _reduce(self) -> None:
+        if isinstance(self.number, int) and isinstance(self.divisor, int) and self.divisor:
+            common = math.gcd(self.number, self.divisor)
+            self.number, self.divisor = self.number // common, self.divisor // common
+            if self.divisor < 0:
+                self.number, self.divisor = -self.number, -self.divisor
+
+    def _constant(self, rewriter: Rewriter, filled: fx.Node) -> fx.Node | None:
+        """A tensor of one number: `torch.full_like(x, 1 / x.numel())`."""
+        from chainrule.simplify import shaped_like
+
+        like = filled.args[0] if filled.meta["operation"] == "ones_like" else shaped_like(filled)
+        if not isinstance(like, fx.Node):
+            return None
+        value: Any = self.number
+        for factor in self.factors:
+            value = factor if value == 1 else rewriter.call(operator.mul, value, factor)
+        for below in (self.divisor, *self.denominators):
+            if below != 1:
+                value = rewriter.call(operator.truediv, value, below)
+        if value == 1:
+            return rewriter.call(torch.ones_like, like)
+        return rewriter.call(torch.full_like, like, value)
+
+    def _is_written(self, node: fx.Node) -> bool:
+        """Whether `node` already is what `built` would give."""
+        return not self.stretched and _tree(node, root=True) == self._form(lambda name, *operands: (name, *operands))
+
+    def _form(self, apply: Callable[..., Any]) -> Any:
+        """number * a * b / divisor / c, put together by `apply(operation, *operands)`."""
+        rest = list(self.factors)
+        if not rest:
+            value: Any = self.number
+        elif self.number == 1:
+            value = rest.pop(0)
+        elif self.number == -1:
+            value = apply("neg", rest.pop(0))
+        else:
+            value = apply("mul", self.number, rest.pop(0))
+        for factor in rest:
+            value = apply("mul", value, factor)
+        for below in ([self.divisor] if self.divisor != 1 else []) + self.denominators:
+            value = apply("div", value, below)
+        return value
+
+    def built(self, rewriter: Rewriter) -> fx.Node:
+        """The nodes of the product: number * a * b / c."""
+        self._reduce()
+        targets = {"neg": operator.neg, "mul": operator.mul, "div": operator.truediv}
+        built: fx.Node = self._form(lambda name, *operands: rewriter.call(targets[name], *operands))
+        return built
+
+
+def _tree(value: Any, root: bool = False) -> Any:
+    """The products under `value` as nested tuples, opened as far as Product opens them."""
+    if isinstance(value, fx.Node) and (root or (value.meta["phase"] == "backward" and len(value.users) == 1)):
+        operation = value.meta["operation"]
+        if operation in ("mul", "div") and len(value.args) == 2 and not value.kwargs:
+            return (operation, _tree(value.args[0]), value.args[1])
+        if operation == "neg":
+            return (operation, _tree(value.args[0]))
+    return value

@@ -1,0 +1,149 @@
+"""One spelling for the many ways in which torch calls reach the recorder.
+
+`x @ w`, `x.matmul(w)` and `torch.matmul(x, w)` are one operation with three spellings. The operation
+(a string such as "matmul") finds the rule; the spelling is kept, so that code prints as it was written.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+SYNONYMS = {
+    "true_divide": "div", "divide": "div", "truediv": "div", "multiply": "mul", "subtract": "sub",
+    "negative": "neg", "absolute": "abs", "clip": "clamp", "concat": "cat", "concatenate": "cat",
+    "swapaxes": "transpose", "swapdims": "transpose", "moveaxis": "movedim", "greater": "gt",
+    "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne", "and": "bitwise_and",
+    "or": "bitwise_or", "xor": "bitwise_xor", "invert": "bitwise_not", "mod": "remainder",
+    "floordiv": "floor_divide", "view_as": "reshape_as", "inner": "inner", "ger": "outer",
+    "special_expit": "sigmoid", "special_log_softmax": "log_softmax", "special_softmax": "softmax",
+    "special_logsumexp": "logsumexp", "special_expm1": "expm1", "special_log1p": "log1p",
+    "linalg_matmul": "matmul", "unsafe_chunk": "chunk", "unsafe_split": "split", "lshift": "lshift",
+    "arccos": "acos", "arcsin": "asin", "arctan": "atan", "arctanh": "atanh", "arcsinh": "asinh",
+    "arccosh": "acosh", "fix": "trunc",
+}  # fmt: skip
+
+# Tensor methods that Python's operators reach, by operation; the reflected ones swap their operands.
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+    "matmul": operator.matmul, "neg": operator.neg, "gt": operator.gt, "ge": operator.ge,
+    "lt": operator.lt, "le": operator.le, "eq": operator.eq, "ne": operator.ne,
+    "bitwise_and": operator.and_, "bitwise_or": operator.or_, "bitwise_xor": operator.xor,
+    "bitwise_not": operator.invert, "remainder": operator.mod, "floor_divide": operator.floordiv,
+    "getitem": operator.getitem,
+}  # fmt: skip
+_CONVERSIONS = ("__bool__", "__int__", "__float__", "__len__", "__index__")  # not .float() and the like
+_REFLECTED = {"__rsub__": "sub", "__rdiv__": "div", "__rtruediv__": "div", "__rpow__": "pow",
+              "__rmatmul__": "matmul", "__rfloordiv__": "floor_divide", "__rmod__": "remainder",
+              "__radd__": "add", "__rmul__": "mul"}  # fmt: skip
+
+
+@dataclass
+class Call:
+    """A call as the graph will hold it: what is called, how it is written, and what it overwrites."""
+
+    operation: str
+    kind: str  # "function", "method" or "attribute"
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    written: Any = None  # the tensor that an in-place call overwrites
+
+
+@functools.cache
+def operation_name(function: Any) -> str:
+    """The name under which the rule book knows `function`, whatever its spelling.
+
+    >>> operation_name(torch.Tensor.__matmul__), operation_name(torch.clip), operation_name(torch.Tensor.mT)
+    ('matmul', 'clamp', 'mT')
+    """
+    if isinstance(function, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        name = str(function).split(".")[1]
+    else:
+        name = getattr(function, "__name__", None) or type(function).__name__
+    if name == "__get__":
+        name = function.__self__.__name__
+    if name in _REFLECTED:
+        return _REFLECTED[name]
+    if name in _CONVERSIONS:
+        return name
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        name = name[1:] if name.startswith("i") and name[1:] in ("add", "sub", "mul", "truediv", "pow") else name
+    elif name.endswith("_") and not name.startswith("_"):
+        name = name[:-1]
+    return SYNONYMS.get(name, name)
+
+
+def canonical(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """The call that the graph records for `function(*args, **kwargs)`."""
+    name = getattr(function, "__name__", "")
+    operation = operation_name(function)
+    if name == "__get__":
+        return Call(operation, "attribute", operation, args)
+    kwargs = _without_defaults(function, kwargs)
+    written = kwargs.pop("out", None)
+    if kwargs.pop("inplace", False):
+        written = args[0] if args else kwargs.get("input")
+    in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or name.startswith("__i")
+    if name == "__invert__":
+        in_place = False
+    if in_place and _is_tensor_function(function):
+        written = args[0]
+    if _is_method(function):
+        if name in _REFLECTED:
+            args = args[::-1]
+        if operation == "pow" and name in ("pow", "__rpow__", "__ipow__") and not inspect.ismethoddescriptor(function):
+            return Call(operation, "function", operator.pow, args, kwargs, written)
+        if operation in _OPERATORS and not kwargs and len(args) <= 2:
+            return Call(operation, "function", _OPERATORS[operation], args, kwargs, written)
+        spelled = name.rstrip("_") if in_place else name
+        return Call(operation, "method", spelled, args, kwargs, written)
+    if in_place and _is_tensor_function(function):
+        return Call(operation, "function", _functional_twin(function, operation), args, kwargs, written)
+    return Call(operation, "function", function, args, kwargs, written)
+
+
+def _is_method(function: Any) -> bool:
+    owner = getattr(function, "__objclass__", None)
+    return owner is torch._C.TensorBase or getattr(function, "__module__", "") == "torch._tensor"
+
+
+def _is_tensor_function(function: Any) -> bool:
+    return getattr(function, "__module__", None) != "torch.nn.init"
+
+
+def _functional_twin(function: Any, operation: str) -> Any:
+    """`torch.relu` for `torch.relu_`: the function that returns what the other one writes."""
+    for module in (torch, F):
+        if hasattr(module, operation):
+            return getattr(module, operation)
+    return function
+
+
+@functools.cache
+def _defaults(function: Any) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _without_defaults(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Python functions of torch pass every default on; people do not write them."""
+    if not kwargs or not inspect.isfunction(function):
+        return dict(kwargs)
+    defaults = _defaults(function)
+    return {
+        k: v
+        for k, v in kwargs.items()
+        if k != "_stacklevel" and not (k in defaults and type(v) is type(defaults[k]) and v == defaults[k])
+    }

@@ -1,0 +1,137 @@
+"""Numbers that remember where they came from.
+
+`x.shape[0]` must stay `x.shape[0]` in the derived code, or the code would hold for one batch size
+only. So sizes (and what `.item()` gives) are ints and floats that carry the graph node they stand
+for, and arithmetic on them is recorded. What leaves the tracking (a comparison, `math.sqrt`, `len`)
+becomes an assertion of the derived code instead of a silent literal.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+if TYPE_CHECKING:
+    from chainrule.record.recorder import Recorder
+
+
+class Tracked:
+    """What a tracked int and a tracked float share: the recorder and how to make the node."""
+
+    recorder: Recorder
+    make: Callable[[], fx.Node]
+    origin: tuple[fx.Node, int] | None  # (shape node, axis) where the number is one entry of a shape
+    _made: fx.Node | None
+
+    def node(self) -> fx.Node:
+        """The graph node of this number, written into the graph when it is first used."""
+        if self._made is None:
+            self._made = self.make()
+        return self._made
+
+    def plain(self) -> int | float:
+        return int.__int__(self) if isinstance(self, int) else float.__float__(self)  # type: ignore[arg-type]
+
+
+def _arithmetic(name: str, reflected: bool) -> Callable[[Any, Any], Any]:
+    function = getattr(operator, name)
+
+    def method(self: Any, other: Any) -> Any:
+        if not isinstance(other, int | float) or isinstance(other, bool):
+            return NotImplemented
+        left, right = (other, self) if reflected else (self, other)
+        value = function(_plain(left), _plain(right))
+        return track(self.recorder, value, lambda: self.recorder.number(function, (left, right), value))
+
+    return method
+
+
+def _comparison(name: str) -> Callable[[Any, Any], Any]:
+    function = getattr(operator, name)
+
+    def method(self: Any, other: Any) -> Any:
+        if not isinstance(other, int | float):
+            return NotImplemented
+        value = function(_plain(self), _plain(other))
+        self.recorder.compared(function, self, other, value)
+        return value
+
+    return method
+
+
+def _plain(value: Any) -> Any:
+    return value.plain() if isinstance(value, Tracked) else value
+
+
+def _negated(self: Any) -> Any:
+    value = -_plain(self)
+    return track(self.recorder, value, lambda: self.recorder.number(operator.neg, (self,), value))
+
+
+def _truth(self: Any) -> bool:
+    value = bool(_plain(self))
+    self.recorder.compared(operator.ne, self, 0, value)
+    return value
+
+
+def _escaping(to: type) -> Callable[[Any], Any]:
+    def method(self: Any) -> Any:
+        self.recorder.pinned(self)
+        return to(_plain(self))
+
+    return method
+
+
+_METHODS: dict[str, Any] = {
+    **{f"__{n}__": _arithmetic(n, False) for n in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")},
+    **{f"__r{n}__": _arithmetic(n, True) for n in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")},
+    **{f"__{n}__": _comparison(n) for n in ("eq", "ne", "lt", "le", "gt", "ge")},
+    "__neg__": _negated,
+    "__bool__": _truth,
+    "__int__": _escaping(int),
+    "__float__": _escaping(float),
+}
+
+TrackedInt = type("TrackedInt", (Tracked, int), {**_METHODS, "__hash__": int.__hash__})
+TrackedFloat = type("TrackedFloat", (Tracked, float), {**_METHODS, "__hash__": float.__hash__})
+
+
+def track(
+    recorder: Recorder,
+    value: Any,
+    make: Callable[[], fx.Node],
+    origin: tuple[fx.Node, int] | None = None,
+) -> Any:
+    """`value` as a number that carries the node that `make` writes when it is needed."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    number: Any = (TrackedInt if isinstance(value, int) else TrackedFloat)(value)
+    number.recorder, number.make, number.origin, number._made = recorder, make, origin, None
+    return number
+
+
+class IntSlot(int):
+    """A whole number passed to a rule: it takes a `.g` as a tensor does, and the `.g` is dropped."""
+
+
+class FloatSlot(float):
+    """A real number passed to a rule; see IntSlot."""
+
+
+def slot(value: float) -> float:
+    """`value` as an object that a rule may leave a `.g` on.
+
+    >>> two = slot(2.0); two.g = None; two * 3
+    6.0
+    """
+    return IntSlot(value) if isinstance(value, int) else FloatSlot(value)
+
+
+def literal(value: Any) -> Any:
+    """The plain number in a slot; anything else as it is."""
+    if isinstance(value, IntSlot):
+        return int(value)
+    return float(value) if isinstance(value, FloatSlot) else value

@@ -1,0 +1,155 @@
+"""The rule book: which backward step belongs to which operation.
+
+A rule is a plain function in the notation of paper and notebooks. `out` and the arguments are
+tensors; `out.g` is the upstream gradient, and the rule leaves `.g` on each argument:
+
+    @rule(torch.matmul, samples=["r(3, 4), r(4, 5)"])
+    def matmul(out, a, b):
+        a.g = out.g @ b.mT
+        b.g = a.mT @ out.g
+
+Where an argument was stretched by broadcasting, its `.g` may have the stretched shape: the sum over
+the stretched axes is taken for all rules in one place. Rules branch on shapes and on static
+arguments, never on values.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from chainrule.record.calls import operation_name
+from chainrule.record.numbers import Tracked
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One operation's backward step."""
+
+    name: str
+    function: Callable[..., Any]  # the operation itself
+    backward: Callable[..., None]
+    samples: tuple[str, ...] = ()
+    elementwise: bool = False
+    note: str = ""
+    signature: inspect.Signature = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", inspect.signature(self.backward))
+
+    def bind(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments | None:
+        """The rule's arguments for a call as the person wrote it; None where the rule does not cover it."""
+        names = list(self.signature.parameters)[1:]
+        renamed: dict[str, Any] = {}
+        for key, value in kwargs.items():
+            if key not in names:
+                key = _KEYWORDS.get(key, key)
+                key = names[key] if isinstance(key, int) and key < len(names) else key
+            if key in names:
+                renamed[str(key)] = value
+            elif value is not None and value is not False:
+                return None
+        try:
+            return self.signature.bind(out, *args, **renamed)
+        except TypeError:
+            return None
+
+
+# Keywords that torch spells in several ways, as positions among the rule's arguments or as names.
+_KEYWORDS: dict[str, int | str] = {"input": 0, "self": 0, "tensors": 0, "other": 1, "mat2": 1, "axis": "dim",
+                                   "keepdims": "keepdim", "exponent": 1, "vec2": 1, "target": 1}  # fmt: skip
+
+
+@dataclass
+class RuleBook:
+    """Rules by operation, operations that pass no gradient, and functions run as other functions."""
+
+    rules: dict[Any, Rule] = field(default_factory=dict)
+    constants: dict[str, str] = field(default_factory=dict)
+    openings: dict[Any, Callable[..., Any]] = field(default_factory=dict)
+
+    def find(self, operation: str) -> Rule | None:
+        return self.rules.get(operation)
+
+    def of_code(self, code: Any) -> Rule | None:
+        """The rule for a Python function of the person's own."""
+        return self.rules.get(code)
+
+    def whole(self, function: Any) -> bool:
+        """Whether the recorder writes `function` down as one operation."""
+        name = operation_name(function)
+        return name in self.rules or name in self.constants
+
+    def opened(self, function: Any) -> Callable[..., Any] | None:
+        return self.openings.get(function)
+
+
+BOOK = RuleBook()
+
+
+def rule(
+    *functions: Any, samples: list[str] | None = None, elementwise: bool = False, note: str = ""
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a backward step to the book, for each of `functions` (spellings with the same arguments).
+
+    `samples` are calls written as text, made into tensors by `chainrule.rules.samples`; every rule is
+    tested on its samples against autograd. `elementwise` says that the output has the broadcast shape
+    of the tensor arguments. `note` is the convention at kinks, or whatever else a card should say.
+
+    A function of your own may be given instead of torch's: what happens inside it is then left to
+    your rule.
+
+    >>> import torch
+    >>> def clipped(x): return x.clamp(-1, 1)
+    >>> @rule(clipped)
+    ... def straight_through(out, x):
+    ...     x.g = out.g
+    """
+
+    def add(backward: Callable[..., None]) -> Callable[..., None]:
+        for function in functions:
+            own = inspect.isfunction(function) and not (function.__module__ or "").startswith("torch")
+            name = function.__name__ if own else operation_name(function)
+            made = Rule(name, function, backward, tuple(samples or ()), elementwise, note)
+            BOOK.rules[function.__code__ if own else name] = made
+        return backward
+
+    return add
+
+
+def constant(*functions: Any, why: str) -> None:
+    """Operations whose result is treated as constant, as autograd treats it."""
+    for function in functions:
+        BOOK.constants[function if isinstance(function, str) else operation_name(function)] = why
+
+
+def opening(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Record the decorated function in place of `functions`: the same values from simpler parts."""
+
+    def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
+        for function in functions:
+            BOOK.openings[function] = replacement
+        return replacement
+
+    return add
+
+
+def assume_size(x: Any, axis: int, size: int) -> None:
+    """The rule took a path that holds only while `x.shape[axis] == size`: the derived code asserts it."""
+    number = x.shape[axis]
+    if isinstance(number, Tracked):
+        recorder = number.recorder
+        recorder.assume(recorder.number(operator.eq, (number, size), True))
+
+
+def assume(statement: Any, recorder_of: Any) -> None:
+    """The rule took a path that holds only while the tensor `statement` is true."""
+    entry = None
+    number = recorder_of.shape[0] if recorder_of.ndim else None
+    if isinstance(number, Tracked):
+        entry = number.recorder.entry(statement)
+        if entry is not None:
+            number.recorder.assume(entry.node)

@@ -1,0 +1,24 @@
+"""Random operations: what was drawn becomes an input, so that the derived code reproduces the run."""
+
+import torch
+import torch.nn.functional as F
+
+from chainrule.rules.book import opening
+
+
+@opening(F.dropout)
+def dropout(input, p=0.5, training=True, inplace=False):
+    if not training or p == 0:
+        return input
+    return input * _mask(input, p) / (1 - p)
+
+
+@opening(torch.dropout)
+def torch_dropout(input, p, train):
+    return dropout(input, p, train)
+
+
+def _mask(x, p):
+    """What is kept: drawn as torch draws it, so that a seed gives the run that it would have given."""
+    kept = torch.empty_like(x.detach()).bernoulli_(1 - p)
+    return kept.bool() if p < 1 else torch.zeros_like(kept)

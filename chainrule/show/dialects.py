@@ -1,0 +1,155 @@
+"""The three dialects of emitted code: `.g` on tensors, a function, a torch.autograd.Function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import fx
+
+from chainrule.derive import Program
+from chainrule.run import needed
+from chainrule.show.layout import Layout, Line
+from chainrule.show.names import keys
+
+
+def dotg(program: Program) -> str:
+    """Lines that leave `.g` on tensors, to be run where the inputs exist under their names."""
+    layout = Layout(program, dotted=True)
+    body = [f"# reads: {_signature(layout, program.inputs)}", *_body(layout)]
+    return _file("\n".join(body))
+
+
+def function(program: Program, inputs: list[fx.Node]) -> str:
+    """A stand-alone `forward_and_backward(...) -> (output, {name: gradient})`."""
+    layout = Layout(program, dotted=False, indent=4)
+    names = keys(program.graph.nodes)
+    grads = {names[w]: _gradient(layout, w) for w in program.wanted}
+    given = [*inputs, *([program.upstream] if program.upstream is not None else [])]
+    arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in given]
+    output = layout.python.text(program.output)
+    lines = [
+        _wrapped("def forward_and_backward(", arguments, "):"),
+        f'    """{_signature(layout, given)} -> ({output}, gradients)."""',
+        *(f"    {line}" for line in _body(layout)),
+        _wrapped(f"    return {output}, {{", [f'"{k}": {v}' for k, v in grads.items()], "}"),
+    ]
+    return _file("\n".join(lines))
+
+
+def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
+    """A stand-alone torch.autograd.Function; `program` takes its upstream gradient as an input."""
+    layout = Layout(program, dotted=False, indent=8)
+    arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in inputs]
+    asked = [program.gradients[w] for w in program.wanted if w in program.gradients]
+    read = {n for node in needed(asked) if node.meta["phase"] == "backward" for n in node.all_input_nodes}
+    saved = _saved(layout, read)
+    tensors = [layout.variables[n] for n in saved if isinstance(n.meta["val"], torch.Tensor)]
+    grads = [_gradient(layout, n) if n in program.wanted else "None" for n in inputs]
+    forward = [line.text for line in (*layout.part("forward"), *layout.part("holds"))]
+    backward = [line.text for line in layout.part("backward")]
+    unpack = ", ".join(tensors) + ("," if len(tensors) == 1 else "")
+    lines = [
+        f"class {name}(torch.autograd.Function):",
+        f'    """{_signature(layout, inputs)} -> {layout.python.text(program.output)}."""',
+        "",
+        "    @staticmethod",
+        _wrapped("    def forward(", ["ctx", *arguments], "):"),
+        *(f"        {line}" for line in forward),
+        *([_wrapped("        ctx.save_for_backward(", tensors, ")")] if tensors else []),
+        f"        return {layout.python.text(program.output)}",
+        "",
+        "    @staticmethod",
+        "    def backward(ctx, out_g):",
+        *([f"        {unpack} = ctx.saved_tensors"] if tensors else []),
+        *(f"        {line}" for line in backward),
+        _wrapped("        return ", grads, ""),
+    ]
+    return _file("\n".join(lines))
+
+
+def described(program: Program) -> str:
+    """Forward and backward with the shape of each line beside it, for reading."""
+    layout = Layout(program, dotted=True)
+    rows: list[tuple[str, str]] = []
+    for phase, title in (("forward", "# forward"), ("backward", "# backward")):
+        rows.append((title, ""))
+        for line in layout.lines:
+            if line.phase in (phase, "holds" if phase == "forward" else phase):
+                rows.append((line.text, "" if line.phase == "holds" else _shape(line)))
+    width = min(max((len(text) for text, shape in rows if shape), default=0), 88)
+    head = f"# inputs: {_signature(layout, program.inputs)}"
+    return "\n".join([head, *(f"{text:<{width}}  # {shape}" if shape else text for text, shape in rows)])
+
+
+def _shape(line: Line) -> str:
+    value = line.node.meta["val"]
+    values = value if isinstance(value, tuple | list) else [value]
+    shapes = [str(tuple(v.shape)) for v in values if isinstance(v, torch.Tensor)]
+    return ", ".join(shapes)
+
+
+def _body(layout: Layout) -> list[str]:
+    lines = ["# forward", *(line.text for line in layout.part("forward"))]
+    if held := layout.part("holds"):
+        lines += ["# holds for", *(line.text for line in held)]
+    return [*lines, "# backward", *(line.text for line in layout.part("backward"))]
+
+
+def _gradient(layout: Layout, wanted: fx.Node) -> str:
+    node = layout.program.gradients.get(wanted)
+    if node is None:
+        return f"torch.zeros_like({layout.variables[wanted]})" if wanted in layout.variables else "None"
+    line = next((li for li in layout.part("backward") if li.of is wanted), None)
+    return line.target if line else layout.python.text(node)
+
+
+def _saved(layout: Layout, read: set[fx.Node]) -> list[fx.Node]:
+    """The named values that the backward lines read, directly or inside an expression."""
+    found: dict[fx.Node, None] = {}
+
+    def visit(node: fx.Node) -> None:
+        if node in layout.shown and node.meta["phase"] == "forward":
+            if node is not layout.program.upstream:
+                found[node] = None
+        elif node.meta["phase"] == "forward":
+            for child in node.all_input_nodes:
+                visit(child)
+
+    for node in layout.live:
+        if node in read:
+            visit(node)
+    return list(found)
+
+
+def _signature(layout: Layout, inputs: list[fx.Node]) -> str:
+    return ", ".join(f"{layout.variables.get(n) or n.meta.get('name')} {tuple(n.meta['val'].shape)}" for n in inputs)
+
+
+def _wrapped(head: str, items: list[str], tail: str) -> str:
+    line = f"{head}{', '.join(items)}{tail}"
+    if len(line) <= 88 or not tail:
+        return line
+    indent = " " * (len(head) - len(head.lstrip()))
+    return "\n".join([head, *(f"{indent}    {item}," for item in items), f"{indent}{tail}"])
+
+
+def _file(body: str) -> str:
+    """The body with the imports that it needs."""
+    head = "import torch\n"
+    if re.search(r"\bF\.", body):
+        head += "import torch.nn.functional as F\n"
+    gap = "\n\n" if body.startswith(("def ", "class ")) else "\n"
+    return f"{head}{gap}{body}\n"
+
+
+def executed(source: str, name: str) -> Callable[..., object]:
+    """The object called `name` that the stand-alone `source` defines."""
+    import linecache
+
+    namespace: dict[str, object] = {}
+    file = f"<chainrule {name} {abs(hash(source)):x}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), namespace)
+    return namespace[name]  # type: ignore[return-value]

@@ -1,0 +1,229 @@
+"""Which values get a line of their own, under which name, and which are written inside another line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.derive import Program
+from chainrule.rules import BOOK
+from chainrule.run import needed
+from chainrule.show.names import name_values, temporary
+from chainrule.show.python import Python
+
+WIDTH = 88
+# Reads that cost nothing and say more in place than a name would.
+_FREE = frozenset(["T", "mT", "H", "mH", "shape", "shape_entry", "numel", "size", "part"])
+_VIEWS = frozenset(
+    [
+        "T",
+        "mT",
+        "getitem",
+        "unsqueeze",
+        "squeeze",
+        "reshape",
+        "view",
+        "expand",
+        "transpose",
+        "permute",
+        "flatten",
+        "neg",
+    ]
+)
+
+
+@dataclass
+class Line:
+    """One line of the program: `target = code`."""
+
+    target: str
+    code: str
+    node: fx.Node
+    phase: str  # "forward", "backward" or "holds"
+    of: fx.Node | None = None  # the forward value whose gradient this is
+
+    @property
+    def text(self) -> str:
+        return f"assert {self.code}" if self.phase == "holds" else f"{self.target} = {self.code}"
+
+
+class Layout:
+    """The lines of a program. `dotted` writes gradients as `w.g`, otherwise as `w_g`."""
+
+    def __init__(self, program: Program, dotted: bool, indent: int = 0) -> None:
+        self.program, self.dotted, self.width = program, dotted, WIDTH - indent
+        self.owners = _owners(program)
+        roots = [program.output, *(program.gradients[w] for w in self._asked()), *(g.node for g in program.guards)]
+        self.live = needed(roots)
+        self.uses = Counter(n for node in self.live for n in _reads(node))
+        self.variables, self.namer = name_values(program.graph.nodes)
+        self.python = Python(self._variable)
+        self.shown: set[fx.Node] = set()
+        self.forced: set[fx.Node] = set()
+        self.lines = self._build()
+        while (long := self._too_long()) is not None:
+            self.forced.add(long)
+            self.lines = self._build()
+
+    def part(self, phase: str) -> list[Line]:
+        return [line for line in self.lines if line.phase == phase]
+
+    def _asked(self) -> list[fx.Node]:
+        return [w for w in self.program.wanted if w in self.program.gradients]
+
+    # -- which values get a line -----------------------------------------------------------------
+
+    def _build(self) -> list[Line]:
+        self.variables, self.namer = name_values(self.live)
+        self.shown = {n for n in self.live if n.op == "placeholder" or self._has_line(n)}
+        self._name_the_rest()
+        forward, backward = [], []
+        for node in self.live:
+            if node in self.shown and node.op != "placeholder":
+                (forward if node.meta["phase"] == "forward" else backward).append(self._line(node))
+        backward += self._aliases()
+        return forward + self._holds() + backward
+
+    def _has_line(self, node: fx.Node) -> bool:
+        operation = node.meta["operation"]
+        if node in self.forced or node is self.program.output:
+            return True
+        if isinstance(node.meta["val"], tuple | list) and not isinstance(node.meta["val"], torch.Size):
+            return operation != "autograd_step" and self.uses[node] > 1
+        if operation == "part" and isinstance(node.args[0], fx.Node) and self._has_line(node.args[0]):
+            return True
+        if node.meta["phase"] == "forward":
+            named = bool(node.meta.get("name")) and isinstance(node.meta["val"], torch.Tensor)
+            return named or (self.uses[node] > 1 and operation not in _FREE)
+        owner = self.owners.get(node)
+        if owner is not None and (owner in self.program.wanted or owner.meta.get("name")):
+            single = self.uses[node] == 1 and owner not in self.program.wanted
+            reader = next((u for u in node.users if u in set(self.live)), None) if single else None
+            views = operation in _VIEWS or (reader is not None and reader.meta["operation"] in _VIEWS - {"neg"})
+            return not (single and views)
+        return self.uses[node] > 1 and operation not in _FREE
+
+    def _name_the_rest(self) -> None:
+        for node in self.live:
+            if node not in self.shown or node in self.variables:
+                continue
+            owner = self.owners.get(node)
+            if owner is not None and node.meta["phase"] == "backward":
+                base = self.variables.get(owner)
+                if base is not None and self.dotted:
+                    self.variables[node] = f"{base}.g"
+                else:
+                    self.variables[node] = self.namer.give(f"{base or temporary(owner.meta['operation'])}_g")
+            elif node is self.program.output:
+                scalar = isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].ndim == 0
+                self.variables[node] = self.namer.give("loss" if scalar else "out")
+            else:
+                self.variables[node] = self.namer.give(temporary(node.meta["operation"]))
+
+    def _variable(self, node: fx.Node) -> str | None:
+        return self.variables.get(node) if node in self.shown else None
+
+    # -- the lines -------------------------------------------------------------------------------
+
+    def _line(self, node: fx.Node) -> Line:
+        if node.meta["operation"] == "part" and node.args[0] in self.shown:
+            return Line("", "", node, "unpacked")
+        target, of = self.variables[node], self.owners.get(node)
+        if isinstance(node.meta["val"], tuple | list) and not isinstance(node.meta["val"], torch.Size):
+            names = ["_"] * len(node.meta["val"])
+            for user in node.users:
+                if user in self.shown and user.meta["operation"] == "part":
+                    names[user.args[1]] = self.variables[user]  # type: ignore[index, call-overload]
+            target = ", ".join(names) + ("," if len(names) == 1 else "")
+        code = self.python.expression(node)[0]
+        return Line(target, code, node, node.meta["phase"], of if node.meta["phase"] == "backward" else None)
+
+    def _aliases(self) -> list[Line]:
+        """Inputs whose gradient is that of another value, or is written inside one: `b.g = out.g`."""
+        lines = []
+        for wanted in self._asked():
+            node = self.program.gradients[wanted]
+            if self.owners.get(node) is not wanted:
+                target = (
+                    f"{self.variables[wanted]}.g" if self.dotted else self.namer.give(f"{self.variables[wanted]}_g")
+                )
+                lines.append(Line(target, self.python.text(node), node, "backward", wanted))
+        return lines
+
+    def _holds(self) -> list[Line]:
+        from chainrule.show.holds import statements
+
+        texts = list(statements(self))
+        return [Line("", text, self.program.output, "holds") for text in texts]
+
+    def _too_long(self) -> fx.Node | None:
+        """The largest part of the first line that is too wide and can be split."""
+        for line in self.lines:
+            if len(line.text) > self.width and line.phase != "holds" and line.code:
+                inside = [n for n in self._inlined(line.node) if n.meta["operation"] not in _FREE]
+                inside = [n for n in inside if isinstance(n.meta["val"], torch.Tensor) and n not in self.forced]
+                if inside:
+                    half = len(line.code) / 2
+                    return min(inside, key=lambda n: abs(len(self.python.expression(n)[0]) - half))
+        return None
+
+    def _inlined(self, node: fx.Node) -> list[fx.Node]:
+        found = []
+        for child in node.all_input_nodes:
+            if child not in self.shown:
+                found += [child, *self._inlined(child)]
+        return found
+
+
+def _reads(node: fx.Node) -> Iterable[fx.Node]:
+    """The nodes that `node` reads, once for each time that it reads them."""
+    found: list[fx.Node] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, fx.Node):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            for v in value:
+                visit(v)
+        elif isinstance(value, dict):
+            visit(list(value.values()))
+        elif isinstance(value, slice):
+            visit([value.start, value.stop, value.step])
+
+    visit([node.args, node.kwargs])
+    return found
+
+
+def _owners(program: Program) -> dict[fx.Node, fx.Node]:
+    """For each gradient node, the forward value under whose name it is written."""
+    values: dict[fx.Node, list[fx.Node]] = {}
+    for value, gradient in program.gradients.items():
+        if gradient.op != "placeholder":
+            values.setdefault(gradient, []).append(value)
+    owners = {}
+    asked = set(program.wanted)
+    for gradient, candidates in values.items():
+        if gradient.meta["phase"] != "backward":
+            continue  # a forward value that happens to be the gradient keeps its own name
+        wanted = [c for c in candidates if c in asked]
+        named = [c for c in candidates if c.meta.get("name") and c not in asked and c.op != "placeholder"]
+        others = [c for c in candidates if c.op != "placeholder"]
+        if wanted and ((len(wanted) == 1 and not gradient.users) or not others):
+            owners[gradient] = wanted[0]
+        elif named:
+            owners[gradient] = named[-1]
+        elif len(wanted) >= 1:
+            owners[gradient] = wanted[0]
+        elif others:
+            owners[gradient] = others[-1]
+    return owners
+
+
+def elementwise(node: fx.Node) -> bool:
+    rule = BOOK.find(node.meta.get("operation", ""))
+    return rule is not None and rule.elementwise

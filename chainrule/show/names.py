@@ -1,0 +1,69 @@
+"""A readable identifier for every value: the person's name where there is one, torch.fx's style elsewhere."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+from collections.abc import Iterable
+
+from torch import fx
+
+RESERVED = {*keyword.kwlist, "torch", "F", "float", "forward_and_backward", "ctx"}
+
+
+class Namer:
+    """Hands out identifiers; a name used for two values is `x`, `x_1`, `x_2` in order."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set(RESERVED)
+
+    def give(self, wanted: str, avoid: Iterable[str] = ()) -> str:
+        base = re.sub(r"\W", "_", wanted) or "t"
+        if base[0].isdigit():
+            base = f"t{base}"
+        name, count = base, 0
+        while name in self.taken or name in avoid:
+            count += 1
+            name = f"{base}_{count}"
+        self.taken.add(name)
+        return name
+
+
+def name_values(nodes: Iterable[fx.Node]) -> tuple[dict[fx.Node, str], Namer]:
+    """Identifiers for inputs and for every forward value that the person named."""
+    namer, named = Namer(), {}
+    ordered = list(nodes)
+    if any(n.meta.get("seed") for n in ordered):
+        namer.taken.add("out_g")
+    for node in ordered:
+        if node.meta.get("seed"):
+            named[node] = "out_g"
+        elif node.op == "placeholder":
+            named[node] = namer.give(node.meta.get("name") or node.meta.get("drawn", "drawn"))
+    for node in ordered:
+        if node.op != "placeholder" and node.meta.get("phase") == "forward" and node.meta.get("name"):
+            named[node] = namer.give(node.meta["name"])
+    return named, namer
+
+
+def keys(nodes: Iterable[fx.Node]) -> dict[fx.Node, str]:
+    """The names under which values are looked up (`d["layers.0.weight"]`): dots stay."""
+    taken: set[str] = set()
+    found = {}
+    for node in sorted(nodes, key=lambda n: n.op != "placeholder"):
+        base = node.meta.get("name")
+        if not base or node.meta.get("phase") == "backward":
+            continue
+        name, count = base, 0
+        while name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        found[node] = name
+    return found
+
+
+def temporary(operation: str) -> str:
+    """A name for a value that has none: its operation, clear of Python's own names."""
+    return f"{operation}_1" if hasattr(builtins, operation) else operation
