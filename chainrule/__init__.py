@@ -1,7 +1,44 @@
-"""chainrule writes backpropagation out: the backward pass of ordinary PyTorch code, as readable code."""
+"""chainrule writes backpropagation out: the backward pass of ordinary PyTorch code, as readable code.
 
-from chainrule.derivation import Derivation, derive
-from chainrule.errors import ChainruleError
-from chainrule.rules import rule
+The verbs are loaded when they are first used, so that `chainrule --help` need not wait for torch.
+"""
 
-__all__ = ["ChainruleError", "Derivation", "derive", "rule"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chainrule import testing
+    from chainrule.checking.compare import check
+    from chainrule.derivation import Derivation, derive
+    from chainrule.errors import ChainruleError
+    from chainrule.module import Module
+    from chainrule.rules import rule
+    from chainrule.tape import record
+
+_HOMES = {
+    "ChainruleError": "chainrule.errors",
+    "Derivation": "chainrule.derivation",
+    "Module": "chainrule.module",
+    "check": "chainrule.checking.compare",
+    "derive": "chainrule.derivation",
+    "record": "chainrule.tape",
+    "rule": "chainrule.rules.book",
+    "testing": "chainrule.testing",
+}
+
+__all__ = ["ChainruleError", "Derivation", "Module", "check", "derive", "record", "rule", "testing"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'chainrule' has no attribute {name!r}")
+    module = importlib.import_module(_HOMES[name])
+    value = module if name == "testing" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

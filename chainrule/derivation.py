@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from chainrule.derive import Program, backward_pass, differentiable, reached_from
+from chainrule.backward import Program, backward_pass, differentiable, reached_from
 from chainrule.errors import ChainruleError
-from chainrule.record import Recorder
-from chainrule.record.names import caller
+from chainrule.recording import Recorder
+from chainrule.recording.names import caller
+from chainrule.recording.sizes import lent
 from chainrule.rules import BOOK
 from chainrule.run import needed, run
 from chainrule.show import dialects
@@ -22,8 +23,11 @@ from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
 if TYPE_CHECKING:
-    from chainrule.check.oracles import Verdict
+    from chainrule.checking.oracles import Verdict
     from chainrule.trace import Trace
+
+
+EVERYTHING = object()  # as `wrt`: every floating input, whether it requires a gradient or not
 
 
 def derive(
@@ -69,7 +73,7 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
             recorder.leaf(tensor, name=path)
     recorder.watch.start(caller(0), inclusive=False)
     try:
-        with recorder.recording("forward"):
+        with lent(recorder, recorder.forward), recorder.recording("forward"):
             return forward(*args, **kwargs)
     except ChainruleError:
         raise
@@ -81,7 +85,7 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
         raise
     finally:
         recorder.locals = recorder.watch.finish()
-        recorder.regions = {}
+        recorder.regions.clear()
 
 
 def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, Any]:
@@ -160,10 +164,11 @@ def _described(value: Any) -> str:
 
 def _wanted(recorder: Recorder, output: fx.Node, wrt: Any) -> list[fx.Node]:
     inputs = [n for n in recorder.inputs if n.meta["operation"] == "input"]
-    if wrt is None:
+    if wrt is None or wrt is EVERYTHING:
         used = set(needed([output]))
         floating = [n for n in inputs if differentiable(n) and n in used]
-        return [n for n in floating if n.meta["val"].requires_grad] or floating
+        asked = [n for n in floating if n.meta.get("given", n.meta["val"]).requires_grad]
+        return asked if asked and wrt is None else floating
     names = {name: node for node, name in keys(inputs).items()}
     chosen = []
     for item in [wrt] if isinstance(wrt, str | torch.Tensor) else list(wrt):
@@ -229,7 +234,7 @@ class Derivation:
         self.fallbacks: list[str] = sorted(set(base.fallbacks))
         self.notes: list[str] = []
         if check:
-            from chainrule.check.oracles import confirm
+            from chainrule.checking.oracles import confirm
 
             confirm(self)
         self._report_not_finite()
@@ -295,6 +300,17 @@ class Derivation:
         """(tensor, gradient) for each input that was asked for: the person's own tensor objects."""
         asked = set(self.program.wanted)
         return [(n.meta.get("given", n.meta["val"]), self._gradient(n)) for n in self.program.inputs if n in asked]
+
+    def leave_gradients(self, inputs_only: bool = False) -> None:
+        """Set `.g` on the person's tensors: the inputs, and the values on the way."""
+        for node in self._base.gradients:
+            if node.op == "placeholder" or not inputs_only:
+                tensor, gradient = node.meta.get("given", node.meta["val"]), node.meta.get("g")
+                if isinstance(tensor, torch.Tensor) and gradient is not None:
+                    tensor.g = gradient  # type: ignore[attr-defined]
+        for tensor, gradient in self.pairs():
+            if gradient is not None:
+                tensor.g = gradient  # type: ignore[attr-defined]
 
     def __getitem__(self, name: str) -> Value:
         for node, known in self._names.items():
@@ -370,7 +386,7 @@ class Derivation:
 
     def verify(self, directions: int = 3, seed: int = 0) -> Verdict:
         """Rule, autograd and float64 central differences side by side; truthy when they agree."""
-        from chainrule.check.oracles import verify
+        from chainrule.checking.oracles import verify
 
         return verify(self, directions, seed)
 

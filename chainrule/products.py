@@ -63,6 +63,10 @@ class Product:
         elif value.meta["phase"] == "backward" and operation == "ones_like":
             self.length += 1
             self.stretched.append(value)
+        elif inside and operation == "full_like" and not below:
+            self.length += 1
+            self.stretched.append(value)
+            self._take(value.args[1], below)
         else:
             (self.denominators if below else self.factors).append(value)
 
@@ -82,14 +86,15 @@ class Product:
                 return None
             if not any(isinstance(t.meta["val"], torch.Tensor) for t in self.factors):
                 return self._constant(rewriter, filled)
-            if filled.meta["operation"] == "ones_like" or node.meta["operation"] == "expand":
-                return None
             small = replace(self, stretched=[]).built(rewriter)
-            if small is filled.args[0]:
-                return None
-            return rewriter.call("expand", small, filled.args[1])
+            if filled.meta["operation"] == "expand":
+                return rewriter.call("expand", small, filled.args[1]) if small is not filled.args[0] else None
+            size = rewriter.call(getattr, filled.args[0], "shape", operation="shape")
+            return rewriter.call("expand", small, size)
         if not self.tensors():
-            return self._constant(rewriter, self.stretched[0]) if self.stretched and not shape else None
+            if not self.stretched or shape or self.length < 2:
+                return None
+            return self._constant(rewriter, self.stretched[0])
         self._reduce()
         return None if self._is_written(node) else self.built(rewriter)
 
@@ -104,7 +109,7 @@ class Product:
         """A tensor of one number: `torch.full_like(x, 1 / x.numel())`."""
         from chainrule.simplify import shaped_like
 
-        like = filled.args[0] if filled.meta["operation"] == "ones_like" else shaped_like(filled)
+        like = shaped_like(filled) if filled.meta["operation"] == "expand" else filled.args[0]
         if not isinstance(like, fx.Node):
             return None
         value: Any = self.number

@@ -28,8 +28,8 @@ def run(
 
 def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value) -> Any:
     """The value of one node, from the values of the nodes that it reads."""
-    args = _filled(node.args, values, convert)
-    kwargs = _filled(node.kwargs, values, convert)
+    args = filled(node.args, values, convert)
+    kwargs = filled(node.kwargs, values, convert)
     if node.op == "call_method":
         if convert is double and node.target in ("float", "half", "bfloat16"):
             return double(args[0])  # rounding is no part of the function
@@ -38,17 +38,20 @@ def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], 
     return convert(node.target(*args, **kwargs))
 
 
-def _filled(value: Any, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any]) -> Any:
+def filled(
+    value: Any, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """`value` with each node replaced by its value."""
     if isinstance(value, fx.Node):
         return values[value]
     if isinstance(value, tuple):
-        return tuple(_filled(v, values, convert) for v in value)
+        return tuple(filled(v, values, convert) for v in value)
     if isinstance(value, list):
-        return [_filled(v, values, convert) for v in value]
+        return [filled(v, values, convert) for v in value]
     if isinstance(value, dict):
-        return {k: _filled(v, values, convert) for k, v in value.items()}
+        return {k: filled(v, values, convert) for k, v in value.items()}
     if isinstance(value, slice):
-        return slice(*(_filled(v, values, convert) for v in (value.start, value.stop, value.step)))
+        return slice(*(filled(v, values, convert) for v in (value.start, value.stop, value.step)))
     return convert(value)
 
 

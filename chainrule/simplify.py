@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.derive import Program
+from chainrule.backward import Program
 from chainrule.products import Product
 from chainrule.rules import BOOK
 
@@ -132,7 +132,7 @@ def _key(value: Any) -> Any:
 
 
 def _operation(target: Any) -> str:
-    from chainrule.record.calls import SYNONYMS
+    from chainrule.recording.calls import SYNONYMS
 
     name = target if isinstance(target, str) else target.__name__
     return SYNONYMS.get(name.rstrip("_"), name.rstrip("_"))

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chainrule.record.calls import operation_name
-from chainrule.record.numbers import Tracked
+from chainrule.recording.calls import operation_name
+from chainrule.recording.numbers import Tracked
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""One step taken from autograd, for an operation that no rule covers. Printed and reported as such."""
+"""One step taken from autograd: for an operation that no rule covers, and for a person's own
+torch.autograd.Function. Printed and reported as such."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.record import Recorder
-from chainrule.run import step
+from chainrule.recording import Recorder
+from chainrule.recording.recorder import Region
+from chainrule.run import filled, step
 
 
 class AutogradStep:
@@ -19,54 +21,92 @@ class AutogradStep:
     each floating output; gives one gradient for each floating value.
     """
 
-    def __init__(self, call: fx.Node) -> None:
-        self.call = call
-        inputs = list(dict.fromkeys(call.all_input_nodes))
+    def __init__(self, name: str, reads: list[fx.Node], output: Any) -> None:
+        inputs = list(dict.fromkeys(reads))
         self.floating = [n for n in inputs if _is_floating(n.meta["val"])]
         self.others = [n for n in inputs if n not in self.floating]
-        value = call.meta["val"]
-        self.outputs = [i for i, v in enumerate(value) if _is_floating(v)] if isinstance(value, tuple | list) else None
-        self.__name__ = f"vjp_{call.meta['operation']}"
+        self.outputs = [i for i, v in enumerate(output) if _is_floating(v)] if isinstance(output, tuple | list) else None
+        self.__name__ = f"vjp_{name}"
+
+    def evaluate(self, values: dict[fx.Node, Any]) -> Any:
+        raise TypeError("evaluate is written by the kinds of step")
+
+    def spell_call(self, names: dict[fx.Node, str]) -> str:
+        raise TypeError("spell_call is written by the kinds of step")
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         k, n = len(self.floating), len(self.floating) + len(self.others)
         others = dict(zip(self.others, values[k:n], strict=True))
-
-        def function(*tensors: torch.Tensor) -> Any:
-            out = step(self.call, dict(zip(self.floating, tensors, strict=True)) | others)
-            return out if self.outputs is None else tuple(out[i] for i in self.outputs)
-
-        upstream = values[n] if self.outputs is None else tuple(values[n:])
-        with torch.enable_grad():
-            gradients: tuple[Any, ...] = torch.func.vjp(function, *values[:k])[1](upstream)
-        return gradients
+        leaves = [v.detach().requires_grad_() for v in values[:k]]
+        with torch.enable_grad(), torch._C.DisableTorchFunction():
+            out = self.evaluate(dict(zip(self.floating, leaves, strict=True)) | others)
+            outs = [out] if self.outputs is None else [out[i] for i in self.outputs]
+            kept = [(o, g) for o, g in zip(outs, values[n:], strict=True) if o.requires_grad]
+            found = torch.autograd.grad([o for o, _ in kept], leaves, [g for _, g in kept], allow_unused=True)
+        return tuple(torch.zeros_like(v) if g is None else g for v, g in zip(leaves, found, strict=True))
 
     def spell_step(self, python: Any, args: Any) -> str:
-        """`torch.func.vjp(lambda x: torch.foo(x), x)[1](out_g)`, as emitted code calls it."""
-        from chainrule.show.python import Python
-
+        """`torch.autograd.functional.vjp(lambda x: torch.foo(x), (x,), out_g)[1]`, as emitted code calls it."""
         texts = [python.text(a) for a in args]
         k, n = len(self.floating), len(self.floating) + len(self.others)
         names = [t if t.isidentifier() else f"t{i}" for i, t in enumerate(texts[:k])]
-        inner = dict(zip([*self.floating, *self.others], [*names, *texts[k:n]], strict=True))
-        call = Python(inner.get).expression(self.call)[0]
+        call = self.spell_call(dict(zip([*self.floating, *self.others], [*names, *texts[k:n]], strict=True)))
         if self.outputs is not None:
-            call = f"[o for i, o in enumerate({call}) if i in {self.outputs}]"
-        upstream = texts[n] if self.outputs is None else "[" + ", ".join(texts[n:]) + "]"
-        return f"torch.func.vjp(lambda {', '.join(names)}: {call}, {', '.join(texts[:k])})[1]({upstream})"
+            call = f"tuple(o for i, o in enumerate({call}) if i in {self.outputs})"
+        given = f"({', '.join(texts[:k])}{',' if k == 1 else ''})"
+        upstream = texts[n] if self.outputs is None else f"({', '.join(texts[n:])},)"
+        return f"torch.autograd.functional.vjp(lambda {', '.join(names)}: {call}, {given}, {upstream})[1]"
+
+
+class CallStep(AutogradStep):
+    """For a call of torch's."""
+
+    def __init__(self, call: fx.Node) -> None:
+        super().__init__(call.meta["operation"], call.all_input_nodes, call.meta["val"])
+        self.call = call
+
+    def evaluate(self, values: dict[fx.Node, Any]) -> Any:
+        return step(self.call, values)
+
+    def spell_call(self, names: dict[fx.Node, str]) -> str:
+        from chainrule.show.python import Python
+
+        return Python(names.get).expression(self.call)[0]
+
+
+class FunctionStep(AutogradStep):
+    """For a call of a person's torch.autograd.Function: its own backward is used."""
+
+    def __init__(self, region: Region, output: Any) -> None:
+        self.function, self.arguments = region.function, region.arguments
+        super().__init__(region.function.__name__, _nodes(region.arguments), output)
+
+    def evaluate(self, values: dict[fx.Node, Any]) -> Any:
+        return self.function.apply(*filled(self.arguments, values))
+
+    def spell_call(self, names: dict[fx.Node, str]) -> str:
+        from chainrule.show.python import Python
+
+        return f"{self.function.__name__}.apply({', '.join(Python(names.get).text(a) for a in self.arguments)})"
 
 
 def autograd_step(node: fx.Node, out: Any, recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
-    """The gradient that autograd gives to each floating value that `node` reads."""
-    made = AutogradStep(node)
+    """The gradient that autograd gives to each floating value that the call `node` reads."""
+    made = CallStep(node)
     outs = [out] if made.outputs is None else [out[i] for i in made.outputs]
-    upstream = [o.g if hasattr(o, "g") else torch.zeros_like(o) for o in outs]
+    return _recorded(made, [o.g if hasattr(o, "g") else torch.zeros_like(o) for o in outs], recorder)
+
+
+def function_step(node: fx.Node, region: Region, g: torch.Tensor, recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
+    """The gradient that a torch.autograd.Function gives to each floating argument."""
+    return _recorded(FunctionStep(region, node.meta["val"]), [g], recorder)
+
+
+def _recorded(made: AutogradStep, upstream: list[torch.Tensor], recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
     reads = [*made.floating, *made.others]
-    call = recorder.graph.call_function(made, (*reads, *recorder._to_nodes(upstream, [], None)))  # type: ignore[arg-type]
+    call = recorder.graph.call_function(made, (*reads, *recorder._to_nodes(upstream, [], None)))
     call.meta.update(operation="autograd_step", phase="backward")
-    with torch._C.DisableTorchFunction():
-        gradients = made(*(n.meta["val"] for n in reads), *upstream)
-    gradients = tuple(g.detach() for g in gradients)
+    gradients = made(*(n.meta["val"] for n in reads), *upstream)
     recorder._keep(gradients, call)
     found = {}
     for index, (read, gradient) in enumerate(zip(made.floating, gradients, strict=True)):
@@ -75,6 +115,12 @@ def autograd_step(node: fx.Node, out: Any, recorder: Recorder) -> dict[fx.Node, 
         recorder._keep(gradient, part)
         found[read] = gradient
     return found
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    if isinstance(value, fx.Node):
+        return [value]
+    return [n for v in value for n in _nodes(v)] if isinstance(value, tuple | list) else []
 
 
 def _is_floating(value: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from chainrule.derive import Program
+from chainrule.backward import Program
 from chainrule.run import needed
 from chainrule.show.layout import Layout, Line
 from chainrule.show.names import keys

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.derive import Program
+from chainrule.backward import Program
 from chainrule.rules import BOOK
 from chainrule.run import needed
 from chainrule.show.names import name_values, temporary
@@ -99,7 +99,7 @@ class Layout:
             return True
         if node.meta["phase"] == "forward":
             named = bool(node.meta.get("name")) and isinstance(node.meta["val"], torch.Tensor)
-            return named or (self.uses[node] > 1 and operation not in _FREE)
+            return named or (self.uses[node] > 1 and operation not in _FREE and not _picks(node))
         owner = self.owners.get(node)
         if owner is not None and (owner in self.program.wanted or owner.meta.get("name")):
             single = self.uses[node] == 1 and owner not in self.program.wanted
@@ -178,6 +178,13 @@ class Layout:
             if child not in self.shown:
                 found += [child, *self._inlined(child)]
         return found
+
+
+def _picks(node: fx.Node) -> bool:
+    """Whether `node` is x[...] by integers and slices alone: a view, as cheap to write twice as to name."""
+    return node.meta["operation"] == "getitem" and all(not isinstance(i, list) for i in node.args[1:]) and (
+        len(node.all_input_nodes) == 1
+    )
 
 
 def _reads(node: fx.Node) -> Iterable[fx.Node]:

@@ -18,7 +18,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,8 +26,8 @@ from torch import fx
 from torch.overrides import TorchFunctionMode
 
 from chainrule.errors import ChainruleError, Site
-from chainrule.record import calls, names
-from chainrule.record.numbers import Tracked, literal, track
+from chainrule.recording import calls, names
+from chainrule.recording.numbers import Tracked, literal, track
 
 
 @dataclass
@@ -50,10 +50,14 @@ class Guard:
 
 @dataclass
 class Region:
-    """A call of a person's function that has a rule of its own."""
+    """A call whose inside is left to a backward step of its own: a person's function that has a rule,
+    or a torch.autograd.Function."""
 
     code: types.CodeType
-    arguments: dict[str, Any]  # by name, tensors as nodes
+    arguments: Any  # tensors as nodes; by name for a function, in order for an autograd.Function
+    function: Any = None  # the torch.autograd.Function
+    values: Any = None  # the arguments themselves
+    nodes: list[fx.Node] = field(default_factory=list)
 
 
 # Functions that ask about a tensor and leave nothing to record.
@@ -141,9 +145,11 @@ class Recorder(TorchFunctionMode):
         self.phase = "forward"
         self.watch = names.FrameWatch(self._bound)
         self.forward: Any = None
+        self.met: Callable[[torch.Tensor], Any] = lambda tensor: None  # told of each input when it is first read
         self.arguments: dict[str, Any] = {}
         self.locals: dict[str, Any] = {}  # of the outermost function, when it returned
         self.regions: dict[types.FrameType, Region] = {}
+        self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
         self._shapes: dict[fx.Node, fx.Node] = {}
         self._compared: set[tuple[Any, ...]] = set()
 
@@ -204,7 +210,7 @@ class Recorder(TorchFunctionMode):
         site = names.site_of(frame) if self.phase == "forward" else None
         node_args = self._to_nodes(call.args, frames, site)
         node_kwargs = self._to_nodes(call.kwargs, frames, site)
-        region = self._region(frames, site)
+        region = self._region(frame, frames, site) if self.phase == "forward" else None
         if call.written is not None:
             self._before_writing(call.written, site)
         result = function(*_plain(args), **_plain(kwargs))
@@ -216,11 +222,23 @@ class Recorder(TorchFunctionMode):
             return result
         node = self._write(call, node_args, node_kwargs, result, site)
         if region is not None:
-            node.meta["region"] = region
+            region.nodes.append(node)
+            if region.function is None or not self.every_path:
+                node.meta["region"] = region
+        if not torch.is_grad_enabled() and self.phase == "forward" and region is None and not self.every_path:
+            node.meta["constant"] = True
         return result
 
-    def _region(self, frames: list[types.FrameType], site: Site | None) -> Region | None:
-        """The outermost call under way of a person's function that has a rule."""
+    def _region(self, frame: types.FrameType, frames: list[types.FrameType], site: Site | None) -> Region | None:
+        """The outermost call under way that has a backward step of its own."""
+        if not torch.is_grad_enabled():
+            apply = self._function_frame(frame)
+            if apply is not None:
+                if apply not in self.regions:
+                    given = apply.f_locals["args"]
+                    nodes = self._to_nodes(given, frames, site)
+                    self.regions[apply] = Region(apply.f_code, nodes, apply.f_locals["cls"], given)
+                return self.regions[apply]
         for frame in frames:
             if self.owned(frame.f_code) is None:
                 continue
@@ -230,6 +248,15 @@ class Recorder(TorchFunctionMode):
                 self.regions[frame] = Region(code, self._to_nodes(given, frames, site))
             return self.regions[frame]
         return None
+
+    def _function_frame(self, frame: types.FrameType | None) -> types.FrameType | None:
+        """The outermost torch.autograd.Function.apply under way."""
+        found = None
+        while frame is not None and frame is not self.watch.root:
+            if frame.f_code is _APPLY:
+                found = frame
+            frame = frame.f_back
+        return found
 
     def _before_writing(self, tensor: torch.Tensor, site: Site | None) -> None:
         """An input that the program overwrites is kept as it was, for running the program again."""
@@ -252,8 +279,8 @@ class Recorder(TorchFunctionMode):
         else:
             node = self.graph.call_function(call.target, args, kwargs)
         node.meta.update(operation="drawn" if random else call.operation, site=site, phase=self.phase)
-        if random or call.operation in ("detach", "data") or not torch.is_grad_enabled():
-            node.meta["constant"] = self.phase == "forward"
+        if (random or call.operation in ("detach", "data")) and self.phase == "forward":
+            node.meta["constant"] = True
         if call.written is not None:
             result = call.written
             node.meta["written"] = True
@@ -292,6 +319,7 @@ class Recorder(TorchFunctionMode):
         known = self.entry(tensor)
         if known is not None:
             return known.node
+        self.met(tensor)
         found = name or names.name_of_leaf(tensor, self.arguments, self.forward, frames or [])
         node = self.graph.placeholder(f"input_{len(self.inputs)}")
         self._first(node)
@@ -462,6 +490,7 @@ _OVERWRITES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "fill": lambda args: (torch.full_like, (args[0], args[1])),
 }
 
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _Function = types.FunctionType
 
 

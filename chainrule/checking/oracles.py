@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from chainrule.derive import Program
+from chainrule.backward import Program
 from chainrule.errors import ChainruleError
-from chainrule.run import double, needed, run
+from chainrule.run import double, filled, needed, run
 
 if TYPE_CHECKING:
     from chainrule.derivation import Derivation
@@ -55,30 +55,37 @@ def forward_values(program: Program, inputs: dict[fx.Node, Any], convert: Any = 
 
 
 def autograd_gradients(
-    program: Program, inputs: dict[fx.Node, Any], upstream: torch.Tensor, convert: Any = lambda v: v
-) -> dict[fx.Node, Any]:
+    d: Derivation, inputs: list[torch.Tensor], upstream: torch.Tensor, convert: Any = lambda v: v
+) -> list[torch.Tensor | None]:
     """Autograd's gradients of the replayed forward pass, for the inputs that were asked for."""
+    program = d._base
+    given = [n for n in program.inputs if n is not program.upstream]
     asked = {n for n in program.wanted if "no_gradient" not in n.meta or n in program.gradients}
-    leaves = {n: v.detach().clone().requires_grad_() if n in asked else v for n, v in inputs.items()}
+    leaves = {n: v.clone().requires_grad_() if n in asked else v for n, v in zip(given, inputs, strict=True)}
     with torch.enable_grad():
-        values = _replay(program, leaves, convert)
-        output = values[program.output]
+        output = _replay(program, leaves, convert)[program.output]
         order = [n for n in program.wanted if n in asked]
         if not output.requires_grad or not order:
-            return dict.fromkeys(program.wanted)
-        wanted = [leaves[n] for n in order]
-        found = torch.autograd.grad(output, wanted, upstream.to(output.dtype), allow_unused=True)
-    return dict.fromkeys(program.wanted) | dict(zip(order, found, strict=True))
+            return [None for _ in program.wanted]
+        found = torch.autograd.grad(output, [leaves[n] for n in order], upstream.to(output.dtype), allow_unused=True)
+    by_node = dict(zip(order, found, strict=True))
+    return [by_node.get(n) for n in program.wanted]
 
 
 def _replay(program: Program, leaves: dict[fx.Node, Any], convert: Any) -> dict[fx.Node, Any]:
-    """The forward pass with constants (no_grad, detach) cut off from autograd."""
+    """The forward pass again; constants (no_grad, detach) are cut off, a person's Function is applied."""
     values = dict(leaves)
     for node in needed([program.output]):
-        if node not in values:
-            values |= run([node], values, convert)
-            if node.meta.get("constant") and isinstance(values[node], torch.Tensor):
-                values[node] = values[node].detach()
+        if node in values:
+            continue
+        values |= run([node], values, convert)
+        region = node.meta.get("region")
+        if region is not None and region.function is not None and any(u.meta.get("region") is not region for u in node.users):
+            applied = region.function.apply(*filled(region.arguments, values))
+            if isinstance(applied, torch.Tensor) and applied.shape == values[node].shape:
+                values[node] = applied
+        if node.meta.get("constant") and isinstance(values[node], torch.Tensor):
+            values[node] = values[node].detach()
     return values
 
 
@@ -93,28 +100,23 @@ def _upstream(d: Derivation) -> torch.Tensor:
 
 def confirm(d: Derivation) -> None:
     """Raise unless the derived gradients are autograd's, to the precision of their dtype."""
-    program = d.program
-    truth = autograd_gradients(program, _inputs(program), _upstream(d))
-    wrong = [n for n in program.wanted if not _close(d._gradient(n), truth[n])]
+    inputs = list(_inputs(d.program).values())
+    truth = autograd_gradients(d, inputs, _upstream(d))
+    wrong = [i for i, n in enumerate(d.program.wanted) if not _close(d._gradient(n), truth[i])]
     if not wrong:
         return
-    exact = _in_double(d)  # rounding, or a wrong rule?
-    for node in wrong:
-        ours, theirs = exact[0][node], exact[1][node]
-        if not _close(ours, theirs, 1e-7):
+    exact, upstream = [double(v) for v in inputs], double(_upstream(d))  # rounding, or a wrong rule?
+    truth = autograd_gradients(d, exact, upstream, double)
+    derived = derived_gradients(d.program, dict(zip(d.program.inputs, exact, strict=True)), upstream)
+    for i in wrong:
+        node = d.program.wanted[i]
+        if not _close(derived[node], truth[i], 1e-7):
+            operations = sorted({n.meta["operation"] for n in needed([d.program.output]) if n.op != "placeholder"})
             raise ChainruleError(
                 f"the derived gradient of {d._names[node]} {tuple(node.meta['val'].shape)} is not autograd's "
-                f"(largest difference {_difference(ours, theirs):.3g}): a rule of chainrule is wrong; please report it, "
-                f"operations: {', '.join(sorted({n.meta['operation'] for n in needed([program.output]) if n.op != 'placeholder'}))}"
+                f"(largest difference {_difference(derived[node], truth[i]):.3g}): a rule is wrong, please report it; "
+                f"operations: {', '.join(operations)}"
             )
-
-
-def _in_double(d: Derivation) -> tuple[dict[fx.Node, Any], dict[fx.Node, Any]]:
-    program = d.program
-    inputs = {n: double(v) for n, v in _inputs(program).items()}
-    upstream = double(_upstream(d))
-    theirs = autograd_gradients(program, inputs, upstream, double)
-    return derived_gradients(program, inputs, upstream), theirs
 
 
 def derived_gradients(program: Program, inputs: dict[fx.Node, Any], upstream: torch.Tensor) -> dict[fx.Node, Any]:
@@ -166,7 +168,7 @@ def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6
         else torch.ones(shape, dtype=torch.float64)
     )
     ours = derived_gradients(program, inputs, random)
-    theirs = autograd_gradients(program, inputs, random, double)
+    theirs = dict(zip(program.wanted, autograd_gradients(d, list(inputs.values()), random, double), strict=True))
 
     def output(changed: fx.Node, by: torch.Tensor) -> float:
         moved = {**inputs, changed: inputs[changed] + by}

@@ -168,7 +168,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(k), v) for k, v in list(value.items())[:2000])
     elif isinstance(value, list | tuple):
         yield from ((str(i), v) for i, v in enumerate(value[:2000]))
-    elif not type(value).__module__.startswith(("torch.fx", "chainrule.record", "chainrule.rules", "builtins")):
+    elif not type(value).__module__.startswith(("torch.fx", "chainrule.recording", "chainrule.rules", "builtins")):
         yield from _attributes(value).items()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 if TYPE_CHECKING:
-    from chainrule.record.recorder import Recorder
+    from chainrule.recording.recorder import Recorder
 
 
 class Tracked:

@@ -15,12 +15,12 @@ import torch
 from torch import fx
 
 from chainrule.errors import ChainruleError
-from chainrule.record import Guard, Recorder
-from chainrule.record.numbers import slot
-from chainrule.record.recorder import Region
+from chainrule.recording import Guard, Recorder
+from chainrule.recording.numbers import slot
+from chainrule.recording.recorder import Region
 from chainrule.rules import BOOK, Rule
 from chainrule.rules.broadcast import unbroadcast
-from chainrule.rules.fallback import autograd_step
+from chainrule.rules.fallback import autograd_step, function_step
 
 
 @dataclass
@@ -152,9 +152,7 @@ class _Walk:
                 or self._missed((args, kwargs))
             ):
                 self.fallbacks.append(node.meta["operation"])
-                for read, gradient in autograd_step(node, out, self.recorder).items():
-                    if read in self.reached:
-                        self.parts[read].append(gradient)
+                self._pass_back(autograd_step(node, out, self.recorder))
                 return
         except ChainruleError:
             raise
@@ -182,7 +180,11 @@ class _Walk:
         return entry is not None and entry.node in self.reached
 
     def _region(self, node: fx.Node, region: Region) -> None:
-        """A call of a person's function that has a rule: the rule stands for all that is inside."""
+        """A call with a backward step of its own, which stands for all that is inside."""
+        if region.function is not None:
+            self.fallbacks.append(region.function.__name__)
+            self._pass_back(function_step(node, region, node.meta["g"], self.recorder))
+            return
         rule = BOOK.of_code(region.code)
         assert rule is not None
         args = self._slots(region.arguments)
@@ -191,6 +193,11 @@ class _Walk:
             raise ChainruleError(f"the rule for {rule.name} does not take its arguments", node.meta.get("site"))
         self._run(rule, bound)
         self._collect(args)
+
+    def _pass_back(self, gradients: dict[fx.Node, torch.Tensor]) -> None:
+        for read, gradient in gradients.items():
+            if read in self.reached:
+                self.parts[read].append(gradient)
 
     def _out(self, node: fx.Node) -> Any:
         if not isinstance(node.meta["val"], tuple | list):

@@ -1,0 +1,1 @@
+"""Compare and diagnose: a hand-written backward pass against the derived one."""

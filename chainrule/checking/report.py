@@ -1,0 +1,75 @@
+"""What `check` says: a row for each gradient, a finding for each mistake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Row:
+    """One gradient, compared with the truth."""
+
+    name: str
+    status: str  # "right", "close", "wrong", "missing" or "wrong shape"
+    max_abs: float | None
+    max_rel: float | None
+    shape: tuple[int, ...] | None
+    expected_shape: tuple[int, ...]
+    line: int | None
+    file: str | None = None
+
+
+@dataclass
+class Finding:
+    """One mistake: a gradient that is wrong given the gradients that it was computed from."""
+
+    name: str
+    line: int | None
+    cause: str  # a slug: "wrong-gradient", "wrong-shape", "missing-gradient"
+    message: str
+    repair: str  # the derived line, in the person's names
+    proved: bool = False
+    file: str | None = None
+
+    def __str__(self) -> str:
+        place = f"{Path(self.file).name}:{self.line}: " if self.file and self.line else ""
+        return f"{place}{self.cause} {self.message}"
+
+
+@dataclass
+class Report:
+    """The result of `check`; truthy when every gradient is right."""
+
+    rows: list[Row]
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(row.status in ("right", "close") for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        head = ["gradient", "status", "shape", "largest error", "relative", "line"]
+        body = [
+            [
+                f"{r.name}.g" if "." not in r.name or r.shape is None else r.name,
+                r.status,
+                "" if r.shape is None else str(r.shape),
+                "" if r.max_abs is None else f"{r.max_abs:.2g}",
+                "" if r.max_rel is None else f"{r.max_rel:.2g}",
+                "" if r.line is None else str(r.line),
+            ]
+            for r in self.rows
+        ]
+        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *body]]
+        right = sum(r.status in ("right", "close") for r in self.rows)
+        lines.append(f"{right} of {len(self.rows)} gradients are right" if self.rows else "no gradient was found")
+        for finding in self.findings:
+            lines += ["", str(finding)]
+            if finding.repair:
+                lines.append(f"    {finding.repair}")
+        return "\n".join(lines)
