@@ -19,8 +19,8 @@ from chainrule.recording import Guard, Recorder
 from chainrule.recording.numbers import slot
 from chainrule.recording.recorder import Region
 from chainrule.rules import BOOK, Rule
+from chainrule.rules.autograd import autograd_step, function_step
 from chainrule.rules.broadcast import unbroadcast
-from chainrule.rules.fallback import autograd_step, function_step
 
 
 @dataclass
@@ -38,7 +38,8 @@ class Program:
 
     def seeded(self, explicit: bool) -> Program:
         """A copy, free to be rewritten. Unless `explicit`, the gradient of the output is one: the loss."""
-        graph, at = fx.Graph(), {}
+        graph = fx.Graph()
+        at: dict[fx.Node, fx.Node] = {}
         for node in self.graph.nodes:
             at[node] = graph.node_copy(node, lambda n: at[n])
         assert self.upstream is not None
@@ -51,6 +52,7 @@ class Program:
                 one.meta.update(operation="ones_like", phase="backward", val=upstream.meta["val"])
                 upstream.replace_all_uses_with(one)
                 at = {k: one if v is upstream else v for k, v in at.items()}
+            graph.erase_node(upstream)
             upstream = None
         return Program(graph, [at[n] for n in self.inputs if n is not self.upstream], at[self.output], upstream,
                        {at[v]: at[g] for v, g in self.gradients.items()}, [at[n] for n in self.wanted],
@@ -201,18 +203,23 @@ class _Walk:
 
     def _out(self, node: fx.Node) -> Any:
         if not isinstance(node.meta["val"], tuple | list):
-            out = self.recorder.alias(node.meta["val"], node)
-            out.g = node.meta["g"]
-            return out
+            return self._upstream_on(self.recorder.alias(node.meta["val"], node), node.meta["g"])
         children = {u.args[1]: u for u in node.users if u.meta.get("operation") == "part"}
         outs: list[Any] = []
         for index, value in enumerate(node.meta["val"]):
             child = children.get(index)
-            alias = self.recorder.alias(value, child) if child is not None else value
-            if isinstance(alias, torch.Tensor) and child is not None and differentiable(child):
-                alias.g = child.meta["g"] if child in self.gradients else torch.zeros_like(alias)
-            outs.append(alias)
+            if child is None or not differentiable(child):
+                outs.append(value)
+                continue
+            alias = self.recorder.alias(value, child)
+            g = child.meta["g"] if child in self.gradients else torch.zeros_like(alias)
+            outs.append(self._upstream_on(alias, g))
         return tuple(outs)
+
+    @staticmethod
+    def _upstream_on(out: Any, g: torch.Tensor) -> Any:
+        out.g = g
+        return out
 
     def _slots(self, value: Any) -> Any:
         """A slot for each argument: a tensor of its own, even where one tensor is passed twice."""
@@ -240,7 +247,7 @@ class _Walk:
         elif isinstance(value, torch.Tensor) and hasattr(value, "g"):
             entry = self.recorder.entry(value)
             assert entry is not None
-            g = value.g
+            g: Any = value.g
             if g is None:
                 entry.node.meta["no_gradient"] = True  # the operation defines none, in autograd either
             elif entry.node in self.reached:

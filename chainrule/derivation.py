@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -90,7 +91,8 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
 
 def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, Any]:
     """The arguments by the names that the person would use for them."""
-    target = forward.forward if isinstance(forward, torch.nn.Module) else forward
+    own = not isinstance(forward, types.FunctionType | types.MethodType)
+    target = getattr(forward, "forward", forward) if own else forward
     try:
         signature = inspect.signature(target)
         parameters = signature.bind(*args, **kwargs).arguments
@@ -230,6 +232,7 @@ class Derivation:
         self.program = base.seeded(explicit)
         simplify(self.program)
         self._names = keys(self.program.graph.nodes)
+        self._close_graph()
         self._run()
         self.fallbacks: list[str] = sorted(set(base.fallbacks))
         self.notes: list[str] = []
@@ -238,6 +241,16 @@ class Derivation:
 
             confirm(self)
         self._report_not_finite()
+
+    def _close_graph(self) -> None:
+        """Name the inputs as the person does, and return (output, {name: gradient})."""
+        program = self.program
+        for node in [*program.inputs, *([program.upstream] if program.upstream else [])]:
+            node._rename(self._names.get(node, node.name).replace(".", "_"))
+            node.target = node.name
+        gradients = {self._names[w]: program.gradients.get(w) for w in program.wanted}
+        closing = program.graph.output((program.output, gradients))
+        closing.meta.update(operation="output", phase="output", val=None)
 
     # -- values ----------------------------------------------------------------------------------
 
@@ -293,7 +306,7 @@ class Derivation:
         if gradient is not None and not gradient.meta.get("erased"):
             value = gradient.meta["val"]
             if value.device.type != "meta":
-                return value.detach()  # type: ignore[no-any-return]
+                return value.detach()
         return node.meta.get("g")
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:

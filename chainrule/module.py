@@ -41,7 +41,9 @@ class Module:
     def backward(self) -> None:
         """Leave `.g` on the arguments of the last call and on the layer's own tensors."""
         if "args" not in self.__dict__:
-            raise ChainruleError(f"{type(self).__name__}.backward was called before the layer itself; call it forward first")
+            raise ChainruleError(
+                f"{type(self).__name__}.backward was called before the layer itself; call it forward first"
+            )
         self.bwd(self.out, *self.args)
 
     def bwd(self, out: torch.Tensor, *args: Any) -> None:

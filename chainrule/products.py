@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from chainrule.rules.broadcast import broadcast
+
 if TYPE_CHECKING:
     from chainrule.simplify import Rewriter
 
@@ -80,7 +82,7 @@ class Product:
         """The product written anew, where that is shorter or in better order."""
         shape = tuple(node.meta["val"].shape)
         shapes = [tuple(t.meta["val"].shape) for t in self.tensors()]
-        if torch.broadcast_shapes(*shapes, ()) != shape:
+        if broadcast(*shapes, ()) != shape:
             filled = next((s for s in self.stretched if tuple(s.meta["val"].shape) == shape), None)
             if filled is None:
                 return None

@@ -38,9 +38,7 @@ def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], 
     return convert(node.target(*args, **kwargs))
 
 
-def filled(
-    value: Any, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value
-) -> Any:
+def filled(value: Any, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value) -> Any:
     """`value` with each node replaced by its value."""
     if isinstance(value, fx.Node):
         return values[value]

@@ -16,6 +16,7 @@ from torch import fx
 from chainrule.backward import Program
 from chainrule.products import Product
 from chainrule.rules import BOOK
+from chainrule.rules.broadcast import broadcast
 
 Row = Callable[["Rewriter", fx.Node], fx.Node | None]
 ROWS: dict[str, list[Row]] = {}
@@ -169,10 +170,14 @@ def is_tensor(value: Any) -> bool:
 def product(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
     if not is_tensor(node) or not node.meta["val"].dtype.is_floating_point:
         return None
-    if len(node.users) == 1 and (user := next(iter(node.users))).meta["operation"] in ("mul", "div", "neg"):
-        if not (user.meta["operation"] == "div" and user.args[1] is node) and user.meta["phase"] == "backward":
-            return None  # part of a longer product
+    if len(node.users) == 1 and _continues(next(iter(node.users)), node):
+        return None  # part of a longer product
     return Product.of(node).rebuilt(rewriter, node)
+
+
+def _continues(user: fx.Node, node: fx.Node) -> bool:
+    below = user.meta["operation"] == "div" and user.args[1] is node
+    return user.meta["operation"] in ("mul", "div", "neg") and user.meta["phase"] == "backward" and not below
 
 
 @row("a + (-b) = a - b", "add")
@@ -236,7 +241,7 @@ def broadcast_by_itself(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
         args = list(node.args)
         args[position] = stretched.args[0]
         shapes = [shape_of(a) for a in args]
-        if torch.broadcast_shapes(*shapes) == shape_of(node):
+        if broadcast(*shapes) == shape_of(node):
             return rewriter.call(node.target, *args, operation=node.meta["operation"])
     return None
 

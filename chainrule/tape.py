@@ -41,7 +41,9 @@ class Tape:
         """
         entry = self.recorder.entry(loss) if isinstance(loss, torch.Tensor) else None
         if entry is None:
-            raise ChainruleError("tape.backward was given a loss that this tape did not record; compute it inside the block")
+            raise ChainruleError(
+                "tape.backward was given a loss that this tape did not record; compute it inside the block"
+            )
         d = derivation(self.recorder, loss, EVERYTHING, upstream)
         d.leave_gradients()
         return d

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.backward import differentiable
 from chainrule.checking.handwritten import Handwritten, run_handwritten
 from chainrule.checking.report import Finding, Report, Row
 from chainrule.derivation import EVERYTHING, Derivation, derivation
-from chainrule.backward import differentiable
 from chainrule.errors import ChainruleError
 from chainrule.run import double, needed, run
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys
+from chainrule.simplify import simplify
 
 RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
 CLOSE = 200  # in the person's dtype, in units of its rounding error
@@ -63,7 +64,15 @@ class _Comparison:
         names = keys(hand.recorder.graph.nodes)
         self.names = {v: names.get(v) or v.name for v in self.nodes}
         self.exact = self._in_double()
-        self.lines = {line.target: line.text for line in Layout(self.d.program, dotted=True).part("backward")}
+        self.lines = self._derived_lines()
+
+    def _derived_lines(self) -> dict[str, str]:
+        """The derived backward lines by target, for the inputs whose gradients the person writes."""
+        names = {self.names[v] for v in self.nodes} | {self._name(v) for v in self._missing()}
+        program = self.base.seeded(explicit=self.hand.upstream is not None)
+        program.wanted = [n for n in program.wanted if n.meta["name"] in names] or program.wanted
+        simplify(program)
+        return {line.target: line.text for line in Layout(program, dotted=True).part("backward")}
 
     def report(self) -> Report:
         rows, findings = [], []
@@ -94,7 +103,9 @@ class _Comparison:
 
     def _truth(self, value: fx.Node) -> torch.Tensor:
         gradient = self.base.gradients.get(value)
-        return self.exact[gradient] if gradient is not None else torch.zeros_like(self.exact.get(value, value.meta["val"]))
+        return (
+            self.exact[gradient] if gradient is not None else torch.zeros_like(self.exact.get(value, value.meta["val"]))
+        )
 
     def _row(self, value: fx.Node) -> Row:
         g, truth, node = self.hand.gradients[value], self._truth(value), self.nodes[value]
@@ -174,7 +185,10 @@ class _Comparison:
         name = row.name
         repair = self.lines.get(f"{name}.g", "") or self.lines.get(f"{name.replace('.', '_')}.g", "")
         if row.status == "missing":
-            cause, message = "missing-gradient", f"{name}.g is never set, but the loss depends on {name} {row.expected_shape}"
+            cause, message = (
+                "missing-gradient",
+                f"{name}.g is never set, but the loss depends on {name} {row.expected_shape}",
+            )
         elif row.status == "wrong shape":
             cause = "wrong-shape"
             message = f"{name}.g has shape {row.shape}, {name} has {row.expected_shape}"
@@ -182,7 +196,9 @@ class _Comparison:
             cause = "wrong-gradient"
             given = ", ".join(f"{self.names[u]}.g" for u in self._computed_from(value))
             after = f" given {given}" if given else ""
-            message = f"{name}.g {row.shape} is wrong{after}: off by up to {row.max_abs:.3g} ({row.max_rel:.2g} of its size)"
+            message = (
+                f"{name}.g {row.shape} is wrong{after}: off by up to {row.max_abs:.3g} ({row.max_rel:.2g} of its size)"
+            )
         return Finding(name, row.line, cause, message, repair, False, row.file)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.backward import backward_pass, differentiable
 from chainrule.checking.compare import RIGHT, _errors
 from chainrule.checking.handwritten import Handwritten
 from chainrule.checking.report import Finding, Report, Row
-from chainrule.backward import backward_pass, differentiable
 from chainrule.recording.recorder import Region
 from chainrule.run import double, needed, run
 
@@ -31,7 +31,9 @@ def _check_call(hand: Handwritten, region: Region, report: Report) -> None:
     function, name = region.function, region.function.__name__
     names = list(inspect.signature(function.forward).parameters)
     names = names[1:] if len(names) > len(region.arguments) else names
-    given = [(n, a, v) for n, a, v in zip(names, region.arguments, region.values, strict=False) if isinstance(a, fx.Node)]
+    given = [
+        (n, a, v) for n, a, v in zip(names, region.arguments, region.values, strict=False) if isinstance(a, fx.Node)
+    ]
     floating = [(n, a, v) for n, a, v in given if differentiable(a)]
     output = _output(hand, region)
     out = output.meta["val"]

@@ -12,7 +12,7 @@ from torch import fx
 from chainrule.derivation import arguments_of, new_recorder, record_call
 from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder
-from chainrule.recording.names import caller
+from chainrule.recording.names import caller, reachable
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.recorder import Region
 
@@ -34,8 +34,7 @@ def run_handwritten(code: Any, args: Any, loss: Any, kwargs: Any, seed: int = 0)
     recorder.every_path = True
     recorder.forward = code
     recorder.arguments = arguments_of(code, args, kwargs, caller(1))
-    before: dict[int, Any] = {}
-    recorder.met = lambda tensor: before.setdefault(id(tensor), getattr(tensor, "g", None))
+    before = {id(t): getattr(t, "g", None) for t in reachable(recorder.arguments, code)}
     upstream: list[torch.Tensor | None] = [None]
     functions: list[Region] = []
 
@@ -110,7 +109,6 @@ def _gradients(recorder: Recorder, before: dict[int, Any]) -> dict[fx.Node, torc
     return found
 
 
-def _was_written(recorder: Recorder, g: torch.Tensor) -> bool:
+def _was_written(recorder: Recorder, g: Any) -> bool:
     entry = recorder.entry(g)
     return entry is not None and bool(entry.node.meta.get("written"))
-

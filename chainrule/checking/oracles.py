@@ -10,6 +10,9 @@ from torch import fx
 
 from chainrule.backward import Program
 from chainrule.errors import ChainruleError
+from chainrule.recording.recorder import Region
+from chainrule.rules import BOOK
+from chainrule.rules.autograd import RuleInAutograd
 from chainrule.run import double, filled, needed, run
 
 if TYPE_CHECKING:
@@ -80,13 +83,21 @@ def _replay(program: Program, leaves: dict[fx.Node, Any], convert: Any) -> dict[
             continue
         values |= run([node], values, convert)
         region = node.meta.get("region")
-        if region is not None and region.function is not None and any(u.meta.get("region") is not region for u in node.users):
-            applied = region.function.apply(*filled(region.arguments, values))
-            if isinstance(applied, torch.Tensor) and applied.shape == values[node].shape:
-                values[node] = applied
+        if region is not None and any(u.meta.get("region") is not region for u in node.users):
+            values[node] = _by_region(region, values[node], values)
         if node.meta.get("constant") and isinstance(values[node], torch.Tensor):
             values[node] = values[node].detach()
     return values
+
+
+def _by_region(region: Region, out: Any, values: dict[fx.Node, Any]) -> Any:
+    """The output of a call that has a backward step of its own, with that step as its gradient."""
+    arguments = filled(region.arguments, values)
+    if region.function is None:
+        rule = BOOK.of_code(region.code)
+        return RuleInAutograd.apply(rule, out.detach(), *arguments.values())  # type: ignore[no-untyped-call]
+    applied = region.function.apply(*arguments)
+    return applied if isinstance(applied, torch.Tensor) and applied.shape == out.shape else out
 
 
 def _inputs(program: Program) -> dict[fx.Node, Any]:
@@ -201,7 +212,7 @@ def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6
     return Verdict(rows, sorted(set(kinks)))
 
 
-def _row(name: str, found: list[tuple[float, float, float, float]], ours: Any, theirs: Any, kink: bool) -> Row:
+def _row(name: str, found: list[tuple[float, ...]], ours: Any, theirs: Any, kink: bool) -> Row:
     scale = max([abs(x) for f in found for x in f[:3]] + [1e-12])
     rule, autograd, differences, _ = found[0]
 

@@ -65,7 +65,9 @@ class Report:
             for r in self.rows
         ]
         widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *body]]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *body]
+        ]
         right = sum(r.status in ("right", "close") for r in self.rows)
         lines.append(f"{right} of {len(self.rows)} gradients are right" if self.rows else "no gradient was found")
         for finding in self.findings:

@@ -105,6 +105,19 @@ def name_of_leaf(
     tensor: torch.Tensor, arguments: Mapping[str, Any], forward: Any, frames: list[types.FrameType]
 ) -> str:
     """The name of a tensor that the program reads: an argument, an attribute, a global, a local."""
+    spaces = _spaces(arguments, forward)
+    for frame in frames:
+        spaces.append(frame.f_locals)
+        spaces.append(_named_globals(frame.f_code, frame.f_globals))
+    for space in spaces:
+        path = _find(tensor, space)
+        if path is not None:
+            return path
+    return "t"
+
+
+def _spaces(arguments: Mapping[str, Any], forward: Any) -> list[Mapping[str, Any]]:
+    """Where a function finds tensors: arguments, its object's attributes, its closure, its globals."""
     spaces: list[Mapping[str, Any]] = [arguments]
     owner = forward if isinstance(forward, torch.nn.Module) else getattr(forward, "__self__", None)
     if owner is None and hasattr(forward, "__dict__") and not isinstance(forward, types.FunctionType):
@@ -116,14 +129,22 @@ def name_of_leaf(
         cells = zip(code.co_freevars, forward.__closure__ or (), strict=False)
         spaces.append({name: cell.cell_contents for name, cell in cells if _filled(cell)})
         spaces.append(_named_globals(code, forward.__globals__))
-    for frame in frames:
-        spaces.append(frame.f_locals)
-        spaces.append(_named_globals(frame.f_code, frame.f_globals))
-    for space in spaces:
-        path = _find(tensor, space)
-        if path is not None:
-            return path
-    return "t"
+    return spaces
+
+
+def reachable(arguments: Mapping[str, Any], forward: Any, depth: int = 4) -> Iterator[torch.Tensor]:
+    """Every tensor that `forward` can find by name."""
+    level: list[Any] = [v for space in _spaces(arguments, forward) for v in space.values()]
+    visited: set[int] = set()
+    for _ in range(depth):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, torch.Tensor):
+                yield value
+            elif id(value) not in visited:
+                visited.add(id(value))
+                below.extend(child for _, child in _children(value))
+        level = below
 
 
 def _filled(cell: Any) -> bool:

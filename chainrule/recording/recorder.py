@@ -13,8 +13,10 @@ other, into the same graph. Each node carries in `node.meta`:
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,6 +123,7 @@ _QUESTIONS = frozenset(
     ]
 )
 
+_recording = threading.local()  # the recorders under way in this thread, innermost last
 _NUMBERS = frozenset(("shape", "size", "numel", "nelement", "item", "__len__", "__bool__", "__int__", "__float__"))
 
 
@@ -145,7 +148,6 @@ class Recorder(TorchFunctionMode):
         self.phase = "forward"
         self.watch = names.FrameWatch(self._bound)
         self.forward: Any = None
-        self.met: Callable[[torch.Tensor], Any] = lambda tensor: None  # told of each input when it is first read
         self.arguments: dict[str, Any] = {}
         self.locals: dict[str, Any] = {}  # of the outermost function, when it returned
         self.regions: dict[types.FrameType, Region] = {}
@@ -161,7 +163,8 @@ class Recorder(TorchFunctionMode):
     def alias(self, value: Any, node: fx.Node) -> Any:
         """A fresh object for the value of `node`, so that each use can carry a `.g` of its own."""
         if isinstance(value, torch.Tensor):
-            fresh = value.detach()
+            with torch._C.DisableTorchFunction():  # no operation of anybody's program
+                fresh = value.detach()
             self.entries[id(fresh)] = Entry(fresh, node, _version(fresh))
             return fresh
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -173,10 +176,13 @@ class Recorder(TorchFunctionMode):
     @contextmanager
     def recording(self, phase: str) -> Iterator[None]:
         before, self.phase = self.phase, phase
+        stack = _recording.__dict__.setdefault("stack", [])
+        stack.append(self)
         try:
             with self:
                 yield
         finally:
+            stack.pop()
             self.phase = before
 
     def assume(self, statement: fx.Node, site: Site | None = None) -> None:
@@ -187,6 +193,8 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if _recording.stack[-1] is not self:  # a derivation inside the recorded code is no part of it
+            return function(*args, **kwargs)
         operation = calls.operation_name(function)
         if operation in _QUESTIONS:
             return function(*_plain(args), **_plain(kwargs))
@@ -270,8 +278,8 @@ class Recorder(TorchFunctionMode):
             node = self.graph.placeholder(f"drawn_{len(self.inputs)}")
             self._first(node)
         elif call.written is not None and call.operation in _OVERWRITES:
-            target, args = _OVERWRITES[call.operation](args)
-            node = self.graph.call_function(target, args, {})
+            target, count = _OVERWRITES[call.operation]
+            node = self.graph.call_function(target, args[:count], {})
         elif call.kind == "attribute":
             node = self.graph.call_function(getattr, (args[0], call.target), {})
         elif call.kind == "method":
@@ -319,7 +327,6 @@ class Recorder(TorchFunctionMode):
         known = self.entry(tensor)
         if known is not None:
             return known.node
-        self.met(tensor)
         found = name or names.name_of_leaf(tensor, self.arguments, self.forward, frames or [])
         node = self.graph.placeholder(f"input_{len(self.inputs)}")
         self._first(node)
@@ -389,7 +396,7 @@ class Recorder(TorchFunctionMode):
 
     def _tracked_shape(self, shape: fx.Node, value: torch.Size) -> torch.Size:
         return torch.Size(
-            track(self, size, lambda axis=axis, size=size: self.shape_entry(shape, axis, size), (shape, axis))
+            track(self, size, functools.partial(self.shape_entry, shape, axis, size), (shape, axis))
             for axis, size in enumerate(value)
         )
 
@@ -485,21 +492,22 @@ def _is_random(operation: str) -> bool:
 
 
 # In-place calls that are no function followed by a write: what the written tensor becomes.
-_OVERWRITES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
-    "zero": lambda args: (torch.zeros_like, (args[0],)),
-    "fill": lambda args: (torch.full_like, (args[0], args[1])),
-}
+_OVERWRITES: dict[str, Any] = {"zero": (torch.zeros_like, 1), "fill": (torch.full_like, 2)}
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _Function = types.FunctionType
 
 
+def _never(*_: Any) -> bool:
+    return False
+
+
 def _without_dispatch(function: types.FunctionType) -> types.FunctionType:
     """A copy of a Python function of torch that does not hand itself to the recorder again."""
     no = {
-        "has_torch_function": lambda *_: False,
-        "has_torch_function_unary": lambda *_: False,
-        "has_torch_function_variadic": lambda *_: False,
+        "has_torch_function": _never,
+        "has_torch_function_unary": _never,
+        "has_torch_function_variadic": _never,
     }
     copy = types.FunctionType(
         function.__code__,

@@ -32,7 +32,8 @@ def lent(recorder: Recorder, *callables: Any) -> Iterator[None]:
         for bound in bounds:
             if isinstance(bound, Tracked):
                 recorder.pinned(bound)
-        return builtins.range(*(b.plain() if isinstance(b, Tracked) else b for b in bounds))
+        plain: list[Any] = [b.plain() if isinstance(b, Tracked) else b for b in bounds]
+        return builtins.range(*plain)
 
     changed: list[tuple[dict[str, Any], str]] = []
     try:
@@ -55,10 +56,11 @@ def _namespaces(callables: tuple[Any, ...]) -> list[dict[str, Any]]:
             continue
         while isinstance(item, functools.partial):
             item = item.func
-        parts = list(item.modules()) if isinstance(item, torch.nn.Module) else [item]
+        parts: list[Any] = list(item.modules()) if isinstance(item, torch.nn.Module) else [item]
         for part in parts:
-            for function in (part, getattr(type(part), "forward", None), getattr(type(part), "__call__", None)):
-                function = getattr(function, "__func__", function)
+            methods = [getattr(type(part), name, None) for name in ("forward", "__call__")]
+            for method in (part, *methods):
+                function: Any = getattr(method, "__func__", method)
                 code = getattr(function, "__code__", None)
                 if code is not None and is_person(code):
                     found[id(function.__globals__)] = function.__globals__

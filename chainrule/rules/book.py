@@ -45,11 +45,11 @@ class Rule:
         names = list(self.signature.parameters)[1:]
         renamed: dict[str, Any] = {}
         for key, value in kwargs.items():
-            if key not in names:
-                key = _KEYWORDS.get(key, key)
-                key = names[key] if isinstance(key, int) and key < len(names) else key
-            if key in names:
-                renamed[str(key)] = value
+            known = key if key in names else _KEYWORDS.get(key, key)
+            if isinstance(known, int):
+                known = names[known] if known < len(names) else key
+            if known in names:
+                renamed[known] = value
             elif value is not None and value is not False:
                 return None
         try:

@@ -5,6 +5,16 @@ from __future__ import annotations
 import torch
 
 
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that broadcasting gives.
+
+    >>> broadcast((5, 1), (3,), ())
+    (5, 3)
+    """
+    shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    return tuple(shape)
+
+
 def unbroadcast(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """`g` summed over the axes along which `x` was stretched to the shape of `g`.
 

@@ -8,32 +8,65 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
+from chainrule.rules import BOOK
+
 if TYPE_CHECKING:
     from chainrule.show.layout import Layout
 
 
 def statements(layout: Layout) -> Iterator[str]:
-    """One condition for each input that broadcasting stretches, and for each path that was chosen."""
-    from chainrule.show.layout import elementwise
-
-    said: set[str] = set()
+    """One condition for each input that broadcasting stretches or might stretch, and for each path chosen."""
+    said: dict[str, None] = {}
     for node in layout.live:
-        if node.meta["phase"] != "forward" or node.op == "placeholder" or not elementwise(node):
+        if node.meta["phase"] == "forward" and node.op != "placeholder" and elementwise(node):
+            said |= dict.fromkeys(_broadcast(layout, node))
+    said |= dict.fromkeys(layout.python.text(guard.node) for guard in layout.program.guards)
+    yield from said
+
+
+def _broadcast(layout: Layout, node: fx.Node) -> Iterator[str]:
+    shape = node.meta["val"].shape
+    operands = [n for n in dict.fromkeys(node.all_input_nodes) if isinstance(n.meta["val"], torch.Tensor)]
+    whole = [n for n in operands if n.meta["val"].shape == shape]
+    for operand in operands:
+        if operand.op != "placeholder" or operand not in layout.variables or len(operands) < 2:
             continue
-        operands = [n for n in node.all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
-        if len(operands) < 2:
-            continue
-        for operand in operands:
-            if operand.op == "placeholder" and operand in layout.variables:
-                text = _shape_of_input(layout, operand, node)
-                if text not in said:
-                    said.add(text)
-                    yield text
-    for guard in layout.program.guards:
-        text = layout.python.text(guard.node)
-        if text not in said:
-            said.add(text)
-            yield text
+        others = [n for n in whole if n is not operand]
+        if operand not in whole:
+            yield _shape_of_input(layout, operand, node)
+        elif others and not any(_same_by_construction(operand, n) for n in others):
+            name = next((layout.variables[n] for n in others if n in layout.shown and n in layout.variables), None)
+            yield (
+                f"{layout.variables[operand]}.shape == {name}.shape" if name else _shape_of_input(layout, operand, node)
+            )
+
+
+def _same_by_construction(operand: fx.Node, other: fx.Node) -> bool:
+    """Whether `other` was made from `operand` element by element, and so has its shape."""
+    if other is operand:
+        return True
+    above = other.all_input_nodes if other.op != "placeholder" and elementwise(other) else []
+    shape = other.meta["val"].shape
+    return any(is_shaped(n, shape) and _same_by_construction(operand, n) for n in above)
+
+
+def is_shaped(node: fx.Node, shape: tuple[int, ...]) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.shape == shape
+
+
+def _related(start: fx.Node, besides: fx.Node) -> Iterator[fx.Node]:
+    """The values that have the shape of `start` by construction, nearest first; not through `besides`."""
+    shape, seen, queue = start.meta["val"].shape, {start, besides}, [start]
+    while queue:
+        current = queue.pop(0)
+        yield current
+        near = [u for u in current.users if u.meta.get("phase") == "forward" and elementwise(u)]
+        near += current.all_input_nodes if current.op != "placeholder" and elementwise(current) else []
+        for n in near:
+            if n not in seen and is_shaped(n, shape):
+                seen.add(n)
+                queue.append(n)
 
 
 def _shape_of_input(layout: Layout, operand: fx.Node, out: fx.Node) -> str:
@@ -55,18 +88,13 @@ def _shape_of_input(layout: Layout, operand: fx.Node, out: fx.Node) -> str:
 
 def _same_shape(layout: Layout, node: fx.Node, other_than: fx.Node) -> str | None:
     """The name of a value that has the shape of `node` by construction."""
-    from chainrule.show.layout import elementwise
-
-    shape, seen, queue = node.meta["val"].shape, {node}, [node]
-    while queue:
-        current = queue.pop(0)
-        if current in layout.shown and current is not other_than and current in layout.variables:
-            return layout.variables[current]
-        near = [u for u in current.users if u.meta.get("phase") == "forward" and elementwise(u)]
-        near += current.all_input_nodes if elementwise(current) and current.op != "placeholder" else []
-        for n in near:
-            value = n.meta.get("val")
-            if n not in seen and isinstance(value, torch.Tensor) and value.shape == shape:
-                seen.add(n)
-                queue.append(n)
+    for n in _related(node, other_than):
+        if n in layout.shown and n in layout.variables:
+            return layout.variables[n]
     return None
+
+
+def elementwise(node: fx.Node) -> bool:
+    """Whether the value of `node` has the broadcast shape of what it was made from."""
+    rule = BOOK.find(node.meta.get("operation", ""))
+    return rule is not None and rule.elementwise

@@ -11,8 +11,8 @@ import torch
 from torch import fx
 
 from chainrule.backward import Program
-from chainrule.rules import BOOK
 from chainrule.run import needed
+from chainrule.show.holds import statements
 from chainrule.show.names import name_values, temporary
 from chainrule.show.python import Python
 
@@ -82,7 +82,8 @@ class Layout:
         self.variables, self.namer = name_values(self.live)
         self.shown = {n for n in self.live if n.op == "placeholder" or self._has_line(n)}
         self._name_the_rest()
-        forward, backward = [], []
+        forward: list[Line] = []
+        backward: list[Line] = []
         for node in self.live:
             if node in self.shown and node.op != "placeholder":
                 (forward if node.meta["phase"] == "forward" else backward).append(self._line(node))
@@ -138,7 +139,7 @@ class Layout:
             names = ["_"] * len(node.meta["val"])
             for user in node.users:
                 if user in self.shown and user.meta["operation"] == "part":
-                    names[user.args[1]] = self.variables[user]  # type: ignore[index, call-overload]
+                    names[user.args[1]] = self.variables[user]  # type: ignore[index]
             target = ", ".join(names) + ("," if len(names) == 1 else "")
         code = self.python.expression(node)[0]
         return Line(target, code, node, node.meta["phase"], of if node.meta["phase"] == "backward" else None)
@@ -156,8 +157,6 @@ class Layout:
         return lines
 
     def _holds(self) -> list[Line]:
-        from chainrule.show.holds import statements
-
         texts = list(statements(self))
         return [Line("", text, self.program.output, "holds") for text in texts]
 
@@ -182,8 +181,10 @@ class Layout:
 
 def _picks(node: fx.Node) -> bool:
     """Whether `node` is x[...] by integers and slices alone: a view, as cheap to write twice as to name."""
-    return node.meta["operation"] == "getitem" and all(not isinstance(i, list) for i in node.args[1:]) and (
-        len(node.all_input_nodes) == 1
+    return (
+        node.meta["operation"] == "getitem"
+        and all(not isinstance(i, list) for i in node.args[1:])
+        and (len(node.all_input_nodes) == 1)
     )
 
 
@@ -229,8 +230,3 @@ def _owners(program: Program) -> dict[fx.Node, fx.Node]:
         elif others:
             owners[gradient] = others[-1]
     return owners
-
-
-def elementwise(node: fx.Node) -> bool:
-    rule = BOOK.find(node.meta.get("operation", ""))
-    return rule is not None and rule.elementwise

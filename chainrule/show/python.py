@@ -65,7 +65,7 @@ class Python:
         if target in _INFIX and len(args) == 2:
             return self._infix(target, args[0], args[1])
         if hasattr(target, "spell_step"):
-            return target.spell_step(self, args), ATOM  # type: ignore[union-attr]
+            return target.spell_step(self, args), ATOM
         return f"{path_of(target)}({self._arguments(args, node.kwargs)})", ATOM
 
     def _infix(self, target: Any, left: Any, right: Any) -> Spelled:

@@ -1,5 +1,5 @@
-"""One step taken from autograd: for an operation that no rule covers, and for a person's own
-torch.autograd.Function. Printed and reported as such."""
+"""Where rules and autograd meet: one step taken from autograd, for an operation that no rule covers and for a
+person's own torch.autograd.Function, printed and reported as such; and a rule as one step of autograd's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import fx
 
 from chainrule.recording import Recorder
 from chainrule.recording.recorder import Region
+from chainrule.rules.book import Rule
+from chainrule.rules.broadcast import unbroadcast
 from chainrule.run import filled, step
 
 
@@ -25,7 +27,9 @@ class AutogradStep:
         inputs = list(dict.fromkeys(reads))
         self.floating = [n for n in inputs if _is_floating(n.meta["val"])]
         self.others = [n for n in inputs if n not in self.floating]
-        self.outputs = [i for i, v in enumerate(output) if _is_floating(v)] if isinstance(output, tuple | list) else None
+        self.outputs = (
+            [i for i, v in enumerate(output) if _is_floating(v)] if isinstance(output, tuple | list) else None
+        )
         self.__name__ = f"vjp_{name}"
 
     def evaluate(self, values: dict[fx.Node, Any]) -> Any:
@@ -115,6 +119,26 @@ def _recorded(made: AutogradStep, upstream: list[torch.Tensor], recorder: Record
         recorder._keep(gradient, part)
         found[read] = gradient
     return found
+
+
+class RuleInAutograd(torch.autograd.Function):
+    """A rule as autograd sees it: the given output forward, the rule backward."""
+
+    @staticmethod
+    def forward(ctx: Any, rule: Rule, out: torch.Tensor, *args: Any) -> torch.Tensor:
+        ctx.rule, ctx.out, ctx.args = rule, out, args
+        return out.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
+        def with_slot(value: Any) -> Any:
+            return value.detach() if isinstance(value, torch.Tensor) else value
+
+        out, slots = ctx.out.detach(), [with_slot(a) for a in ctx.args]
+        out.g = g
+        ctx.rule.backward(out, *slots)
+        found = [getattr(s, "g", None) if isinstance(s, torch.Tensor) else None for s in slots]
+        return None, None, *(None if f is None else unbroadcast(f, s) for f, s in zip(found, slots, strict=True))
 
 
 def _nodes(value: Any) -> list[fx.Node]:
