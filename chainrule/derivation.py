@@ -264,6 +264,7 @@ class Derivation:
             values = run(todo, forward)
         for node, value in values.items():
             node.meta["val"] = value
+            node.meta.pop("planned", None)
 
     def _refuse_overwritten(self, backward: list[fx.Node]) -> None:
         for node in backward:
@@ -304,9 +305,8 @@ class Derivation:
     def _gradient(self, node: fx.Node) -> torch.Tensor | None:
         gradient = self.program.gradients.get(node)
         if gradient is not None and not gradient.meta.get("erased"):
-            value = gradient.meta["val"]
-            if value.device.type != "meta":
-                return value.detach()
+            if not gradient.meta.get("planned"):
+                return gradient.meta["val"].detach()  # type: ignore[no-any-return]
         return node.meta.get("g")
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
@@ -415,7 +415,7 @@ class Derivation:
             return
         for node in self.program.graph.nodes:
             value = node.meta["val"]
-            if not isinstance(value, torch.Tensor) or value.device.type == "meta" or not differentiable(node):
+            if not isinstance(value, torch.Tensor) or "planned" in node.meta or not differentiable(node):
                 continue
             if not bool(torch.isfinite(value).all()):
                 kind = "NaN" if bool(torch.isnan(value).any()) else "infinity"

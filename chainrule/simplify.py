@@ -1,11 +1,12 @@
 """Rewrite rows on the graph of the backward pass, each with its identity beside it.
 
 A row looks at one node and gives the node that may stand in its place, or None. Rows know shapes,
-never values; new nodes get their shape from torch's meta device.
+never values.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +88,7 @@ class Rewriter:
         kind = self.graph.call_method if isinstance(target, str) else self.graph.call_function
         node = kind(target, args)
         node.meta.update(operation=operation or _operation(target), phase="backward")
-        node.meta["val"] = infer(node)
+        node.meta.update(val=infer(node), planned=True)
         return node
 
     def _erase(self, node: fx.Node) -> None:
@@ -140,19 +141,29 @@ def _operation(target: Any) -> str:
 
 
 def infer(node: fx.Node) -> Any:
-    """What `node` gives, as a tensor on the meta device: shape and dtype without numbers."""
-
-    def spec(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return torch.empty_like(value, device="meta")
-        return value
-
-    args = fx.node.map_arg(node.args, lambda n: spec(n.meta["val"]))
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: spec(n.meta["val"]))
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    """What `node` gives, as a tensor of the right shape and dtype that holds no numbers."""
+    args = fx.node.map_arg(node.args, lambda n: blank(n.meta["val"]))
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if node.meta["operation"] in _LIKE_THE_FIRST:
+        return args[0]
+    if tensors and node.meta["operation"] in _ELEMENTWISE:
+        dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
+        if not dtype.is_floating_point and any(isinstance(a, float) for a in args):
+            dtype = torch.get_default_dtype()
+        return torch.empty((), dtype=dtype).expand(broadcast(*(tuple(t.shape) for t in tensors)))
+    if node.op == "call_method":  # the other rows make views, which cost nothing
+        return getattr(args[0], str(node.target))(*args[1:])
     assert callable(node.target)
-    return node.target(*args, **kwargs)
+    return node.target(*args)
+
+
+_ELEMENTWISE = frozenset(("mul", "div", "neg", "add", "sub", "where", "pow"))
+_LIKE_THE_FIRST = frozenset(("ones_like", "zeros_like", "full_like"))
+
+
+def blank(value: Any) -> Any:
+    """A tensor of the shape and dtype of `value` in the memory of one element."""
+    return torch.empty((), dtype=value.dtype).expand(value.shape) if isinstance(value, torch.Tensor) else value
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

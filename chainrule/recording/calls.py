@@ -39,6 +39,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "bitwise_not": operator.invert, "remainder": operator.mod, "floor_divide": operator.floordiv,
     "getitem": operator.getitem,
 }  # fmt: skip
+_AUGMENTED = tuple(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "floordiv", "mod"))
 _CONVERSIONS = ("__bool__", "__int__", "__float__", "__len__", "__index__")  # not .float() and the like
 _REFLECTED = {"__rsub__": "sub", "__rdiv__": "div", "__rtruediv__": "div", "__rpow__": "pow",
               "__rmatmul__": "matmul", "__rfloordiv__": "floor_divide", "__rmod__": "remainder",
@@ -76,7 +77,7 @@ def operation_name(function: Any) -> str:
         return name
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
-        name = name[1:] if name.startswith("i") and name[1:] in ("add", "sub", "mul", "truediv", "pow") else name
+        name = name[1:] if f"__{name}__" in _AUGMENTED else name
     elif name.endswith("_") and not name.startswith("_"):
         name = name[:-1]
     return SYNONYMS.get(name, name)
@@ -84,40 +85,52 @@ def operation_name(function: Any) -> str:
 
 def canonical(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """The call that the graph records for `function(*args, **kwargs)`."""
+    written = None
+    if kwargs:
+        kwargs = _without_defaults(function, kwargs)
+        written = kwargs.pop("out", None)
+        if kwargs.pop("inplace", False):
+            written = args[0] if args else kwargs.get("input")
+    form = _form(function, len(args), bool(kwargs))
+    if form.in_place:
+        written = args[0]
+    return Call(form.operation, form.kind, form.target, args[::-1] if form.swapped else args, kwargs, written)
+
+
+@dataclass(frozen=True)
+class _Form:
+    operation: str
+    kind: str
+    target: Any
+    swapped: bool = False
+    in_place: bool = False
+
+
+@functools.cache
+def _form(function: Any, count: int, keywords: bool) -> _Form:
+    """How calls of `function` with `count` arguments, with or without keywords, are written down."""
     name = getattr(function, "__name__", "")
     operation = operation_name(function)
     if name == "__get__":
-        return Call(operation, "attribute", operation, args)
-    kwargs = _without_defaults(function, kwargs)
-    written = kwargs.pop("out", None)
-    if kwargs.pop("inplace", False):
-        written = args[0] if args else kwargs.get("input")
-    in_place = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or name.startswith("__i")
-    if name == "__invert__":
+        return _Form(operation, "attribute", operation)
+    dunder = name.startswith("__") and name.endswith("__")
+    in_place = name.endswith("_") if not dunder else name == "__setitem__" or name in _AUGMENTED
+    if getattr(function, "__module__", None) == "torch.nn.init":
         in_place = False
-    if in_place and _is_tensor_function(function):
-        written = args[0]
     if _is_method(function):
-        if name in _REFLECTED:
-            args = args[::-1]
-        if operation == "pow" and name in ("pow", "__rpow__", "__ipow__") and not inspect.ismethoddescriptor(function):
-            return Call(operation, "function", operator.pow, args, kwargs, written)
-        if operation in _OPERATORS and not kwargs and len(args) <= 2:
-            return Call(operation, "function", _OPERATORS[operation], args, kwargs, written)
-        spelled = name.rstrip("_") if in_place else name
-        return Call(operation, "method", spelled, args, kwargs, written)
-    if in_place and _is_tensor_function(function):
-        return Call(operation, "function", _functional_twin(function, operation), args, kwargs, written)
-    return Call(operation, "function", function, args, kwargs, written)
+        swapped = name in _REFLECTED
+        power = operation == "pow" and not inspect.ismethoddescriptor(function)  # `**`, not .pow()
+        if (power or operation in _OPERATORS) and not keywords and count <= 2:
+            target = operator.pow if power else _OPERATORS[operation]
+            return _Form(operation, "function", target, swapped, in_place)
+        return _Form(operation, "method", name.rstrip("_") if in_place else name, swapped, in_place)
+    target = _functional_twin(function, operation) if in_place else function
+    return _Form(operation, "function", target, False, in_place)
 
 
 def _is_method(function: Any) -> bool:
     owner = getattr(function, "__objclass__", None)
     return owner is torch._C.TensorBase or getattr(function, "__module__", "") == "torch._tensor"
-
-
-def _is_tensor_function(function: Any) -> bool:
-    return getattr(function, "__module__", None) != "torch.nn.init"
 
 
 def _functional_twin(function: Any, operation: str) -> Any:

@@ -123,6 +123,7 @@ _QUESTIONS = frozenset(
     ]
 )
 
+_LITERALS = frozenset((int, float, bool, str, type(None), type(...)))
 _recording = threading.local()  # the recorders under way in this thread, innermost last
 _NUMBERS = frozenset(("shape", "size", "numel", "nelement", "item", "__len__", "__bool__", "__int__", "__float__"))
 
@@ -215,13 +216,13 @@ class Recorder(TorchFunctionMode):
 
     def _record(self, function: Any, args: Any, kwargs: Any, frame: Any, frames: Any) -> Any:
         call = calls.canonical(function, args, kwargs)
-        site = names.site_of(frame) if self.phase == "forward" else None
-        node_args = self._to_nodes(call.args, frames, site)
-        node_kwargs = self._to_nodes(call.kwargs, frames, site)
+        site = names.site_of(frames[-1] if frames else frame) if self.phase == "forward" else None
+        node_args = tuple([self._to_nodes(a, frames, site) for a in call.args])
+        node_kwargs = {k: self._to_nodes(v, frames, site) for k, v in call.kwargs.items()} if call.kwargs else {}
         region = self._region(frame, frames, site) if self.phase == "forward" else None
         if call.written is not None:
             self._before_writing(call.written, site)
-        result = function(*_plain(args), **_plain(kwargs))
+        result = function(*_plain(args), **_plain(kwargs)) if kwargs else function(*_plain(args))
         if call.written is None:
             known = self.entry(result) if isinstance(result, torch.Tensor) else None
             if known is not None:  # returned as it came: dropout with p=0, .contiguous(), .to(same)
@@ -279,13 +280,11 @@ class Recorder(TorchFunctionMode):
             self._first(node)
         elif call.written is not None and call.operation in _OVERWRITES:
             target, count = _OVERWRITES[call.operation]
-            node = self.graph.call_function(target, args[:count], {})
+            node = self._add("call_function", target, args[:count], {}, call.operation)
         elif call.kind == "attribute":
-            node = self.graph.call_function(getattr, (args[0], call.target), {})
-        elif call.kind == "method":
-            node = self.graph.call_method(call.target, args, kwargs)
+            node = self._add("call_function", getattr, (args[0], call.target), {}, call.operation)
         else:
-            node = self.graph.call_function(call.target, args, kwargs)
+            node = self._add(f"call_{call.kind}", call.target, args, kwargs, call.operation)
         node.meta.update(operation="drawn" if random else call.operation, site=site, phase=self.phase)
         if (random or call.operation in ("detach", "data")) and self.phase == "forward":
             node.meta["constant"] = True
@@ -299,6 +298,13 @@ class Recorder(TorchFunctionMode):
                     child = self.graph.call_function(operator.getitem, (node, index))
                     child.meta.update(operation="part", site=site, phase=self.phase)
                     self._keep(part, child)
+        return node
+
+    def _add(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> fx.Node:
+        node = self.graph.create_node(kind, target, name=name)
+        node.args = args  # set afterwards: create_node would search them for symbolic sizes, which takes longest
+        if kwargs:
+            node.kwargs = kwargs
         return node
 
     def _keep(self, value: Any, node: fx.Node) -> None:
@@ -347,6 +353,8 @@ class Recorder(TorchFunctionMode):
         """`value` with each tensor and tracked number replaced by its node."""
         if isinstance(value, torch.Tensor):
             return self._node_of(value, frames, site)
+        if type(value) in _LITERALS:
+            return value
         if isinstance(value, Tracked):
             return value.node()
         if isinstance(value, tuple | list):
@@ -454,10 +462,12 @@ def _version(tensor: torch.Tensor) -> int:
 
 def _plain(value: Any) -> Any:
     """`value` with tracked numbers as plain ones, as torch's C++ wants them."""
+    if isinstance(value, torch.Tensor):
+        return value
     if isinstance(value, Tracked):
         return value.plain()
     if isinstance(value, tuple) and type(value) in (tuple, torch.Size):
-        return tuple(_plain(v) for v in value)
+        return tuple([_plain(v) for v in value])
     if isinstance(value, list):
         return [_plain(v) for v in value]
     if isinstance(value, slice):
@@ -484,6 +494,7 @@ def _has_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+@functools.cache
 def _is_random(operation: str) -> bool:
     packet = getattr(torch.ops.aten, operation, None)
     if packet is None or operation in ("rrelu", "dropout", "multinomial_"):

@@ -1,0 +1,168 @@
+"""The command line. Nothing here imports torch until a command runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chainrule.errors import ChainruleError
+
+WRONG, MISUSE = 1, 2  # exit codes; 0 is right
+
+
+class Refused(click.ClickException):
+    """Misuse: one line on stderr, exit code 2."""
+
+    exit_code = MISUSE
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    try:
+        yield
+    except ChainruleError as error:
+        raise Refused(str(error)) from error
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="chainrule", message="chainrule %(version)s")
+def main() -> None:
+    """Write backpropagation out: the backward pass of ordinary PyTorch code, as readable, verified code.
+
+    FILE.py:NAME is a function (or a model) in a Python file. Its example inputs come from a function
+    inputs() in that file, which returns a tuple or a dict of arguments, or from --input.
+
+    Exit code: 0 right, 1 wrong, 2 misuse.
+    """
+
+
+def on_target(command: Callable[..., None]) -> Callable[..., None]:
+    """The argument FILE.py:NAME and the options that every command on it shares."""
+
+    @click.argument("target", metavar="FILE.py:NAME")
+    @click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME=KIND:SHAPE",
+        help="An example input, such as x=randn:64,784 or y=randint:10:64 (kinds: randn, rand, zeros, ones, randint); "
+        "repeat it for each argument.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with refusals():
+            command(*args, **kwargs)
+
+    return wrapped
+
+
+@main.command()
+@on_target
+@click.option(
+    "--style",
+    type=click.Choice(["dotg", "function", "autograd"]),
+    help="Code to copy: l1.g = ... lines, a function, or a torch.autograd.Function. Without it: shapes beside the lines.",
+)
+@click.option("--wrt", metavar="A,B", help="Only the gradients of these inputs.")
+@click.option("--upstream", is_flag=True, help="The output is no scalar: dL/d(output) is an input of the derived code.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help='Write the code to FILE; style "function", the default here, makes a file that runs by itself.',
+)
+def derive(
+    target: str,
+    inputs: tuple[str, ...],
+    as_json: bool,
+    style: str | None,
+    wrt: str | None,
+    upstream: bool,
+    output: Path | None,
+) -> None:
+    """Print the backward pass of a forward pass."""
+    from chainrule.cli import answers, targets
+
+    found = targets.load(target, inputs)
+    d = found.derive(wrt.split(",") if wrt else None, upstream)
+    if output is not None:
+        answers.write(d, style or "function", output)
+    if as_json:
+        answers.print_json(answers.of_derivation(d, target, style or "dotg"))
+    elif output is not None:
+        click.echo(f"wrote {output}")
+    else:
+        answers.print_code(d.source(style) if style else str(d))
+
+
+@main.command()
+@on_target
+def check(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
+    """Compare hand-written gradients (.g, backward methods, Functions) with the truth."""
+    from chainrule.cli import answers, targets
+
+    found = targets.load(target, inputs)
+    report = found.check()
+    if as_json:
+        answers.print_json(answers.of_report(report, target))
+    else:
+        answers.print_report(report, found.path)
+    if not report.ok:
+        raise SystemExit(WRONG)
+
+
+@main.command()
+@on_target
+def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
+    """Print every step, forward and backward, with its shape and value."""
+    from chainrule.cli import answers, targets
+
+    steps = targets.load(target, inputs).derive().trace()
+    if as_json:
+        answers.print_json(answers.of_trace(steps, target))
+    else:
+        answers.print_code(str(steps))
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rules(name: str | None, as_json: bool) -> None:
+    """List the rule book, or show the card of one rule, with a checked example."""
+    from chainrule.cli import cards
+
+    with refusals():
+        if name is None:
+            cards.print_list(as_json)
+        elif not cards.print_card(name, as_json):
+            raise SystemExit(WRONG)
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="chainrule-demo",
+    show_default=True,
+    help="The folder for the loss curve and the derived code.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True, help="Passes over the digits.")
+def demo(out: Path, epochs: int) -> None:
+    """Derive the backward pass of a digit classifier, verify it, and train with it alone."""
+    try:
+        from chainrule.cli import demo as show
+    except ModuleNotFoundError as error:
+        raise Refused(f'the demo needs {error.name}; run pip install "chainrule[demo]"') from error
+    with refusals():
+        if not show.run(out, epochs):
+            raise SystemExit(WRONG)

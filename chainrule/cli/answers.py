@@ -1,0 +1,104 @@
+"""What the commands print: coloured on a terminal, plain in a pipe, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.syntax import Syntax
+
+import chainrule as cr
+from chainrule.cli import Refused
+from chainrule.cli.standalone import runnable
+
+WHOLE = 64  # tensors up to this size are given whole in JSON
+
+
+def console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_code(text: str) -> None:
+    """Python text as it is, in colour on a terminal; lines are never cut."""
+    highlighted = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(text)
+    highlighted.rstrip()
+    console().print(highlighted)
+
+
+def print_report(report: Any, path: Path) -> None:
+    """The table of gradients, and `FILE:LINE: message` with the repair for each mistake."""
+    click.echo(str(dataclasses.replace(report, findings=[])))
+    for finding in report.findings:
+        click.echo()
+        place = f"{_short(finding.file, path)}:{finding.line}: " if finding.line else f"{path}: "
+        click.secho(f"{place}{finding.message}", fg="red")
+        if finding.repair:
+            proof = "" if finding.proved else "  (not proved)"
+            click.echo(f"    {finding.repair}{proof}")
+
+
+def _short(file: str | None, path: Path) -> str:
+    """The file as the person wrote it on the command line, or from the current folder."""
+    if file is None or Path(file) == path.resolve():
+        return str(path)
+    return os.path.relpath(file)
+
+
+def write(d: cr.Derivation, style: str, file: Path) -> None:
+    try:
+        file.write_text(runnable(d) if style == "function" else d.source(style), encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"cannot write {file}: {error.strerror}") from error
+
+
+def print_json(answer: dict[str, Any]) -> None:
+    click.echo(json.dumps(_plain(answer), indent=2, ensure_ascii=False))
+
+
+def of_derivation(d: cr.Derivation, target: str, style: str) -> dict[str, Any]:
+    return {
+        "target": target,
+        "style": style,
+        "source": d.source(style),
+        "inputs": {name: _tensor(d[name].value) for name in d.inputs},
+        "output": _tensor(d.output),
+        "gradients": {name: None if g is None else _tensor(g) for name, g in d.grads.items()},
+        "fallbacks": d.fallbacks,
+        "notes": d.notes,
+    }
+
+
+def of_report(report: Any, target: str) -> dict[str, Any]:
+    return {
+        "target": target,
+        "ok": report.ok,
+        "rows": [dataclasses.asdict(row) for row in report.rows],
+        "findings": [dataclasses.asdict(finding) for finding in report.findings],
+    }
+
+
+def of_trace(trace: Any, target: str) -> dict[str, Any]:
+    return {"target": target, "steps": [{"phase": s.phase, "code": s.code, **_tensor(s.value)} for s in trace.steps]}
+
+
+def _tensor(value: torch.Tensor) -> dict[str, Any]:
+    described = {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    return {**described, "value": value.tolist()} if value.numel() <= WHOLE else described
+
+
+def _plain(value: Any) -> Any:
+    """`value` with what JSON has no word for (NaN, infinity, complex numbers) as text."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
+    return value

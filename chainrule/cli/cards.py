@@ -1,0 +1,140 @@
+"""The rule book on the terminal: the list, and a card for one rule with a checked example."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import linecache
+import textwrap
+from typing import Any
+
+import click
+import torch
+
+import chainrule as cr
+from chainrule.cli import Refused
+from chainrule.cli.answers import print_code, print_json
+from chainrule.rules import BOOK, FAMILIES, Rule
+from chainrule.rules.samples import arguments
+
+
+def families() -> dict[str, tuple[str, list[str]]]:
+    """The families in the order of the book: name, its one line, its operations."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for module in FAMILIES:
+        own = [r.name for r in BOOK.rules.values() if r.backward.__module__ == module.__name__]
+        own += [
+            operation_of(f)
+            for f, replacement in BOOK.openings.items()
+            if getattr(replacement, "__module__", "") == module.__name__
+        ]
+        about = (module.__doc__ or "").strip().split("\n")[0]
+        found[module.__name__.rpartition(".")[2]] = about, list(dict.fromkeys(own))
+    return found
+
+
+def operation_of(function: Any) -> str:
+    return str(getattr(function, "__name__", function))
+
+
+def print_list(as_json: bool) -> None:
+    book = families()
+    if as_json:
+        print_json({name: {"about": about, "rules": own} for name, (about, own) in book.items()})
+        return
+    for name, (about, own) in book.items():
+        click.secho(name, bold=True, nl=False)
+        click.echo(f": {about}")
+        click.echo(textwrap.fill(", ".join(own), 100, initial_indent="    ", subsequent_indent="    "))
+    flat = ", ".join(BOOK.constants)
+    click.secho("no gradient", bold=True, nl=False)
+    click.echo(": Operations whose result counts as constant.")
+    click.echo(textwrap.fill(flat, 100, initial_indent="    ", subsequent_indent="    "))
+    click.echo(f"\n{len(BOOK.rules)} rules; `chainrule rules matmul` shows one")
+
+
+def print_card(name: str, as_json: bool) -> bool:
+    """The card of one rule; whether its example is right."""
+    rule = BOOK.rules.get(name)
+    if rule is None:
+        return _print_other(name, as_json)
+    d = example(rule) if rule.samples else None
+    verdict = d.verify() if d else None
+    source = textwrap.dedent(inspect.getsource(rule.backward)).rstrip()
+    if as_json:
+        card: dict[str, Any] = {"name": name, "family": rule.backward.__module__.rpartition(".")[2], "source": source}
+        card |= {"note": rule.note, "samples": list(rule.samples)}
+        card |= {"example": d.source() if d else None, "ok": bool(verdict) if d else None}
+        print_json(card)
+        return bool(verdict) if d else True
+    print_code(source)
+    if rule.note:
+        click.echo(f"\nnote: {rule.note}")
+    click.echo(f"\nsamples (r: normal, p: positive, u: below 1, i: whole numbers): {len(rule.samples)}")
+    for sample in rule.samples:
+        click.echo(f"    {name}({sample})")
+    if d is None:
+        return True
+    click.echo("\nthe first sample, derived and checked:")
+    print_code(str(d))
+    click.echo(f"\n{verdict}")
+    return bool(verdict)
+
+
+def _print_other(name: str, as_json: bool) -> bool:
+    """Operations without a rule of their own: constants, and functions that are opened into their parts."""
+    opened = next((r for f, r in BOOK.openings.items() if operation_of(f) == name), None)
+    if opened is not None:
+        source = textwrap.dedent(inspect.getsource(opened)).rstrip()
+        if as_json:
+            print_json({"name": name, "recorded as": source})
+        else:
+            click.echo(f"{name} is recorded as these parts:")
+            print_code(source)
+        return True
+    if name in BOOK.constants:
+        why = BOOK.constants[name]
+        if as_json:
+            print_json({"name": name, "constant": why})
+        else:
+            click.echo(f"{name} {why}: it passes no gradient")
+        return True
+    near = difflib.get_close_matches(name, [*BOOK.rules, *BOOK.constants], 3)
+    hint = f"did you mean {' or '.join(near)}" if near else "see `chainrule rules` for the list"
+    raise Refused(f"there is no rule for {name}; {hint}")
+
+
+def example(rule: Rule) -> cr.Derivation:
+    """The rule's first sample, derived, with the rule's own words for the arguments."""
+    args, kwargs = arguments(rule.samples[0])
+    words = [p for p in list(rule.signature.parameters.values())[1:]]
+    given: dict[str, Any] = {}
+    for position, value in enumerate(args):
+        parameter = words[min(position, len(words) - 1)]
+        varying = parameter.kind is parameter.VAR_POSITIONAL
+        given[f"{parameter.name}{position}" if varying else parameter.name] = value
+    call = ", ".join([*given, *(f"{k}={v!r}" for k, v in kwargs.items())])
+    attribute = inspect.isgetsetdescriptor(rule.function)
+    result = f"{next(iter(given))}.{rule.name}" if attribute else f"operation({call})"
+    output = _run(rule, result, given)
+    picked = "" if isinstance(output, torch.Tensor) else f"[{_first_floating(output)}]"
+    forward = _compiled(f"def forward({', '.join(given)}):\n    out = {result}{picked}\n    return out\n", rule)
+    upstream = torch.randn_like(forward(**given)) if forward(**given).ndim else None
+    return cr.derive(forward, upstream=upstream, **given)
+
+
+def _run(rule: Rule, result: str, given: dict[str, Any]) -> Any:
+    return eval(result, {"operation": rule.function, "torch": torch, **given})  # from the book's own samples
+
+
+def _first_floating(outputs: Any) -> int:
+    return next(i for i, out in enumerate(outputs) if out.dtype.is_floating_point)
+
+
+def _compiled(source: str, rule: Rule) -> Any:
+    """`source` as a function with lines, as if it stood in a file of a person's own."""
+    space: dict[str, Any] = {"operation": rule.function, "torch": torch}
+    file = f"<sample of {rule.name}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), space)
+    return space["forward"]

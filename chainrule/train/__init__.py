@@ -1,0 +1,1 @@
+"""Training with derived backward passes: data, the loop, its curve."""
