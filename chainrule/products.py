@@ -81,6 +81,7 @@ class Product:
     def rebuilt(self, rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
         """The product written anew, where that is shorter or in better order."""
         shape = tuple(node.meta["val"].shape)
+        self._lead_with_dtype(rewriter, node.meta["val"])
         shapes = [tuple(t.meta["val"].shape) for t in self.tensors()]
         if broadcast(*shapes, ()) != shape:
             filled = next((s for s in self.stretched if tuple(s.meta["val"].shape) == shape), None)
@@ -99,6 +100,22 @@ class Product:
             return self._constant(rewriter, self.stretched[0])
         self._reduce()
         return None if self._is_written(node) else self.built(rewriter)
+
+    def _lead_with_dtype(self, rewriter: Rewriter, out: torch.Tensor) -> None:
+        """Masks and counts come after a factor of the gradient's own dtype, or would be divided as integers.
+        Where there is none, the first takes its dtype from what was ones."""
+        typed = [t for t in self.tensors() if _dtype(t) == out.dtype]
+        others = [f for f in self.factors if _dtype(f) not in (out.dtype, None)]
+        deciding = [t for t in typed if t.meta["val"].ndim or not out.ndim]  # a scalar tensor does not promote
+        leading = next((f for f in deciding if f in self.factors), None)
+        if not others or (deciding and leading is None):
+            return
+        like = typed[0] if typed else self.stretched[0].args[0] if self.stretched else None
+        if leading is None and like is not None:
+            leading = rewriter.call("type_as", others[0], like)
+            self.factors = [leading if f is others[0] else f for f in self.factors]
+        if leading is not None and self.factors[0] is not leading:
+            self.factors = [leading, *(f for f in self.factors if f is not leading)]
 
     def _reduce(self) -> None:
         if isinstance(self.number, int) and isinstance(self.divisor, int) and self.divisor:
@@ -135,7 +152,7 @@ class Product:
             value: Any = self.number
         elif self.number == 1:
             value = rest.pop(0)
-        elif self.number == -1:
+        elif self.number == -1 and _dtype(rest[0]) != torch.bool:
             value = apply("neg", rest.pop(0))
         else:
             value = apply("mul", self.number, rest.pop(0))
@@ -151,6 +168,11 @@ class Product:
         targets = {"neg": operator.neg, "mul": operator.mul, "div": operator.truediv}
         built: fx.Node = self._form(lambda name, *operands: rewriter.call(targets[name], *operands))
         return built
+
+
+def _dtype(value: fx.Node) -> torch.dtype | None:
+    tensor = value.meta.get("val")
+    return tensor.dtype if isinstance(tensor, torch.Tensor) else None
 
 
 def _tree(value: Any, root: bool = False) -> Any:

@@ -146,6 +146,8 @@ def infer(node: fx.Node) -> Any:
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
     if node.meta["operation"] in _LIKE_THE_FIRST:
         return args[0]
+    if node.meta["operation"] == "type_as":
+        return args[0].to(args[1].dtype)
     if tensors and node.meta["operation"] in _ELEMENTWISE:
         dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
         if not dtype.is_floating_point and any(isinstance(a, float) for a in args):
@@ -263,12 +265,14 @@ def nothing_to_do(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
     return inner if is_tensor(inner) and shape_of(inner) == shape_of(node) else None  # type: ignore[return-value]
 
 
-@row("expand(1, shape(x)) = ones_like(x)", "expand")
+@row("expand(c, shape(x)) = full_like(x, c)", "expand")
 def ones_of_a_shape(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
-    like = shaped_like(node)
-    if like is not None and _is(node.args[0], "ones_like"):
+    like, filled = shaped_like(node), node.args[0]
+    if like is None or not isinstance(filled, fx.Node) or _dtype(like) != _dtype(filled):
+        return None
+    if _is(filled, "ones_like"):
         return rewriter.call(torch.ones_like, like)
-    return None
+    return rewriter.call(torch.full_like, like, filled.args[1]) if _is(filled, "full_like") else None
 
 
 @row("shape(f(x)) = shape(x) for elementwise f", "shape", "numel", "ones_like", "zeros_like")
@@ -295,6 +299,10 @@ def shaped_like(node: fx.Node) -> fx.Node | None:
         inner = size.args[0]
         return inner if isinstance(inner, fx.Node) else None
     return None
+
+
+def _dtype(node: fx.Node) -> Any:
+    return getattr(node.meta["val"], "dtype", None)
 
 
 def _is(value: Any, operation: str) -> bool:

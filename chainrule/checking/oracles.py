@@ -131,14 +131,16 @@ def confirm(d: Derivation) -> None:
             )
 
 
-def derived_gradients(program: Program, inputs: dict[fx.Node, Any], upstream: torch.Tensor) -> dict[fx.Node, Any]:
-    """The derived program run on `inputs` in float64."""
+def derived_gradients(
+    program: Program, inputs: dict[fx.Node, Any], upstream: torch.Tensor, convert: Any = double
+) -> dict[fx.Node, Any]:
+    """The derived program run on `inputs`, in float64 unless `convert` says otherwise."""
     asked = {n: program.gradients[n] for n in program.wanted if n in program.gradients}
     known = dict(inputs)
     if program.upstream is not None:
         known[program.upstream] = upstream
     with torch.no_grad():
-        values = run(needed([*asked.values(), program.output]), known, double)
+        values = run(needed([*asked.values(), program.output]), known, convert)
     return {n: values[asked[n]] if n in asked else None for n in program.wanted}
 
 

@@ -108,7 +108,7 @@ def derive(
 @main.command()
 @on_target
 def check(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
-    """Compare hand-written gradients (.g, backward methods, Functions) with the truth."""
+    """Compare hand-written gradients with the truth."""
     from chainrule.cli import answers, targets
 
     found = targets.load(target, inputs)
@@ -124,7 +124,7 @@ def check(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @on_target
 def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
-    """Print every step, forward and backward, with its shape and value."""
+    """Print every step with its shape and value."""
     from chainrule.cli import answers, targets
 
     steps = targets.load(target, inputs).derive().trace()
@@ -138,7 +138,7 @@ def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rules(name: str | None, as_json: bool) -> None:
-    """List the rule book, or show the card of one rule, with a checked example."""
+    """List the rule book, or show one rule in use."""
     from chainrule.cli import cards
 
     with refusals():
@@ -158,11 +158,11 @@ def rules(name: str | None, as_json: bool) -> None:
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True, help="Passes over the digits.")
 def demo(out: Path, epochs: int) -> None:
-    """Derive the backward pass of a digit classifier, verify it, and train with it alone."""
+    """Derive, verify and train a classifier of digits."""
     try:
-        from chainrule.cli import demo as show
+        from chainrule.cli import tour
     except ModuleNotFoundError as error:
         raise Refused(f'the demo needs {error.name}; run pip install "chainrule[demo]"') from error
     with refusals():
-        if not show.run(out, epochs):
+        if not tour.run(out, epochs):
             raise SystemExit(WRONG)

@@ -6,7 +6,7 @@ import torch
 
 import chainrule as cr
 
-_MAIN = '''
+_MAIN = """
 
 if __name__ == "__main__":
     torch.manual_seed(0)
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     print("output", output.item() if output.numel() == 1 else tuple(output.shape))
     for name, gradient in gradients.items():
         print(f"{{name}}.g", None if gradient is None else tuple(gradient.shape))
-'''
+"""
 
 
 def runnable(d: cr.Derivation) -> str:

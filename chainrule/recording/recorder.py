@@ -28,7 +28,7 @@ from torch import fx
 from torch.overrides import TorchFunctionMode
 
 from chainrule.errors import ChainruleError, Site
-from chainrule.recording import calls, names
+from chainrule.recording import calls, names, writes
 from chainrule.recording.numbers import Tracked, literal, track
 
 
@@ -222,6 +222,8 @@ class Recorder(TorchFunctionMode):
         region = self._region(frame, frames, site) if self.phase == "forward" else None
         if call.written is not None:
             self._before_writing(call.written, site)
+            if call.operation in writes.REPLACED:
+                return self._replace(function, call, args, kwargs)
         result = function(*_plain(args), **_plain(kwargs)) if kwargs else function(*_plain(args))
         if call.written is None:
             known = self.entry(result) if isinstance(result, torch.Tensor) else None
@@ -267,6 +269,17 @@ class Recorder(TorchFunctionMode):
             frame = frame.f_back
         return found
 
+    def _replace(self, function: Any, call: calls.Call, args: Any, kwargs: Any) -> Any:
+        """A write that is recorded as the value that it leaves."""
+        with self:
+            value = writes.REPLACED[call.operation](*call.args, **call.kwargs)
+        result = function(*_plain(args), **_plain(kwargs))
+        entry = self.entry(value)
+        if entry is not None:
+            entry.node.meta["written"] = True
+            self._keep(call.written, entry.node)
+        return result
+
     def _before_writing(self, tensor: torch.Tensor, site: Site | None) -> None:
         """An input that the program overwrites is kept as it was, for running the program again."""
         entry = self.entry(tensor)
@@ -278,9 +291,6 @@ class Recorder(TorchFunctionMode):
         if random:
             node = self.graph.placeholder(f"drawn_{len(self.inputs)}")
             self._first(node)
-        elif call.written is not None and call.operation in _OVERWRITES:
-            target, count = _OVERWRITES[call.operation]
-            node = self._add("call_function", target, args[:count], {}, call.operation)
         elif call.kind == "attribute":
             node = self._add("call_function", getattr, (args[0], call.target), {}, call.operation)
         else:
@@ -326,7 +336,24 @@ class Recorder(TorchFunctionMode):
                 "write it as a new value",
                 site,
             )
+        if entry.node.meta.get("constant") and self.phase == "forward" and torch.is_grad_enabled():
+            return self._cut(entry)
         return entry.node
+
+    def _cut(self, entry: Entry) -> fx.Node:
+        """What was computed under torch.no_grad leaves it as `.detach()`, so that the code says it."""
+        node = entry.node
+        if (
+            node.op != "placeholder"
+            and node.meta["operation"] not in ("detach", "data")
+            and "detached" not in node.meta
+        ):
+            cut = self._add("call_method", "detach", (node,), {}, "detach")
+            cut.meta.update(
+                operation="detach", phase="forward", constant=True, val=node.meta["val"], site=node.meta["site"]
+            )
+            node.meta["detached"] = cut
+        return node.meta.get("detached", node)
 
     def leaf(self, tensor: torch.Tensor, frames: list[types.FrameType] | None = None, name: str = "") -> fx.Node:
         """An input: a tensor that the program reads and that no recorded call made."""
@@ -501,9 +528,6 @@ def _is_random(operation: str) -> bool:
         return False
     return any(torch.Tag.nondeterministic_seeded in getattr(packet, o).tags for o in packet.overloads()[:1])
 
-
-# In-place calls that are no function followed by a write: what the written tensor becomes.
-_OVERWRITES: dict[str, Any] = {"zero": (torch.zeros_like, 1), "fill": (torch.full_like, 2)}
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _Function = types.FunctionType

@@ -10,7 +10,7 @@ from chainrule.rules.book import rule
 
 @rule(torch.relu, samples=["r(3, 4)", "r()", "r(0, 3)"], elementwise=True, note="at 0 the gradient is 0")
 def relu(out, x):
-    x.g = out.g * (x > 0)
+    x.g = out.g * (out > 0)
 
 
 @rule(F.relu6, samples=["4 * r(3, 4)"], elementwise=True, note="at 0 and at 6 the gradient is 0")

@@ -30,7 +30,7 @@ def unbroadcast(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if x.ndim == 0:
         return g.sum()
     lead = g.ndim - x.ndim
-    if lead < 0:
+    if lead < 0 or broadcast(tuple(x.shape), tuple(g.shape)) != tuple(g.shape):
         raise ValueError(f"a gradient of shape {tuple(g.shape)} for a value of shape {tuple(x.shape)}")
     ones = [axis for axis in range(x.ndim) if int(x.shape[axis]) == 1 != int(g.shape[lead + axis])]
     if ones and lead:

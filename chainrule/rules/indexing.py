@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from chainrule.rules.book import assume_size, rule
 
 FULL = slice(None)
+_PICKS = (torch.Tensor, list, range)
 
 
 @rule(
     torch.Tensor.__getitem__,
     samples=["r(3, 4), 1", "r(3, 1), (slice(None), 0)", "r(5, 4), slice(1, 3)", "r(5, 4), (slice(None), slice(0, 4, 2))", "r(3, 4), None",
              "r(3, 4), (slice(None), None)", "r(3, 4), (..., 2)", "r(2, 3, 4), (1, slice(1, None))", "r(3, 4), m(3, 4)", "r(3, 4), m(3)",
-             "r(5, 4), i(5, 7)", "r(5, 4), (i(5, 3), i(4, 3))", "r(3, 4), (slice(None), i(4, 5))", "r(5, 4), [0, 2, 2]",
+             "r(5, 4), i(5, 7)", "r(5, 4), (i(5, 3), i(4, 3))", "r(3, 4), (slice(None), i(4, 5))", "r(5, 4), [0, 2, 2]", "r(3, 4), (range(3), i(4, 3))",
              "r(3, 4, 2), (slice(1, None), i(4, 6))", "r(2, 3, 4), (0, i(3, 2))", "r(1, 4), 0", "r(2, 3), (1, 2)", "r(1, 3, 1), (0, slice(None), 0)"],
     note="an element that is picked twice gets both gradients",
 )  # fmt: skip
@@ -20,7 +21,8 @@ def getitem(out, x, index):
     index = _complete(index if isinstance(index, tuple) else (index,), x.ndim)
     if index is None:
         return NotImplemented
-    if any(isinstance(i, torch.Tensor | list) for i in index):
+    index = tuple(list(i) if isinstance(i, range | tuple) else i for i in index)
+    if any(isinstance(i, _PICKS) for i in index):
         return _picked_by_tensors(out.g, x, index)
     x.g = _put_back(_without_new_axes(out.g, index), x, [i for i in index if i is not None])
     return None
@@ -91,7 +93,7 @@ def _picked_by_tensors(g, x, index):
         basic and any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in index)
     ):
         return NotImplemented
-    first = [FULL if isinstance(i, torch.Tensor | list) else i for i in index]
+    first = [FULL if isinstance(i, _PICKS) else i for i in index]
     inner = x[tuple(first)] if basic else x
     places = tuple(_as_index(i) for i in index[lead:])
     while places[-1] is None:
@@ -110,7 +112,7 @@ def _put(x, places, values, accumulate=False):
 def _as_index(i):
     if isinstance(i, torch.Tensor):
         return i
-    return torch.tensor(i) if isinstance(i, list) else None
+    return torch.tensor(list(i)) if isinstance(i, _PICKS) else None
 
 
 @rule(
@@ -154,11 +156,16 @@ def gather(out, x, dim, index, sparse_grad=False):
     x.g = torch.zeros_like(x).scatter_add(dim, index, out.g)
 
 
-@rule(torch.take_along_dim, samples=["r(3, 4), i(4, 3, 2), 1"])
+@rule(torch.take_along_dim, samples=["r(3, 4), i(4, 3, 2), 1", "r(1, 4), i(4, 3, 2), 1", "r(3, 4), i(4, 1, 2), 1"])
 def take_along_dim(out, x, indices, dim=None):
     if dim is None:
         return NotImplemented
-    x.g = torch.zeros_like(x).scatter_add(dim, indices, out.g)
+    zeros = torch.zeros_like(x)
+    if any(int(x.shape[a]) != int(out.shape[a]) for a in range(x.ndim) if a != dim % x.ndim):
+        zeros = zeros.expand([x.shape[a] if a == dim % x.ndim else out.shape[a] for a in range(x.ndim)])
+    if any(int(indices.shape[a]) != int(out.shape[a]) for a in range(x.ndim)):
+        indices = indices.expand(out.shape)
+    x.g = zeros.scatter_add(dim, indices, out.g)
     return None
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from chainrule.rules.book import rule
+from chainrule.rules.broadcast import broadcast
 
 
 def _t(x):
@@ -95,7 +96,7 @@ def baddbmm(out, c, a, b, *, beta=1, alpha=1):
 
 @rule(torch.einsum, samples=["'ij,jk->ik', r(3, 4), r(4, 5)", "'bij,bkj->bik', r(2, 3, 4), r(2, 5, 4)", "'ij->j', r(3, 4)",
                              "'ij,jk', r(3, 4), r(4, 5)", "'i,j->ij', r(3), r(4)", "'bhid,bhjd->bhij', r(2, 2, 3, 4), r(2, 2, 5, 4)",
-                             "'ij,ij->', r(3, 4), r(3, 4)", "'a,ab,b->', r(3), r(3, 4), r(4)", "'...i,ij->...j', r(2, 3, 4), r(4, 5)"])  # fmt: skip
+                             "'ij,ij->', r(3, 4), r(3, 4)", "'a,ab,b->', r(3), r(3, 4), r(4)", "'ij,jk->ik', r(3, 4), r(1, 5)", "'...i,ij->...j', r(2, 3, 4), r(4, 5)"])  # fmt: skip
 def einsum(out, equation, *operands):
     if not isinstance(equation, str):
         return NotImplemented
@@ -125,4 +126,7 @@ def einsum(out, equation, *operands):
                 if "..." in terms[k]:
                     return NotImplemented
                 g = g.unsqueeze(axis)
-        x.g = g.expand(x.shape) if alone else g
+        stretched = any(int(s) == 1 != int(t) for s, t in zip(tuple(g.shape)[-x.ndim :], tuple(x.shape), strict=False))
+        if alone or stretched:
+            g = g.expand(broadcast(tuple(g.shape), tuple(x.shape))) if stretched and not alone else g.expand(x.shape)
+        x.g = g

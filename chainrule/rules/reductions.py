@@ -1,8 +1,9 @@
 """Sums, means, extremes and scans: one value goes back to all the elements that it was made from."""
 
 import torch
+import torch.nn.functional as F
 
-from chainrule.rules.book import rule
+from chainrule.rules.book import opening, rule
 from chainrule.rules.selections import maximum as larger
 from chainrule.rules.selections import minimum as smaller
 
@@ -125,10 +126,13 @@ def logsumexp(out, x, dim, keepdim=False):
     x.g = restore(out.g, x, dim, keepdim) * (x - restore(out, x, dim, keepdim)).exp()
 
 
-@rule(torch.prod, samples=["r(3, 4)", "r(3, 4), 1", "r(3, 4), 0, True", "r(3, 4) * m(3, 4), 1", "r(4) * m(4)"],
+@rule(torch.prod, samples=["r(3, 4)", "r(3, 4), 1", "r(3, 4), 0, True", "r(3, 4) * m(3, 4), 1", "r(4) * m(4)", "r(3, 0), 1"],
       note="the product of the other elements is used, so that zeros are no trouble")  # fmt: skip
 def prod(out, x, dim=None, keepdim=False, dtype=None):
     flat, axis = (x.flatten(), 0) if dim is None else (x, dim)
+    if not flat.shape or not int(flat.shape[axis]):
+        x.g = spread(out.g, x, dim, keepdim)
+        return
     ones = torch.ones_like(flat.narrow(axis, 0, 1))
     n = flat.shape[axis]
     before = torch.cat([ones, flat.narrow(axis, 0, n - 1)], axis).cumprod(axis)
@@ -142,9 +146,14 @@ def cumsum(out, x, dim, dtype=None):
     x.g = out.g.flip(dim).cumsum(dim).flip(dim)
 
 
-@rule(torch.cumprod, samples=["p(3, 4), 1", "p(5), 0"], note="not defined where an element is 0")
+@rule(torch.cumprod, samples=["p(3, 4), 1", "p(5), 0", "r(4) * m(4), 0"],
+      note="the products of the other elements are formed, n * n of them, so that zeros are no trouble")  # fmt: skip
 def cumprod(out, x, dim, dtype=None):
-    x.g = (out.g * out).flip(dim).cumsum(dim).flip(dim) / x
+    values, g = x.movedim(dim, -1).unsqueeze(-1), out.g.movedim(dim, -1).unsqueeze(-2)
+    n = x.shape[dim] if x.ndim else 1
+    itself = torch.eye(n, dtype=torch.bool, device=x.device)
+    others = values.transpose(-1, -2).expand(values.shape[:-1] + (n,)).masked_fill(itself, 1).cumprod(-1)
+    x.g = (g * others.triu()).sum(-1).movedim(-1, dim)
 
 
 @rule(torch.linalg.vector_norm, samples=["r(3, 4)", "r(3, 4), 2, 1", "r(3, 4), dim=0, keepdim=True", "r(3, 4), 1", "r(3, 4), 3, 1"],
@@ -160,3 +169,17 @@ def vector_norm(out, x, ord=2, dim=None, keepdim=False):
     else:
         x.g = (g * x.sign() * x.abs() ** (ord - 1) / norm ** (ord - 1)).masked_fill(norm == 0, 0)
     return None
+
+
+@rule(torch.linalg.norm, samples=["r(3, 4)", "r(3, 4), dim=1, keepdim=True", "r(5), 3", "r(2, 3), 1, 1"])
+def norm(out, x, ord=None, dim=None, keepdim=False):
+    if ord is not None and not isinstance(dim, int) and x.ndim != 1:
+        return NotImplemented  # a matrix norm
+    return vector_norm(out, x, 2 if ord is None else ord, dim, keepdim)
+
+
+@opening(F.cosine_similarity)
+def cosine_similarity(x1, x2, dim=1, eps=1e-8):
+    length1 = torch.linalg.vector_norm(x1, dim=dim).clamp_min(eps)
+    length2 = torch.linalg.vector_norm(x2, dim=dim).clamp_min(eps)
+    return (x1 * x2).sum(dim) / (length1 * length2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ from chainrule.show.names import keys
 def dotg(program: Program) -> str:
     """Lines that leave `.g` on tensors, to be run where the inputs exist under their names."""
     layout = Layout(program, dotted=True)
-    body = [f"# reads: {_signature(layout, program.inputs)}", *_body(layout)]
+    body = [*_comment(f"reads: {_signature(layout, program.inputs)}"), *_body(layout)]
     return _file("\n".join(body))
 
 
@@ -31,7 +32,7 @@ def function(program: Program, inputs: list[fx.Node]) -> str:
     output = layout.python.text(program.output)
     lines = [
         _wrapped("def forward_and_backward(", arguments, "):"),
-        f'    """{_signature(layout, given)} -> ({output}, gradients)."""',
+        *_docstring(f"{_signature(layout, given)} -> ({output}, gradients).", "    "),
         *(f"    {line}" for line in _body(layout)),
         _wrapped(f"    return {output}, {{", [f'"{k}": {v}' for k, v in grads.items()], "}"),
     ]
@@ -49,10 +50,9 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     grads = [_gradient(layout, n) if n in program.wanted else "None" for n in inputs]
     forward = [line.text for line in (*layout.part("forward"), *layout.part("holds"))]
     backward = [line.text for line in layout.part("backward")]
-    unpack = ", ".join(tensors) + ("," if len(tensors) == 1 else "")
     lines = [
         f"class {name}(torch.autograd.Function):",
-        f'    """{_signature(layout, inputs)} -> {layout.python.text(program.output)}."""',
+        *_docstring(f"{_signature(layout, inputs)} -> {layout.python.text(program.output)}.", "    "),
         "",
         "    @staticmethod",
         _wrapped("    def forward(", ["ctx", *arguments], "):"),
@@ -62,9 +62,13 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
         "",
         "    @staticmethod",
         "    def backward(ctx, out_g):",
-        *([f"        {unpack} = ctx.saved_tensors"] if tensors else []),
+        *(
+            [_wrapped("        (", tensors, ",) = ctx.saved_tensors" if len(tensors) == 1 else ") = ctx.saved_tensors")]
+            if tensors
+            else []
+        ),
         *(f"        {line}" for line in backward),
-        _wrapped("        return ", grads, ""),
+        _returned(grads),
     ]
     return _file("\n".join(lines))
 
@@ -79,8 +83,8 @@ def described(program: Program) -> str:
             if line.phase in (phase, "holds" if phase == "forward" else phase):
                 rows.append((line.text, "" if line.phase == "holds" else _shape(line)))
     width = min(max((len(text) for text, shape in rows if shape), default=0), 88)
-    head = f"# inputs: {_signature(layout, program.inputs)}"
-    return "\n".join([head, *(f"{text:<{width}}  # {shape}" if shape else text for text, shape in rows)])
+    head = _comment(f"inputs: {_signature(layout, program.inputs)}")
+    return "\n".join([*head, *(f"{text:<{width}}  # {shape}" if shape else text for text, shape in rows)])
 
 
 def _shape(line: Line) -> str:
@@ -100,7 +104,7 @@ def _body(layout: Layout) -> list[str]:
 def _gradient(layout: Layout, wanted: fx.Node) -> str:
     node = layout.program.gradients.get(wanted)
     if node is None:
-        return f"torch.zeros_like({layout.variables[wanted]})" if wanted in layout.variables else "None"
+        return "None"
     line = next((li for li in layout.part("backward") if li.of is wanted), None)
     return line.target if line else layout.python.text(node)
 
@@ -127,9 +131,24 @@ def _signature(layout: Layout, inputs: list[fx.Node]) -> str:
     return ", ".join(f"{layout.variables.get(n) or n.meta.get('name')} {tuple(n.meta['val'].shape)}" for n in inputs)
 
 
+def _returned(values: list[str]) -> str:
+    line = f"        return {', '.join(values)}"
+    return line if len(line) <= 88 else _wrapped("        return (", values, ")")
+
+
+def _docstring(text: str, indent: str) -> list[str]:
+    if len(text) + len(indent) + 6 <= 88:
+        return [f'{indent}"""{text}"""']
+    return [f'{indent}"""', *textwrap.wrap(text, 88, initial_indent=indent, subsequent_indent=indent), f'{indent}"""']
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 88, initial_indent="# ", subsequent_indent="# ")
+
+
 def _wrapped(head: str, items: list[str], tail: str) -> str:
     line = f"{head}{', '.join(items)}{tail}"
-    if len(line) <= 88 or not tail:
+    if len(line) <= 88:
         return line
     indent = " " * (len(head) - len(head.lstrip()))
     return "\n".join([head, *(f"{indent}    {item}," for item in items), f"{indent}{tail}"])

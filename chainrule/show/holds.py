@@ -97,4 +97,4 @@ def _same_shape(layout: Layout, node: fx.Node, other_than: fx.Node) -> str | Non
 def elementwise(node: fx.Node) -> bool:
     """Whether the value of `node` has the broadcast shape of what it was made from."""
     rule = BOOK.find(node.meta.get("operation", ""))
-    return rule is not None and rule.elementwise
+    return rule is not None and rule.elementwise and isinstance(node.meta["val"], torch.Tensor)

@@ -96,6 +96,8 @@ class Layout:
             return True
         if isinstance(node.meta["val"], tuple | list) and not isinstance(node.meta["val"], torch.Size):
             return operation != "autograd_step" and self.uses[node] > 1
+        if isinstance(node.meta["val"], int | float):
+            return False  # a number of sizes says more in place
         if operation == "part" and isinstance(node.args[0], fx.Node) and self._has_line(node.args[0]):
             return True
         if node.meta["phase"] == "forward":
@@ -166,6 +168,9 @@ class Layout:
             if len(line.text) > self.width and line.phase != "holds" and line.code:
                 inside = [n for n in self._inlined(line.node) if n.meta["operation"] not in _FREE]
                 inside = [n for n in inside if isinstance(n.meta["val"], torch.Tensor) and n not in self.forced]
+                if not inside:
+                    numbers = [n for n in self._inlined(line.node) if isinstance(n.meta["val"], int | float)]
+                    inside = [n for n in numbers if n.meta["phase"] == "backward" and n not in self.forced]
                 if inside:
                     half = len(line.code) / 2
                     return min(inside, key=lambda n: abs(len(self.python.expression(n)[0]) - half))

@@ -40,7 +40,7 @@ def name_values(nodes: Iterable[fx.Node]) -> tuple[dict[fx.Node, str], Namer]:
         if node.meta.get("seed"):
             named[node] = "out_g"
         elif node.op == "placeholder":
-            named[node] = namer.give(node.meta.get("name") or node.meta.get("drawn", "drawn"))
+            named[node] = namer.give(node.meta.get("name") or "drawn")
     for node in ordered:
         if node.op != "placeholder" and node.meta.get("phase") == "forward" and node.meta.get("name"):
             named[node] = namer.give(node.meta["name"])
@@ -52,7 +52,7 @@ def keys(nodes: Iterable[fx.Node]) -> dict[fx.Node, str]:
     taken: set[str] = set()
     found = {}
     for node in sorted(nodes, key=lambda n: n.op != "placeholder"):
-        base = node.meta.get("name")
+        base = node.meta.get("name") or ("drawn" if node.op == "placeholder" else None)
         if not base or node.meta.get("phase") == "backward":
             continue
         name, count = base, 0

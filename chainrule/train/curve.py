@@ -35,7 +35,7 @@ def draw(steps: Sequence[Step], file: Path, title: str) -> None:
     figure.savefig(file)
 
 
-def smoothed(values: Sequence[float], weight: float = 0.95) -> list[float]:
+def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     """The exponential running mean, corrected for its start.
 
     >>> smoothed([2.0, 2.0, 2.0])

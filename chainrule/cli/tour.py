@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,39 +35,37 @@ def run(out: Path, epochs: int) -> bool:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refused(f"cannot make the folder {out}: {error.strerror}") from error
-    d, right = show("1. Two layers and the squared error", "regress.py", out)
-    d, also = show("2. The same network with ten outputs and the cross-entropy", "classify.py", out, wrt=WEIGHTS)
+    _, _, right = show("1. Two layers and the squared error", out / "regress.py", ["inp", *WEIGHTS])
+    network, d, also = show("2. The same with ten outputs and the cross-entropy", out / "classify.py", WEIGHTS)
     heading("3. Training with the derived backward pass alone, no autograd")
-    network = targets.load(f"{out / 'classify.py'}:forward")
     steps = fit(d, network.code.__globals__, epochs)
     picture, code = out / "loss.png", out / "classify_backward.py"
     curve.draw(steps, picture, "Digits, trained with the derived backward pass")
     code.write_text(runnable(d), encoding="utf-8")
     heading("Yours to look at")
-    rows = [
-        (str(picture), "the loss curve"),
-        (f"python {code}", "the derived code, which needs torch alone"),
-        (f"chainrule trace {out / 'classify.py'}:forward", "every step with its values"),
-        (f"chainrule derive {out / 'classify.py'}:forward --style autograd", "the same as a torch.autograd.Function"),
-    ]
-    width = max(len(left) for left, _ in rows)
-    for left, right_hand in rows:
-        click.echo(f"{left:<{width}}  {right_hand}")
+    rows = {
+        "the loss curve": str(picture),
+        "the derived code, torch alone": f"{command('python')} {code}",
+        "every step with its values": f"{command('chainrule')} trace {out / 'classify.py'}:forward",
+        "as a torch.autograd.Function": f"{command('chainrule')} derive {out / 'classify.py'}:forward --style autograd",
+    }
+    for what, where in rows.items():
+        click.echo(f"{what:<30} {where}")
     return right and also
 
 
-def show(title: str, name: str, out: Path, wrt: list[str] | None = None) -> tuple[cr.Derivation, bool]:
-    """Derive one network of the demo from a copy in `out`, and print what came of it."""
+def show(title: str, file: Path, wrt: list[str]) -> tuple[targets.Target, cr.Derivation, bool]:
+    """Derive one network of the demo, copied to `file`, and print what came of it; whether it is right."""
     heading(title)
-    file = out / name
-    file.write_text((SOURCES / name).read_text(encoding="utf-8"), encoding="utf-8")
+    file.write_text((SOURCES / file.name).read_text(encoding="utf-8"), encoding="utf-8")
     click.echo(f"The forward pass is {file}:forward. chainrule ran it once and wrote this:\n")
-    d = targets.load(f"{file}:forward").derive(wrt)
+    network = targets.load(f"{file}:forward")
+    d = network.derive(wrt)
     print_code(str(d))
     click.echo("\nThe slope of the loss by the derived rules, by autograd, and by finite differences:\n")
     verdict = d.verify()
     click.echo(str(verdict))
-    return d, bool(verdict)
+    return network, d, bool(verdict)
 
 
 def fit(d: cr.Derivation, network: dict[str, Any], epochs: int) -> list[Step]:
@@ -80,6 +81,7 @@ def fit(d: cr.Derivation, network: dict[str, Any], epochs: int) -> list[Step]:
         return float((network["model"](held_out.images).argmax(1) == held_out.labels).float().mean())
 
     click.echo(f"{len(train_set)} digits to train on, {len(held_out)} held out, {epochs} epochs")
+    torch.set_num_threads(1)  # matrices as small as these only wait for a second thread
     started = time.perf_counter()
     steps = []
     with progress(train_set, epochs) as report:
@@ -113,6 +115,15 @@ def progress(data: Digits, epochs: int) -> Iterator[Callable[[Step], None]]:
             bar.update(task, advance=1, epoch=step.epoch, loss=step.loss, **known)  # type: ignore[arg-type]
 
         yield advance
+
+
+def command(name: str) -> str:
+    """How to call `name` of this environment from here: by its path where the shell would not find it."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not beside.exists() or (found and Path(found) == beside):
+        return name
+    return os.path.relpath(beside)
 
 
 def heading(text: str) -> None:
