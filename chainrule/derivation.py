@@ -305,7 +305,7 @@ class Derivation:
     def _gradient(self, node: fx.Node) -> torch.Tensor | None:
         gradient = self.program.gradients.get(node)
         if gradient is not None and not gradient.meta.get("erased") and not gradient.meta.get("planned"):
-            return gradient.meta["val"].detach()  # type: ignore[no-any-return]
+            return gradient.meta["val"].detach()
         return node.meta.get("g")
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:

@@ -18,6 +18,7 @@ from chainrule.backward import Program
 from chainrule.products import Product
 from chainrule.rules import BOOK
 from chainrule.rules.broadcast import broadcast
+from chainrule.run import filled
 
 Row = Callable[["Rewriter", fx.Node], fx.Node | None]
 ROWS: dict[str, list[Row]] = {}
@@ -142,7 +143,7 @@ def _operation(target: Any) -> str:
 
 def infer(node: fx.Node) -> Any:
     """What `node` gives, as a tensor of the right shape and dtype that holds no numbers."""
-    args = fx.node.map_arg(node.args, lambda n: blank(n.meta["val"]))
+    args: Any = filled(node.args, {n: blank(n.meta["val"]) for n in node.all_input_nodes})
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
     if node.meta["operation"] in _LIKE_THE_FIRST:
         return args[0]

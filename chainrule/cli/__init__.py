@@ -29,7 +29,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except ChainruleError as error:
-        raise Refused(str(error)) from error
+        raise Refused(str(error).replace("give upstream= of the same shape", "add --upstream")) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,7 +114,7 @@ def check(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
     found = targets.load(target, inputs)
     report = found.check()
     if as_json:
-        answers.print_json(answers.of_report(report, target))
+        answers.print_json(answers.of_report(report, target, found.path))
     else:
         answers.print_report(report, found.path)
     if not report.ok:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def print_report(report: Any, path: Path) -> None:
         place = f"{_short(finding.file, path)}:{finding.line}: " if finding.line else f"{path}: "
         click.secho(f"{place}{finding.message}", fg="red")
         if finding.repair:
-            proof = "" if finding.proved else "  (not proved)"
+            proof = "  # proved" if finding.proved else ""
             click.echo(f"    {finding.repair}{proof}")
 
 
@@ -59,7 +60,9 @@ def write(d: cr.Derivation, style: str, file: Path) -> None:
 
 
 def print_json(answer: dict[str, Any]) -> None:
-    click.echo(json.dumps(_plain(answer), indent=2, ensure_ascii=False))
+    text = json.dumps(_plain(answer), indent=2, ensure_ascii=False)
+    rows = re.sub(r"\[\n([^\[\]{}\"]*)\n *\]", lambda m: f"[{' '.join(m[1].split())}]", text)  # numbers in one line
+    click.echo(rows)
 
 
 def of_derivation(d: cr.Derivation, target: str, style: str) -> dict[str, Any]:
@@ -75,13 +78,12 @@ def of_derivation(d: cr.Derivation, target: str, style: str) -> dict[str, Any]:
     }
 
 
-def of_report(report: Any, target: str) -> dict[str, Any]:
-    return {
-        "target": target,
-        "ok": report.ok,
-        "rows": [dataclasses.asdict(row) for row in report.rows],
-        "findings": [dataclasses.asdict(finding) for finding in report.findings],
-    }
+def of_report(report: Any, target: str, path: Path) -> dict[str, Any]:
+    def placed(entry: Any) -> dict[str, Any]:
+        return {**dataclasses.asdict(entry), "file": _short(entry.file, path) if entry.line else None}
+
+    rows, findings = [placed(row) for row in report.rows], [placed(finding) for finding in report.findings]
+    return {"target": target, "ok": report.ok, "rows": rows, "findings": findings}
 
 
 def of_trace(trace: Any, target: str) -> dict[str, Any]:

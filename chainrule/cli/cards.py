@@ -70,7 +70,7 @@ def print_card(name: str, as_json: bool) -> bool:
     print_code(source)
     if rule.note:
         click.echo(f"\nnote: {rule.note}")
-    click.echo(f"\nsamples (r: normal, p: positive, u: below 1, i: whole numbers): {len(rule.samples)}")
+    click.echo("\nsamples, with r normal, p positive, u between 0 and 1, i(n, ...) whole numbers below n, m a mask:")
     for sample in rule.samples:
         click.echo(f"    {name}({sample})")
     if d is None:
@@ -107,7 +107,7 @@ def _print_other(name: str, as_json: bool) -> bool:
 def example(rule: Rule) -> cr.Derivation:
     """The rule's first sample, derived, with the rule's own words for the arguments."""
     args, kwargs = arguments(rule.samples[0])
-    words = [p for p in list(rule.signature.parameters.values())[1:]]
+    words = list(rule.signature.parameters.values())[1:]
     given: dict[str, Any] = {}
     for position, value in enumerate(args):
         parameter = words[min(position, len(words) - 1)]

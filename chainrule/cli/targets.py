@@ -108,7 +108,7 @@ def _named(module: ModuleType, name: str, path: Path) -> Any:
             own = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
             raise Refused(f"{path} has no {name}; it has {', '.join(own) or 'no functions'}")
     if not callable(found):
-        raise Refused(f"{path}:{name} is a {type(found).__name__}; name a function or a model")
+        raise Refused(f"{name} in {path} cannot be called (it is {type(found).__name__}); name a function or a model")
     return found
 
 

@@ -287,7 +287,7 @@ class Recorder(TorchFunctionMode):
             entry.node.meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
 
     def _write(self, call: calls.Call, args: Any, kwargs: Any, result: Any, site: Site | None) -> fx.Node:
-        random = _is_random(call.operation)
+        random = call.operation in _DRAWS
         if random:
             node = self.graph.placeholder(f"drawn_{len(self.inputs)}")
             self._first(node)
@@ -521,12 +521,11 @@ def _has_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-@functools.cache
-def _is_random(operation: str) -> bool:
-    packet = getattr(torch.ops.aten, operation, None)
-    if packet is None or operation in ("rrelu", "dropout", "multinomial_"):
-        return False
-    return any(torch.Tag.nondeterministic_seeded in getattr(packet, o).tags for o in packet.overloads()[:1])
+# What these give depends on no value that they read; other random operations (dropout, rrelu) have a gradient.
+_DRAWS = frozenset(
+    """rand rand_like randn randn_like randint randint_like randperm bernoulli multinomial normal uniform exponential
+    cauchy geometric log_normal poisson binomial random""".split()  # noqa: SIM905  (reads better than forty quotes)
+)
 
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from chainrule.rules import (
     activations,
     arithmetic,
+    attention,
     elementary,
     indexing,
     losses,
@@ -16,6 +17,6 @@ from chainrule.rules import (
 from chainrule.rules.book import BOOK, Rule, RuleBook, constant, opening, rule
 
 FAMILIES = (arithmetic, elementary, activations, selections, products, reductions, shaping, indexing, losses,
-            normalisation, random)  # fmt: skip
+            normalisation, attention, random)  # fmt: skip
 
 __all__ = ["BOOK", "FAMILIES", "Rule", "RuleBook", "constant", "opening", "rule"]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder
 from chainrule.recording.recorder import Region
 from chainrule.rules.book import Rule
@@ -97,6 +98,14 @@ class FunctionStep(AutogradStep):
 def autograd_step(node: fx.Node, out: Any, recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
     """The gradient that autograd gives to each floating value that the call `node` reads."""
     made = CallStep(node)
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        again = step(node, {n: n.meta["val"] for n in node.all_input_nodes})
+    if not _same(again, node.meta["val"]):
+        raise ChainruleError(
+            f"{node.meta['operation']} draws random numbers inside, which cannot be recorded; "
+            "draw them outside (a mask, a noise tensor) and pass them in, or call it in eval mode",
+            node.meta.get("site"),
+        )
     outs = [out] if made.outputs is None else [out[i] for i in made.outputs]
     return _recorded(made, [o.g if hasattr(o, "g") else torch.zeros_like(o) for o in outs], recorder)
 
@@ -139,6 +148,12 @@ class RuleInAutograd(torch.autograd.Function):
         ctx.rule.backward(out, *slots)
         found = [getattr(s, "g", None) if isinstance(s, torch.Tensor) else None for s in slots]
         return None, None, *(None if f is None else unbroadcast(f, s) for f, s in zip(found, slots, strict=True))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple | list):
+        return all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return not isinstance(a, torch.Tensor) or torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _nodes(value: Any) -> list[fx.Node]:

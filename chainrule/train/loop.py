@@ -49,7 +49,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     number = 0
     for epoch in range(1, epochs + 1):
-        batches = torch.randperm(len(data), generator=generator).split(batch)
+        batches = torch.split(torch.randperm(len(data), generator=generator), batch)
         for position, chosen in enumerate(batches, 1):
             with torch.no_grad():
                 loss, gradients = backward(data.images[chosen], data.labels[chosen])
