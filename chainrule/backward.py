@@ -15,9 +15,8 @@ import torch
 from torch import fx
 
 from chainrule.errors import ChainruleError
-from chainrule.recording import Guard, Recorder
+from chainrule.recording import Guard, Recorder, Region
 from chainrule.recording.numbers import slot
-from chainrule.recording.recorder import Region
 from chainrule.rules import BOOK, Rule
 from chainrule.rules.autograd import autograd_step, function_step
 from chainrule.rules.broadcast import unbroadcast

@@ -213,12 +213,16 @@ def doubled(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
     return rewriter.call(operator.mul, 2, node.args[0])
 
 
-@row("(x^T)^T = x", "T", "mT", "t")
-def twice_transposed(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
+@row("(x^T)^T = x", "mT", "T")
+def transposed_back(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
     inner = node.args[0]
-    if isinstance(inner, fx.Node) and inner.meta["operation"] == node.meta["operation"]:
-        return inner.args[0]  # type: ignore[return-value]
-    return None
+    if not isinstance(inner, fx.Node) or inner.meta["operation"] not in ("transpose", "t", "T", "mT"):
+        return None
+    rank = len(shape_of(inner))
+    axes = {a % rank for a in inner.args[1:] if isinstance(a, int)} if inner.meta["operation"] == "transpose" else None
+    if rank < 2 or (axes is not None and axes != {rank - 2, rank - 1}):
+        return None
+    return inner.args[0]  # type: ignore[return-value]
 
 
 @row("view(c * x / n) = c * view(x) / n", "getitem", "unsqueeze", "T", "mT", "transpose", "permute")

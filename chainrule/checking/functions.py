@@ -12,7 +12,7 @@ from chainrule.backward import backward_pass, differentiable
 from chainrule.checking.compare import RIGHT, _errors
 from chainrule.checking.handwritten import Handwritten
 from chainrule.checking.report import Finding, Report, Row
-from chainrule.recording.recorder import Region
+from chainrule.recording import Region
 from chainrule.run import double, needed, run
 
 

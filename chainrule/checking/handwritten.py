@@ -11,10 +11,9 @@ from torch import fx
 
 from chainrule.derivation import arguments_of, new_recorder, record_call
 from chainrule.errors import ChainruleError
-from chainrule.recording import Recorder
+from chainrule.recording import Recorder, Region
 from chainrule.recording.names import caller, reachable
 from chainrule.recording.numbers import Tracked
-from chainrule.recording.recorder import Region
 
 
 @dataclass

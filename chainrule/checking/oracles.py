@@ -10,7 +10,7 @@ from torch import fx
 
 from chainrule.backward import Program
 from chainrule.errors import ChainruleError
-from chainrule.recording.recorder import Region
+from chainrule.recording import Region
 from chainrule.rules import BOOK
 from chainrule.rules.autograd import RuleInAutograd
 from chainrule.run import double, filled, needed, run

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 if TYPE_CHECKING:
-    from chainrule.recording.recorder import Recorder
+    from chainrule.recording.shapes import Numbers
 
 
 class Tracked:
-    """What a tracked int and a tracked float share: the recorder and how to make the node."""
+    """What a tracked int and a tracked float share: where they are recorded and how to make the node."""
 
-    recorder: Recorder
+    home: Numbers
     make: Callable[[], fx.Node]
     origin: tuple[fx.Node, int] | None  # (shape node, axis) where the number is one entry of a shape
     _made: fx.Node | None
@@ -44,7 +44,7 @@ def _arithmetic(name: str, reflected: bool) -> Callable[[Any, Any], Any]:
             return NotImplemented
         left, right = (other, self) if reflected else (self, other)
         value = function(_plain(left), _plain(right))
-        return track(self.recorder, value, lambda: self.recorder.number(function, (left, right), value))
+        return track(self.home, value, lambda: self.home.number(function, (left, right), value))
 
     return method
 
@@ -56,7 +56,7 @@ def _comparison(name: str) -> Callable[[Any, Any], Any]:
         if not isinstance(other, int | float):
             return NotImplemented
         value = function(_plain(self), _plain(other))
-        self.recorder.compared(function, self, other, value)
+        self.home.compared(function, self, other, value)
         return value
 
     return method
@@ -68,18 +68,18 @@ def _plain(value: Any) -> Any:
 
 def _negated(self: Any) -> Any:
     value = -_plain(self)
-    return track(self.recorder, value, lambda: self.recorder.number(operator.neg, (self,), value))
+    return track(self.home, value, lambda: self.home.number(operator.neg, (self,), value))
 
 
 def _truth(self: Any) -> bool:
     value = bool(_plain(self))
-    self.recorder.compared(operator.ne, self, 0, value)
+    self.home.compared(operator.ne, self, 0, value)
     return value
 
 
 def _escaping(to: type) -> Callable[[Any], Any]:
     def method(self: Any) -> Any:
-        self.recorder.pinned(self)
+        self.home.pinned(self)
         return to(_plain(self))
 
     return method
@@ -100,7 +100,7 @@ TrackedFloat = type("TrackedFloat", (Tracked, float), {**_METHODS, "__hash__": f
 
 
 def track(
-    recorder: Recorder,
+    home: Numbers,
     value: Any,
     make: Callable[[], fx.Node],
     origin: tuple[fx.Node, int] | None = None,
@@ -109,7 +109,7 @@ def track(
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     number: Any = (TrackedInt if isinstance(value, int) else TrackedFloat)(value)
-    number.recorder, number.make, number.origin, number._made = recorder, make, origin, None
+    number.home, number.make, number.origin, number._made = home, make, origin, None
     return number
 
 

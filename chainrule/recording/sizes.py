@@ -31,7 +31,7 @@ def lent(recorder: Recorder, *callables: Any) -> Iterator[None]:
     def range(*bounds: Any) -> builtins.range:
         for bound in bounds:
             if isinstance(bound, Tracked):
-                recorder.pinned(bound)
+                recorder.numbers.pinned(bound)
         plain: list[Any] = [b.plain() if isinstance(b, Tracked) else b for b in bounds]
         return builtins.range(*plain)
 

@@ -10,8 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.errors import ChainruleError
-from chainrule.recording import Recorder
-from chainrule.recording.recorder import Region
+from chainrule.recording import Recorder, Region
 from chainrule.rules.book import Rule
 from chainrule.rules.broadcast import unbroadcast
 from chainrule.run import filled, step
@@ -117,15 +116,15 @@ def function_step(node: fx.Node, region: Region, g: torch.Tensor, recorder: Reco
 
 def _recorded(made: AutogradStep, upstream: list[torch.Tensor], recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
     reads = [*made.floating, *made.others]
-    call = recorder.graph.call_function(made, (*reads, *recorder._to_nodes(upstream, [], None)))
+    call = recorder.graph.call_function(made, (*reads, *recorder.to_nodes(upstream, [], None)))
     call.meta.update(operation="autograd_step", phase="backward")
     gradients = made(*(n.meta["val"] for n in reads), *upstream)
-    recorder._keep(gradients, call)
+    recorder.keep(gradients, call)
     found = {}
     for index, (read, gradient) in enumerate(zip(made.floating, gradients, strict=True)):
         part = recorder.graph.call_function(operator.getitem, (call, index))
         part.meta.update(operation="part", phase="backward")
-        recorder._keep(gradient, part)
+        recorder.keep(gradient, part)
         found[read] = gradient
     return found
 

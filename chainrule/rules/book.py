@@ -141,15 +141,15 @@ def assume_size(x: Any, axis: int, size: int) -> None:
     """The rule took a path that holds only while `x.shape[axis] == size`: the derived code asserts it."""
     number = x.shape[axis]
     if isinstance(number, Tracked):
-        recorder = number.recorder
-        recorder.assume(recorder.number(operator.eq, (number, size), True))
+        home = number.home
+        home.recorder.assume(home.number(operator.eq, (number, size), True))
 
 
 def assume(statement: Any, recorder_of: Any) -> None:
     """The rule took a path that holds only while the tensor `statement` is true."""
-    entry = None
     number = recorder_of.shape[0] if recorder_of.ndim else None
     if isinstance(number, Tracked):
-        entry = number.recorder.entry(statement)
+        recorder = number.home.recorder
+        entry = recorder.entry(statement)
         if entry is not None:
-            number.recorder.assume(entry.node)
+            recorder.assume(entry.node)

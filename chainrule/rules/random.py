@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from chainrule.recording.recorder import drawn
 from chainrule.rules.book import opening
 
 
@@ -10,6 +11,8 @@ from chainrule.rules.book import opening
 def dropout(input, p=0.5, training=True, inplace=False):
     if not training or p == 0:
         return input
+    if p == 1:
+        return input * 0
     return input * _mask(input, p) / (1 - p)
 
 
@@ -20,5 +23,6 @@ def torch_dropout(input, p, train):
 
 def _mask(x, p):
     """What is kept: drawn as torch draws it, so that a seed gives the run that it would have given."""
-    kept = torch.empty_like(x.detach()).bernoulli_(1 - p)
-    return kept.bool() if p < 1 else torch.zeros_like(kept)
+    with torch._C.DisableTorchFunction():
+        kept = torch.empty_like(x.detach()).bernoulli_(1 - p).bool()
+    return drawn(kept, "mask")

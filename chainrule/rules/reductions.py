@@ -152,7 +152,7 @@ def cumprod(out, x, dim, dtype=None):
     values, g = x.movedim(dim, -1).unsqueeze(-1), out.g.movedim(dim, -1).unsqueeze(-2)
     n = x.shape[dim] if x.ndim else 1
     itself = torch.eye(n, dtype=torch.bool, device=x.device)
-    others = values.transpose(-1, -2).expand(values.shape[:-1] + (n,)).masked_fill(itself, 1).cumprod(-1)
+    others = values.transpose(-1, -2).expand((*values.shape[:-1], n)).masked_fill(itself, 1).cumprod(-1)
     x.g = (g * others.triu()).sum(-1).movedim(-1, dim)
 
 

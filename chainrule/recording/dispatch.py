@@ -1,0 +1,79 @@
+"""Which torch calls are recorded, which only ask, which draw random numbers, and which are opened."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+
+from chainrule.recording.numbers import Tracked
+
+# Functions that ask about a tensor and leave nothing to record.
+QUESTIONS = frozenset(
+    """
+    dim ndim dtype device is_floating_point is_complex is_contiguous stride storage_offset data_ptr layout
+    requires_grad is_leaf grad_fn grad _version is_cuda names element_size tolist numpy array repr format str
+    hash is_sparse is_quantized is_nested is_mkldnn is_meta untyped_storage is_same_size result_type
+    promote_types can_cast is_tensor is_nonzero allclose equal requires_grad_ backward register_hook retain_grad
+    is_shared is_pinned get_device _set_grad_enabled manual_seed dir reduce_ex deepcopy setstate
+    """.split()  # noqa: SIM905
+)
+
+
+NUMBERS = frozenset(("shape", "size", "numel", "nelement", "item", "__len__", "__bool__", "__int__", "__float__"))
+
+
+# What these give depends on no value that they read; other random operations (dropout, rrelu) have a gradient.
+DRAWS = frozenset(
+    """rand rand_like randn randn_like randint randint_like randperm bernoulli multinomial normal uniform exponential
+    cauchy geometric log_normal poisson binomial random""".split()  # noqa: SIM905  (reads better than forty quotes)
+)
+
+
+APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
+
+def plain(value: Any) -> Any:
+    """`value` with tracked numbers as plain ones, as torch's C++ wants them."""
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, Tracked):
+        return value.plain()
+    if isinstance(value, tuple) and type(value) in (tuple, torch.Size):
+        return tuple([plain(v) for v in value])
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, slice):
+        return slice(plain(value.start), plain(value.stop), plain(value.step))
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return value
+
+
+def has_tensor(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(has_tensor(v) for v in value)
+    return isinstance(value, torch.Tensor)
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+def without_dispatch(function: types.FunctionType) -> types.FunctionType:
+    """A copy of a Python function of torch that does not hand itself to the recorder again."""
+    no = {
+        "has_torch_function": _never,
+        "has_torch_function_unary": _never,
+        "has_torch_function_variadic": _never,
+    }
+    copy = types.FunctionType(
+        function.__code__,
+        {**function.__globals__, **no},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

@@ -1,0 +1,49 @@
+"""What the recorder keeps: a tensor and its node, a condition, a call with a backward step of its own."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.errors import Site
+
+
+@dataclass
+class Entry:
+    """A tensor that the recorder knows, the node that made it, and its version at that time."""
+
+    tensor: torch.Tensor
+    node: fx.Node
+    version: int
+    depth: int = 10_000  # how far inside the program its name was found; the outermost wins
+
+
+@dataclass
+class Guard:
+    """What the recorded path took for granted: a node that must give True."""
+
+    node: fx.Node
+    site: Site | None
+
+
+@dataclass
+class Region:
+    """A call whose inside is left to a backward step of its own: a person's function that has a rule,
+    or a torch.autograd.Function."""
+
+    code: types.CodeType
+    arguments: Any  # tensors as nodes; by name for a function, in order for an autograd.Function
+    function: Any = None  # the torch.autograd.Function
+    values: Any = None  # the arguments themselves
+    nodes: list[fx.Node] = field(default_factory=list)
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    try:
+        return tensor._version
+    except RuntimeError:  # inference tensors keep no version
+        return 0

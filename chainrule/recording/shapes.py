@@ -1,0 +1,111 @@
+"""The numbers of a program under recording: sizes and what `.item()` gives, as nodes of the graph."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from chainrule.recording import calls, names
+from chainrule.recording.dispatch import plain
+from chainrule.recording.numbers import Tracked, track
+
+if TYPE_CHECKING:
+    from chainrule.recording.recorder import Recorder
+
+
+class Numbers:
+    """Answers questions about sizes with numbers that carry their node, and notes what the program asked of them."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._shapes: dict[fx.Node, fx.Node] = {}
+        self._answers: set[tuple[Any, ...]] = set()
+
+    def ask(self, function: Any, operation: str, args: Any, kwargs: Any, frame: Any, frames: Any) -> Any:
+        value = function(*plain(args), **plain(kwargs))
+        tensor = args[0]
+        known = self.recorder.entry(tensor)
+        if known is None and operation in ("__bool__", "__int__", "__float__", "item"):
+            return value  # asked of a tensor outside the program
+        node = self.recorder.node_of(tensor, frames, names.site_of(frame))
+        if operation == "shape" or (operation == "size" and isinstance(value, torch.Size)):
+            return self.tracked_shape(self.shape_node(node), value)
+        if operation == "size":
+            return self.tracked_shape(self.shape_node(node), tensor.shape)[args[1] if len(args) > 1 else kwargs["dim"]]
+        if operation in ("numel", "item", "nelement"):
+            method = "numel" if operation == "nelement" else operation
+            return track(self, value, lambda: self._method(method, node, value))
+        if operation == "__len__":  # len() makes a plain int of what it is given
+            self.pinned(track(self, value, lambda: self.shape_entry(self.shape_node(node), 0, value)))
+        elif operation == "__bool__" and names.is_person(frame.f_code):
+            truth = self._method("item", node, value)
+            self.recorder.assume(truth if value else self.number(operator.not_, (truth,), True), names.site_of(frame))
+        elif operation in ("__int__", "__float__") and names.is_person(frame.f_code):
+            self.pinned(track(self, value, lambda: self._method("item", node, value)))
+        return value
+
+    def shape_node(self, node: fx.Node) -> fx.Node:
+        if node not in self._shapes:
+            shape = self.recorder.graph.call_function(getattr, (node, "shape"))
+            shape.meta.update(operation="shape", phase=self.recorder.phase, val=node.meta["val"].shape)
+            self._shapes[node] = shape
+        return self._shapes[node]
+
+    def tracked_shape(self, shape: fx.Node, value: torch.Size) -> torch.Size:
+        return torch.Size(
+            track(self, size, functools.partial(self.shape_entry, shape, axis, size), (shape, axis))
+            for axis, size in enumerate(value)
+        )
+
+    def shape_entry(self, shape: fx.Node, axis: int, size: int) -> fx.Node:
+        node = self.recorder.graph.call_function(operator.getitem, (shape, axis))
+        node.meta.update(operation="shape_entry", phase=self.recorder.phase, val=size)
+        return node
+
+    def _method(self, method: str, node: fx.Node, value: Any) -> fx.Node:
+        made = self.recorder.graph.call_method(method, (node,))
+        made.meta.update(operation=method, phase=self.recorder.phase, val=value)
+        return made
+
+    def number(self, function: Callable[..., Any], operands: tuple[Any, ...], value: Any) -> fx.Node:
+        """The node of arithmetic between tracked numbers."""
+        node = self.recorder.graph.call_function(function, self.recorder.to_nodes(operands, [], None))
+        node.meta.update(
+            operation=calls.SYNONYMS.get(function.__name__, function.__name__), phase=self.recorder.phase, val=value
+        )
+        return node
+
+    def compared(self, function: Callable[..., Any], left: Any, right: Any, value: bool) -> None:
+        """The program asked how two numbers compare: the path that it took holds for that answer."""
+        frame = sys._getframe(2)
+        if self.recorder.phase != "forward" or not names.is_person(frame.f_code):
+            return
+        site = names.site_of(frame)
+        key = (function, repr(left), repr(right), site)
+        if key not in self._answers:
+            self._answers.add(key)
+            node = self.number(function, (left, right), value)
+            self.recorder.assume(node if value else self.number(operator.not_, (node,), True), site)
+
+    def pinned(self, number: Any) -> None:
+        """A size became a plain number (`len`, `math.sqrt`, `float`): the code holds for this size."""
+        site = names.site_of(sys._getframe(2))
+        if self.recorder.phase == "forward" and site is not None:
+            self.recorder.assume(self.number(operator.eq, (number, number.plain()), True), site)
+
+
+def whole_shape(value: tuple[Any, ...]) -> fx.Node | None:
+    """The shape node that a tuple of sizes came from, where it is all of one shape."""
+    origins = [v.origin if isinstance(v, Tracked) else None for v in value]
+    if not origins or origins[0] is None:
+        return None
+    shape = origins[0][0]
+    if len(shape.meta["val"]) == len(value) and origins == [(shape, axis) for axis in range(len(value))]:
+        return shape
+    return None
