@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 import chainrule as cr
-from chainrule.derivation import new_recorder
+from chainrule.deriving import new_recorder
 
 N, FEATURES, HIDDEN = 64, 784, 50
 
@@ -103,7 +103,11 @@ def main() -> None:
         "recording adds to an operation (us)": recording_overhead(),
         "chainrule --help (ms)": help_time(),
     }
-    limits = {"derive the course network (ms)": 60, "recording adds to an operation (us)": 30, "chainrule --help (ms)": 300}
+    limits = {
+        "derive the course network (ms)": 60,
+        "recording adds to an operation (us)": 30,
+        "chainrule --help (ms)": 300,
+    }
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
     print(machine)
     for name, value in figures.items():

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chainrule import testing
     from chainrule.checking.compare import check
-    from chainrule.derivation import Derivation, derive
+    from chainrule.derivation import Derivation
+    from chainrule.deriving import derive
     from chainrule.errors import ChainruleError
     from chainrule.module import Module
     from chainrule.rules import rule
@@ -22,7 +23,7 @@ _HOMES = {
     "Derivation": "chainrule.derivation",
     "Module": "chainrule.module",
     "check": "chainrule.checking.compare",
-    "derive": "chainrule.derivation",
+    "derive": "chainrule.deriving",
     "record": "chainrule.tape",
     "rule": "chainrule.rules.book",
     "testing": "chainrule.testing",

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from chainrule.derivation import EVERYTHING, Derivation, derive
+from chainrule.derivation import Derivation
+from chainrule.deriving import EVERYTHING, derive
 from chainrule.errors import ChainruleError
 
 

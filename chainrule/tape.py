@@ -7,7 +7,8 @@ from types import TracebackType
 
 import torch
 
-from chainrule.derivation import EVERYTHING, Derivation, derivation, new_recorder
+from chainrule.derivation import Derivation
+from chainrule.deriving import EVERYTHING, derivation, new_recorder
 from chainrule.errors import ChainruleError
 from chainrule.recording.names import caller
 from chainrule.recording.sizes import lent

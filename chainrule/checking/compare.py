@@ -10,7 +10,8 @@ from torch import fx
 from chainrule.backward import differentiable
 from chainrule.checking.handwritten import Handwritten, run_handwritten
 from chainrule.checking.report import Finding, Report, Row
-from chainrule.derivation import EVERYTHING, Derivation, derivation
+from chainrule.derivation import Derivation
+from chainrule.deriving import EVERYTHING, derivation
 from chainrule.errors import ChainruleError
 from chainrule.run import double, needed, run
 from chainrule.show.layout import Layout

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.derivation import arguments_of, new_recorder, record_call
+from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder, Region
 from chainrule.recording.names import caller, reachable

@@ -1,0 +1,203 @@
+"""From a person's call to a derivation: run the forward pass, find what was asked for, derive."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.backward import backward_pass, differentiable, reached_from
+from chainrule.derivation import Derivation
+from chainrule.errors import ChainruleError
+from chainrule.recording import Recorder
+from chainrule.recording.names import caller
+from chainrule.recording.sizes import lent
+from chainrule.rules import BOOK
+from chainrule.run import needed
+from chainrule.show.names import keys
+
+EVERYTHING = object()  # as `wrt`: every floating input, whether it requires a gradient or not
+
+
+def derive(
+    forward: Callable[..., Any],
+    *args: Any,
+    wrt: Any = None,
+    upstream: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> Derivation:
+    """Run `forward(*args, **kwargs)` once and write its backward pass out.
+
+    Tensors that `forward` closes over (globals, closures, module parameters, attributes) are inputs
+    like its arguments. `wrt` names the inputs whose gradients are asked for, by name or as tensors;
+    without it, those with `requires_grad` if there are any, else every floating input. `upstream` is
+    dL/d(output), of the output's shape, for an output that is not a scalar.
+
+    Raises ChainruleError where the output is no tensor, is not a scalar and has no upstream, or does
+    not depend on what `wrt` names. The gradients are compared with autograd's before they are given.
+
+    >>> x, w = torch.tensor([1., 2.]), torch.tensor([3., 4.])
+    >>> d = derive(lambda: (x * w).sum(), wrt="w")
+    >>> d.grads["w"]
+    tensor([1., 2.])
+    >>> d.source().splitlines()[-1]
+    'w.g = x'
+    """
+    recorder = new_recorder()
+    recorder.forward = forward
+    recorder.arguments = arguments_of(forward, args, kwargs, caller())
+    with torch.enable_grad():
+        output = record_call(recorder, forward, args, kwargs)
+    return derivation(recorder, output, wrt, upstream)
+
+
+def new_recorder() -> Recorder:
+    return Recorder(BOOK.whole, BOOK.opened, BOOK.of_code)
+
+
+def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run the forward pass under the recorder; what it returned."""
+    for name, value in recorder.arguments.items():
+        for path, tensor in _tensors(value, name):
+            recorder.leaf(tensor, name=path)
+    recorder.watch.start(caller(0), inclusive=False)
+    try:
+        with lent(recorder, recorder.forward), recorder.recording("forward"):
+            return forward(*args, **kwargs)
+    except ChainruleError:
+        raise
+    except Exception as error:
+        steps = sum(n.op != "placeholder" for n in recorder.graph.nodes)
+        last = next((n for n in reversed(recorder.graph.nodes) if n.meta.get("site")), None)
+        where = f"; the last was {last.meta['operation']} at {last.meta['site']}" if last else ""
+        error.add_note(f"chainrule had recorded {steps} operations of this forward pass{where}")
+        raise
+    finally:
+        recorder.locals = recorder.watch.finish()
+        recorder.regions.clear()
+
+
+def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, Any]:
+    """The arguments by the names that the person would use for them."""
+    own = not isinstance(forward, types.FunctionType | types.MethodType)
+    target = getattr(forward, "forward", forward) if own else forward
+    try:
+        signature = inspect.signature(target)
+        parameters = signature.bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        parameters = {f"arg{i}": a for i, a in enumerate(args)} | kwargs
+        space = {**frame.f_globals, **frame.f_locals}
+        for position, value in list(parameters.items()):
+            known = next((k for k, v in space.items() if v is value and not k.startswith("_")), None)
+            if known and isinstance(value, torch.Tensor):
+                parameters = {known if k == position else k: v for k, v in parameters.items()}
+        return parameters
+    named: dict[str, Any] = {}
+    for name, value in parameters.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            named |= value
+        else:
+            named[name] = value
+    return named
+
+
+def _tensors(value: Any, path: str) -> Iterable[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    elif isinstance(value, list | tuple):
+        for i, v in enumerate(value):
+            yield from _tensors(v, f"{path}.{i}")
+    elif isinstance(value, dict):
+        for k, v in value.items():
+            yield from _tensors(v, f"{path}.{k}")
+
+
+def derivation(
+    recorder: Recorder, output: Any, wrt: Any, upstream: torch.Tensor | None, check: bool = True
+) -> Derivation:
+    """The derivation of `output`, a tensor that `recorder` saw being made."""
+    if not isinstance(output, torch.Tensor):
+        raise ChainruleError(
+            f"forward returned {_described(output)}, not a tensor; return the one tensor whose gradient you want"
+        )
+    entry = recorder.entry(output)
+    if entry is None:
+        raise ChainruleError(
+            f"forward returned a tensor {tuple(output.shape)} that no recorded operation made; "
+            "compute it with torch operations from the inputs"
+        )
+    node = entry.node
+    if not differentiable(node):
+        raise ChainruleError(f"forward returned {_described(output)}, which has no gradient", node.meta.get("site"))
+    if upstream is None and output.numel() != 1:
+        raise ChainruleError(
+            f"forward returned shape {tuple(output.shape)}, not a scalar; reduce it (sum, mean) or give upstream= "
+            "of the same shape",
+            node.meta.get("site"),
+        )
+    if upstream is not None and upstream.shape != output.shape:
+        raise ChainruleError(
+            f"upstream has shape {tuple(upstream.shape)}, the output {tuple(output.shape)}; they must be equal",
+            node.meta.get("site"),
+        )
+    wanted = _wanted(recorder, node, wrt)
+    base = backward_pass(recorder, node, upstream, wanted)
+    return Derivation(base, explicit=upstream is not None, check=check)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _wanted(recorder: Recorder, output: fx.Node, wrt: Any) -> list[fx.Node]:
+    inputs = [n for n in recorder.inputs if n.meta["operation"] == "input"]
+    if wrt is None or wrt is EVERYTHING:
+        used = set(needed([output]))
+        floating = [n for n in inputs if differentiable(n) and n in used]
+        asked = [n for n in floating if n.meta.get("given", n.meta["val"]).requires_grad]
+        return asked if asked and wrt is None else floating
+    names = {name: node for node, name in keys(inputs).items()}
+    chosen = []
+    for item in [wrt] if isinstance(wrt, str | torch.Tensor) else list(wrt):
+        chosen.append(_one_wanted(recorder, names, item))
+    reached = {n: output in reached_from([n], recorder.graph) for n in chosen}
+    for node, depends in reached.items():
+        if not depends:
+            raise ChainruleError(
+                f"the output {tuple(output.meta['val'].shape)} does not depend on {node.meta['name']} "
+                f"{tuple(node.meta['val'].shape)}; leave it out of wrt, or see where the path is cut (no_grad, detach)",
+                output.meta.get("site"),
+            )
+    return chosen
+
+
+def _one_wanted(recorder: Recorder, names: dict[str, fx.Node], item: Any) -> fx.Node:
+    if isinstance(item, torch.Tensor):
+        entry = recorder.entry(item)
+        if entry is None or entry.node.op != "placeholder":
+            raise ChainruleError(
+                f"wrt names a tensor {tuple(item.shape)} that forward did not read; it read {_list(names)}"
+            )
+        node = entry.node
+    elif item in names:
+        node = names[item]
+    else:
+        raise ChainruleError(f"wrt names {item!r}, which forward did not read; it read {_list(names)}")
+    if not differentiable(node) or node.meta["val"].dtype.is_complex:
+        dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+        raise ChainruleError(
+            f"{node.meta['name']} {tuple(node.meta['val'].shape)} is {dtype}; "
+            "a gradient needs a real floating dtype: convert it with .float(), or leave it out of wrt"
+        )
+    return node
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no tensors"
