@@ -68,6 +68,11 @@ def reached_from(sources: Iterable[fx.Node], graph: fx.Graph) -> set[fx.Node]:
     """The nodes whose value depends, differentiably, on `sources`."""
     reached = set(sources)
     for node in graph.nodes:
+        region = node.meta.get("region")
+        if region is not None and any(n in reached for n in region.reads):
+            if differentiable(node):
+                reached.add(node)  # whatever happens inside: the call has a backward step of its own
+            continue
         if node.meta.get("constant") or node.meta.get("operation") in BOOK.constants:
             continue
         if any(n in reached for n in node.all_input_nodes):
@@ -83,6 +88,12 @@ def backward_pass(recorder: Recorder, output: fx.Node, upstream: torch.Tensor | 
     `upstream` is dL/d(output); without it the output is the loss, and its gradient is one.
     """
     return _Walk(recorder, output, wanted).run(upstream)
+
+
+def _is_complex(node: fx.Node) -> bool:
+    """Whether complex numbers enter or leave: the rules are written for real ones."""
+    values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
+    return any(isinstance(v, torch.Tensor) and v.dtype.is_complex for v in values)
 
 
 class _Walk:
@@ -138,7 +149,7 @@ class _Walk:
     def _step(self, node: fx.Node) -> None:
         if node.meta["operation"] == "part":
             return  # its tuple is stepped through as a whole
-        rule = BOOK.find(node.meta["operation"])
+        rule = None if _is_complex(node) else BOOK.find(node.meta["operation"])
         args = self._slots(node.args)
         kwargs = self._slots(node.kwargs)
         if node.target is getattr:
@@ -153,7 +164,7 @@ class _Walk:
                 or self._missed((args, kwargs))
             ):
                 self.fallbacks.append(node.meta["operation"])
-                self._pass_back(autograd_step(node, out, self.recorder))
+                self._pass_back(autograd_step(node, out, self.recorder, self.reached))
                 return
         except ChainruleError:
             raise
@@ -184,7 +195,7 @@ class _Walk:
         """A call with a backward step of its own, which stands for all that is inside."""
         if region.function is not None:
             self.fallbacks.append(region.function.__name__)
-            self._pass_back(function_step(node, region, node.meta["g"], self.recorder))
+            self._pass_back(function_step(node, region, self.recorder, self.reached))
             return
         rule = BOOK.of_code(region.code)
         assert rule is not None

@@ -93,7 +93,7 @@ class Derivation:
                     writer = next(
                         (n for n in used.graph.nodes if n.meta.get("written") and n.meta["val"] is value), None
                     )
-                    how = f"{writer.meta['operation']}_ " if writer else "an in-place operation "
+                    how = f"{writer.meta['written']} " if writer else "an in-place operation "
                     raise ChainruleError(
                         f"{how}changed {used.meta.get('name') or used.meta['operation']} {tuple(value.shape)} in place, "
                         "but the backward pass needs the value that it had; write the result to a new name",
@@ -111,7 +111,8 @@ class Derivation:
         """The gradients by name, in the order of the inputs; None where the output does not depend on one."""
         program = self.program
         asked = [n for n in program.inputs if n in set(program.wanted)]
-        return {self._names[n]: self._gradient(n) for n in asked}
+        found = {self._names[n]: self._gradient(n) for n in asked}
+        return {name: None if g is None else self._own(g) for name, g in found.items()}
 
     def _gradient(self, node: fx.Node) -> torch.Tensor | None:
         gradient = self.program.gradients.get(node)
@@ -126,14 +127,28 @@ class Derivation:
 
     def leave_gradients(self, inputs_only: bool = False) -> None:
         """Set `.g` on the person's tensors: the inputs, and the values on the way."""
-        for node in self._base.gradients:
-            if node.op == "placeholder" or not inputs_only:
-                tensor, gradient = node.meta.get("given", node.meta["val"]), node.meta.get("g")
-                if isinstance(tensor, torch.Tensor) and gradient is not None:
-                    tensor.g = gradient  # type: ignore[attr-defined]
-        for tensor, gradient in self.pairs():
+        found = {
+            id(tensor): (tensor, n.meta.get("g"))
+            for n in self._base.gradients
+            if isinstance(tensor := n.meta.get("given", n.meta["val"]), torch.Tensor)
+            and (n.op == "placeholder" or not inputs_only)
+        }
+        found |= {id(tensor): (tensor, gradient) for tensor, gradient in self.pairs()}
+        for tensor, gradient in found.values():
             if gradient is not None:
-                tensor.g = gradient  # type: ignore[attr-defined]
+                tensor.g = self._own(gradient)  # type: ignore[attr-defined]
+
+    def _own(self, gradient: torch.Tensor) -> torch.Tensor:
+        """A gradient in memory of its own: `a -= a.g` must not change b.g."""
+        storage = gradient.untyped_storage().data_ptr()
+        shared = storage in self._storages
+        self._storages.add(storage)
+        return gradient.clone() if shared else gradient
+
+    @cached_property
+    def _storages(self) -> set[int]:
+        values = [n.meta["val"] for n in self.program.graph.nodes if n.meta["phase"] == "forward"]
+        return {v.untyped_storage().data_ptr() for v in values if isinstance(v, torch.Tensor) and v.numel()}
 
     def __getitem__(self, name: str) -> Value:
         for node, known in self._names.items():

@@ -87,7 +87,7 @@ class Product:
             filled = next((s for s in self.stretched if tuple(s.meta["val"].shape) == shape), None)
             if filled is None:
                 return None
-            if not any(isinstance(t.meta["val"], torch.Tensor) for t in self.factors):
+            if not self.tensors():
                 return self._constant(rewriter, filled)
             small = replace(self, stretched=[]).built(rewriter)
             if filled.meta["operation"] == "expand":

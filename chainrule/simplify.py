@@ -18,7 +18,7 @@ from chainrule.backward import Program
 from chainrule.products import Product
 from chainrule.rules import BOOK
 from chainrule.rules.broadcast import broadcast
-from chainrule.run import filled
+from chainrule.run import filled, needed
 
 Row = Callable[["Rewriter", fx.Node], fx.Node | None]
 ROWS: dict[str, list[Row]] = {}
@@ -113,7 +113,10 @@ class Rewriter:
     def _merge_equal(self) -> None:
         """Computed once is enough: a backward node that repeats an earlier one is that one."""
         seen: dict[Any, fx.Node] = {}
+        forward = set(needed([self.program.output]))
         for node in list(self.graph.nodes):
+            if node.meta["phase"] == "forward" and node not in forward:
+                continue  # what the person computed besides may be overwritten by now
             if node.op not in ("call_function", "call_method") or node.meta.get("written"):
                 continue
             key = (node.op, _key(node.target), _key(node.args), _key(node.kwargs))

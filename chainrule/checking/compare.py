@@ -213,6 +213,7 @@ def _errors(got: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
         return 0.0, 0.0
     if not torch.equal(torch.isfinite(got), torch.isfinite(truth)):
         return float("inf"), float("inf")
+    got, truth = got.detach(), truth.detach()
     difference = float((got - truth).nan_to_num(0.0).abs().max())
     size = float(truth.nan_to_num(0.0, 0.0, 0.0).abs().max())
     return difference, difference / size if size else (0.0 if not difference else float("inf"))

@@ -84,9 +84,10 @@ def _replay(program: Program, leaves: dict[fx.Node, Any], convert: Any) -> dict[
             continue
         values |= run([node], values, convert)
         region = node.meta.get("region")
-        if region is not None and any(u.meta.get("region") is not region for u in node.users):
+        leaves_it = node is program.output or any(u.meta.get("region") is not region for u in node.users)
+        if region is not None and leaves_it:
             values[node] = _by_region(region, values[node], values)
-        if node.meta.get("constant") and isinstance(values[node], torch.Tensor):
+        elif node.meta.get("constant") and isinstance(values[node], torch.Tensor):
             values[node] = values[node].detach()
     return values
 
@@ -124,13 +125,14 @@ def confirm(d: Derivation) -> None:
     wrong = [i for i, n in enumerate(d.program.wanted) if not _close(d._gradient(n), truth[i])]
     if not wrong:
         return
+    floor = 1e-3 * max((float(n.meta["g"].abs().max()) for n in d._base.gradients if n.meta["g"].numel()), default=0.0)
     exact, upstream = [double(v) for v in inputs], double(_upstream(d))  # rounding, or a wrong rule?
     replayed = autograd_gradients(d, exact, upstream, double)
     derived = derived_gradients(d.program, dict(zip(d.program.inputs, exact, strict=True)), upstream)
     for i in wrong:
         node, ours = d.program.wanted[i], d._gradient(d.program.wanted[i])
         lenient = 2e-3 if node.meta["val"].dtype != torch.float64 else 1e-6
-        if not _close(derived[node], replayed[i], 1e-7):
+        if not _close(derived[node], replayed[i], 1e-7, floor):
             why, size = "a rule is wrong", _difference(derived[node], replayed[i])
         elif not _close(ours, truth[i], lenient) and _difference(ours, truth[i]) > 100 * _rounding(ours, derived[node]):
             why, size = "the recording lost a path", _difference(ours, truth[i])
@@ -187,9 +189,9 @@ def _difference(a: Any, b: Any) -> float:
     return float((a - b).abs().max()) if a.numel() else 0.0
 
 
-def _close(ours: Any, theirs: Any, tolerance: float | None = None) -> bool:
+def _close(ours: Any, theirs: Any, tolerance: float | None = None, floor: float = 1e-30) -> bool:
     if ours is None or theirs is None or not ours.numel():
-        return _difference(ours, theirs) == 0
+        return _difference(ours, theirs) <= (tolerance or 0) * floor
     if ours.shape != theirs.shape:
         return False
     if tolerance is None:
@@ -203,7 +205,7 @@ def _close(ours: Any, theirs: Any, tolerance: float | None = None) -> bool:
     if not finite.any():
         return True
     scale = float(theirs[finite].abs().max())
-    return float((ours - theirs)[finite].abs().max()) <= tolerance * max(scale, 1e-30)
+    return float((ours - theirs)[finite].abs().max()) <= tolerance * max(scale, floor)
 
 
 def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6) -> Verdict:

@@ -35,6 +35,7 @@ def run(out: Path, epochs: int) -> bool:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refused(f"cannot make the folder {out}: {error.strerror}") from error
+    torch.set_num_threads(1)  # matrices as small as these only wait for a second thread
     _, _, right = show("1. Two layers and the squared error", out / "regress.py", ["inp", *WEIGHTS])
     network, d, also = show("2. The same with ten outputs and the cross-entropy", out / "classify.py", WEIGHTS)
     heading("3. Training with the derived backward pass alone, no autograd")
@@ -81,7 +82,6 @@ def fit(d: cr.Derivation, network: dict[str, Any], epochs: int) -> list[Step]:
         return float((network["model"](held_out.images).argmax(1) == held_out.labels).float().mean())
 
     click.echo(f"{len(train_set)} digits to train on, {len(held_out)} held out, {epochs} epochs")
-    torch.set_num_threads(1)  # matrices as small as these only wait for a second thread
     started = time.perf_counter()
     steps = []
     with progress(train_set, epochs) as report:

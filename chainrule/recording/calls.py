@@ -56,6 +56,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     written: Any = None  # the tensor that an in-place call overwrites
+    spelled: str = ""  # the name under which the person called it
 
 
 @functools.cache
@@ -94,7 +95,8 @@ def canonical(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C
     form = _form(function, len(args), bool(kwargs))
     if form.in_place:
         written = args[0]
-    return Call(form.operation, form.kind, form.target, args[::-1] if form.swapped else args, kwargs, written)
+    spelled = getattr(function, "__name__", form.operation)
+    return Call(form.operation, form.kind, form.target, args[::-1] if form.swapped else args, kwargs, written, spelled)
 
 
 @dataclass(frozen=True)

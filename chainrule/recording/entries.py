@@ -41,9 +41,22 @@ class Region:
     values: Any = None  # the arguments themselves
     nodes: list[fx.Node] = field(default_factory=list)
 
+    @property
+    def reads(self) -> list[fx.Node]:
+        """The nodes among the arguments."""
+        return _nodes(self.arguments)
+
 
 def version_of(tensor: torch.Tensor) -> int:
     try:
         return tensor._version
     except RuntimeError:  # inference tensors keep no version
         return 0
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    if isinstance(value, fx.Node):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [n for v in value for n in _nodes(v)] if isinstance(value, tuple | list) else []

@@ -104,7 +104,7 @@ class Recorder(TorchFunctionMode):
         if _recording.stack[-1] is not self:  # a derivation inside the recorded code is no part of it
             return function(*args, **kwargs)
         operation = calls.operation_name(function)
-        if operation in QUESTIONS:
+        if operation in QUESTIONS or getattr(function, "__module__", "") == "torch.nn.init":
             return function(*plain(args), **plain(kwargs))
         frame = sys._getframe(1)
         frames = self.watch.look(frame) if self.phase == "forward" else []
@@ -183,7 +183,7 @@ class Recorder(TorchFunctionMode):
         result = function(*plain(args), **plain(kwargs))
         entry = self.entry(value)
         if entry is not None:
-            entry.node.meta["written"] = True
+            entry.node.meta["written"] = function.__name__
             self.keep(call.written, entry.node)
         return result
 
@@ -207,7 +207,7 @@ class Recorder(TorchFunctionMode):
             node.meta["constant"] = True
         if call.written is not None:
             result = call.written
-            node.meta["written"] = True
+            node.meta["written"] = call.spelled
         self.keep(result, node)
         if isinstance(result, tuple | list):
             for index, part in enumerate(result):

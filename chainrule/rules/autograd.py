@@ -4,6 +4,7 @@ person's own torch.autograd.Function, printed and reported as such; and a rule a
 from __future__ import annotations
 
 import operator
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -23,9 +24,9 @@ class AutogradStep:
     each floating output; gives one gradient for each floating value.
     """
 
-    def __init__(self, name: str, reads: list[fx.Node], output: Any) -> None:
+    def __init__(self, name: str, reads: list[fx.Node], output: Any, asked: Container[fx.Node]) -> None:
         inputs = list(dict.fromkeys(reads))
-        self.floating = [n for n in inputs if _is_floating(n.meta["val"])]
+        self.floating = [n for n in inputs if _is_floating(n.meta["val"]) and n in asked]
         self.others = [n for n in inputs if n not in self.floating]
         self.outputs = (
             [i for i, v in enumerate(output) if _is_floating(v)] if isinstance(output, tuple | list) else None
@@ -65,8 +66,8 @@ class AutogradStep:
 class CallStep(AutogradStep):
     """For a call of torch's."""
 
-    def __init__(self, call: fx.Node) -> None:
-        super().__init__(call.meta["operation"], call.all_input_nodes, call.meta["val"])
+    def __init__(self, call: fx.Node, asked: Container[fx.Node]) -> None:
+        super().__init__(call.meta["operation"], call.all_input_nodes, call.meta["val"], asked)
         self.call = call
 
     def evaluate(self, values: dict[fx.Node, Any]) -> Any:
@@ -81,9 +82,9 @@ class CallStep(AutogradStep):
 class FunctionStep(AutogradStep):
     """For a call of a person's torch.autograd.Function: its own backward is used."""
 
-    def __init__(self, region: Region, output: Any) -> None:
+    def __init__(self, region: Region, output: Any, asked: Container[fx.Node]) -> None:
         self.function, self.arguments = region.function, region.arguments
-        super().__init__(region.function.__name__, _nodes(region.arguments), output)
+        super().__init__(region.function.__name__, region.reads, output, asked)
 
     def evaluate(self, values: dict[fx.Node, Any]) -> Any:
         return self.function.apply(*filled(self.arguments, values))
@@ -94,9 +95,11 @@ class FunctionStep(AutogradStep):
         return f"{self.function.__name__}.apply({', '.join(Python(names.get).text(a) for a in self.arguments)})"
 
 
-def autograd_step(node: fx.Node, out: Any, recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
-    """The gradient that autograd gives to each floating value that the call `node` reads."""
-    made = CallStep(node)
+def autograd_step(
+    node: fx.Node, out: Any, recorder: Recorder, asked: Container[fx.Node]
+) -> dict[fx.Node, torch.Tensor]:
+    """The gradient that autograd gives to each floating value that the call `node` reads and that is asked for."""
+    made = CallStep(node, asked)
     with torch.no_grad(), torch._C.DisableTorchFunction():
         again = step(node, {n: n.meta["val"] for n in node.all_input_nodes})
     if not _same(again, node.meta["val"]):
@@ -109,9 +112,11 @@ def autograd_step(node: fx.Node, out: Any, recorder: Recorder) -> dict[fx.Node, 
     return _recorded(made, [o.g if hasattr(o, "g") else torch.zeros_like(o) for o in outs], recorder)
 
 
-def function_step(node: fx.Node, region: Region, g: torch.Tensor, recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
-    """The gradient that a torch.autograd.Function gives to each floating argument."""
-    return _recorded(FunctionStep(region, node.meta["val"]), [g], recorder)
+def function_step(
+    node: fx.Node, region: Region, recorder: Recorder, asked: Container[fx.Node]
+) -> dict[fx.Node, torch.Tensor]:
+    """The gradient that a torch.autograd.Function gives to each floating argument that is asked for."""
+    return _recorded(FunctionStep(region, node.meta["val"], asked), [node.meta["g"]], recorder)
 
 
 def _recorded(made: AutogradStep, upstream: list[torch.Tensor], recorder: Recorder) -> dict[fx.Node, torch.Tensor]:
@@ -153,12 +158,6 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple | list):
         return all(_same(x, y) for x, y in zip(a, b, strict=True))
     return not isinstance(a, torch.Tensor) or torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
-
-
-def _nodes(value: Any) -> list[fx.Node]:
-    if isinstance(value, fx.Node):
-        return [value]
-    return [n for v in value for n in _nodes(v)] if isinstance(value, tuple | list) else []
 
 
 def _is_floating(value: Any) -> bool:
