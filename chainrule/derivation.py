@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from chainrule.trace import Trace
 
 
+_SHAPE_ONLY = frozenset(("shape", "numel", "ones_like", "zeros_like", "full_like"))
+
+
+def _overwritten(node: fx.Node) -> bool:
+    value, version = node.meta["val"], node.meta.get("version")
+    changed = isinstance(value, torch.Tensor) and version is not None and value._version != version
+    return changed or "overwritten" in node.meta
+
+
 class Value:
     """A named value of the program: `.value`, its gradient `.g`, `.shape`, and the `.line` that made it."""
 
@@ -79,26 +88,20 @@ class Derivation:
 
     def _refuse_overwritten(self, backward: list[fx.Node]) -> None:
         for node in backward:
-            if node.meta["phase"] != "backward" or node.meta["operation"] in (
-                "shape",
-                "numel",
-                "ones_like",
-                "zeros_like",
-            ):
-                continue
-            for used in node.all_input_nodes:
-                value, version = used.meta["val"], used.meta.get("version")
-                changed = isinstance(value, torch.Tensor) and version is not None and value._version != version
-                if used.meta["phase"] == "forward" and (changed or "overwritten" in used.meta):
-                    writer = next(
-                        (n for n in used.graph.nodes if n.meta.get("written") and n.meta["val"] is value), None
-                    )
-                    how = f"{writer.meta['written']} " if writer else "an in-place operation "
-                    raise ChainruleError(
-                        f"{how}changed {used.meta.get('name') or used.meta['operation']} {tuple(value.shape)} in place, "
-                        "but the backward pass needs the value that it had; write the result to a new name",
-                        writer.meta.get("site") if writer else used.meta.get("overwritten") or used.meta.get("site"),
-                    )
+            if node.meta["phase"] == "backward" and node.meta["operation"] not in _SHAPE_ONLY:
+                for used in node.all_input_nodes[: 1 if node.meta["operation"] == "type_as" else None]:
+                    if used.meta["phase"] == "forward" and _overwritten(used):
+                        self._refuse(used)
+
+    def _refuse(self, used: fx.Node) -> None:
+        value = used.meta["val"]
+        writer = next((n for n in used.graph.nodes if n.meta.get("written") and n.meta["val"] is value), None)
+        how = writer.meta["written"] if writer else "an in-place operation"
+        raise ChainruleError(
+            f"{how} changed {used.meta.get('name') or used.meta['operation']} {tuple(value.shape)} in place, "
+            "but the backward pass needs the value that it had; write the result to a new name",
+            writer.meta.get("site") if writer else used.meta.get("overwritten") or used.meta.get("site"),
+        )
 
     @property
     def output(self) -> torch.Tensor:

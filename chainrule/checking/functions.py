@@ -9,7 +9,8 @@ import torch
 from torch import fx
 
 from chainrule.backward import backward_pass, differentiable
-from chainrule.checking.compare import RIGHT, _errors
+from chainrule.checking.compare import RIGHT
+from chainrule.checking.evidence import errors
 from chainrule.checking.handwritten import Handwritten
 from chainrule.checking.report import Finding, Report, Row
 from chainrule.recording import Region
@@ -56,7 +57,7 @@ def _check_call(hand: Handwritten, region: Region, report: Report) -> None:
             row.status, row.shape = "wrong shape", tuple(g.shape)
             message = f"{name}.backward returns {tuple(g.shape)} for {argument} of shape {tuple(value.shape)}"
         else:
-            row.shape, (row.max_abs, row.max_rel) = tuple(g.shape), _errors(g.double(), truth)
+            row.shape, (row.max_abs, row.max_rel) = tuple(g.shape), errors(g.double(), truth)
             limit = max(RIGHT, 200 * torch.finfo(g.dtype).eps)
             row.status = "right" if row.max_rel <= limit else "wrong"
             message = f"{name}.backward is wrong for {argument}: off by up to {row.max_abs:.3g} ({row.max_rel:.2g} of its size)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder, Region
 from chainrule.recording.names import caller, reachable
 from chainrule.recording.numbers import Tracked
+from chainrule.run import needed, run
 
 
 @dataclass
@@ -25,6 +27,17 @@ class Handwritten:
     upstream: torch.Tensor | None
     gradients: dict[fx.Node, torch.Tensor]  # forward value -> the `.g` that the person's code left on it
     functions: list[Region]
+    stale: list[fx.Node]  # inputs whose `.g` is still the one from before the run
+    code: Any
+
+    @cached_property
+    def nodes(self) -> dict[fx.Node, fx.Node]:
+        """Forward value -> the node that computed its hand-written gradient."""
+        found = {}
+        for value, g in self.gradients.items():
+            entry = self.recorder.entry(g)
+            found[value] = entry.node if entry is not None else self.recorder.leaf(g, name="g")
+        return found
 
 
 def run_handwritten(code: Any, args: Any, loss: Any, kwargs: Any, seed: int = 0) -> Handwritten:
@@ -57,7 +70,27 @@ def run_handwritten(code: Any, args: Any, loss: Any, kwargs: Any, seed: int = 0)
     entry = recorder.entry(output)
     if upstream[0] is not None and entry is not None:
         found.pop(entry.node, None)
-    return Handwritten(recorder, output, upstream[0], found, functions)
+    stale = [
+        n for n in recorder.inputs if before.get(id(n.meta.get("given", n.meta["val"]))) is not None and n not in found
+    ]
+    if entry is not None:
+        _as_it_was(entry.node)
+    return Handwritten(recorder, output, upstream[0], found, functions, stale, code)
+
+
+def _as_it_was(output: fx.Node) -> None:
+    """Give the forward values back what they were when the loss was computed, if the code overwrote any since."""
+    nodes = needed([output])
+    for node in nodes:
+        node.meta.pop("overwritten", None)
+    tensors = [n for n in nodes if isinstance(n.meta["val"], torch.Tensor)]
+    if all(n.meta["val"]._version == n.meta.get("version", n.meta["val"]._version) for n in tensors):
+        return
+    with torch.no_grad():
+        values = run(nodes, {n: n.meta["val"].detach() for n in nodes if n.op == "placeholder"})
+    for node in nodes:
+        if node.op != "placeholder":
+            node.meta.update(val=values[node], version=getattr(values[node], "_version", None))
 
 
 def _has_backward(code: Any) -> bool:

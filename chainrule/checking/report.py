@@ -43,6 +43,7 @@ class Report:
 
     rows: list[Row]
     findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -74,4 +75,4 @@ class Report:
             lines += ["", str(finding)]
             if finding.repair:
                 lines.append(f"    {finding.repair}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
