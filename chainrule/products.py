@@ -115,7 +115,8 @@ class Product:
             leading = rewriter.call("type_as", others[0], like)
             self.factors = [leading if f is others[0] else f for f in self.factors]
         if leading is not None and self.factors[0] is not leading:
-            self.factors = [leading, *(f for f in self.factors if f is not leading)]
+            at = self.factors.index(leading)  # once: the same factor may stand here twice
+            self.factors = [leading, *self.factors[:at], *self.factors[at + 1 :]]
 
     def _reduce(self) -> None:
         if isinstance(self.number, int) and isinstance(self.divisor, int) and self.divisor:

@@ -47,9 +47,7 @@ def assert_close(ours: Tensor | None, theirs: Tensor | None, tolerance: float = 
         assert float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max()) + 1e-13
 
 
-def assert_gradients(
-    ours: dict[str, Tensor | None], truth: dict[str, Tensor | None], tolerance: float = 1e-10
-) -> None:
+def assert_gradients(ours: dict[str, Tensor | None], truth: dict[str, Tensor | None], tolerance: float = 1e-10) -> None:
     assert list(ours) == list(truth)
     for name in truth:
         assert_close(ours[name], truth[name], tolerance)
@@ -64,7 +62,9 @@ def namespace_of(source: str, **given: Any) -> dict[str, Any]:
 
 def run_emitted(d: cr.Derivation, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
     """The emitted function of `d`, run alone."""
-    result: tuple[Tensor, dict[str, Tensor | None]] = namespace_of(d.source("function"))["forward_and_backward"](*inputs)
+    result: tuple[Tensor, dict[str, Tensor | None]] = namespace_of(d.source("function"))["forward_and_backward"](
+        *inputs
+    )
     return result
 
 

@@ -152,7 +152,13 @@ def product(p: Program) -> str | None:
     if lead:
         kinds += ["{a} @ {a}.mT", "{a}.mT @ {a}", "{left} @ {a}", "F.linear({a}, {wt}, {bias})", "{row} @ {a}"]
     if len(lead) == 1:
-        kinds += ["torch.addmm({bias}, {a}, {w})", "{a}.T @ {a}", "{a}.mm({w})", "{a}.mv({vec})", "torch.einsum('ij,kj->ik', {a}, {wt})"]
+        kinds += [
+            "torch.addmm({bias}, {a}, {w})",
+            "{a}.T @ {a}",
+            "{a}.mm({w})",
+            "{a}.mv({vec})",
+            "torch.einsum('ij,kj->ik', {a}, {wt})",
+        ]
     if len(lead) == 2:
         kinds += ["torch.bmm({a}, {batched})", "{a} @ {batched}", "torch.einsum('bij,bkj->bik', {a}, {a})"]
     if not lead:

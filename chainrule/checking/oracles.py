@@ -134,7 +134,9 @@ def confirm(d: Derivation) -> None:
         lenient = 2e-3 if node.meta["val"].dtype != torch.float64 else 1e-6
         if not _close(derived[node], replayed[i], 1e-7, floor):
             why, size = "a rule is wrong", _difference(derived[node], replayed[i])
-        elif not _close(ours, truth[i], lenient, floor) and _difference(ours, truth[i]) > 100 * _rounding(ours, derived[node]):
+        elif not _close(ours, truth[i], lenient, floor) and _difference(ours, truth[i]) > 100 * _rounding(
+            ours, derived[node]
+        ):
             why, size = "the recording lost a path", _difference(ours, truth[i])
         else:
             continue

@@ -36,12 +36,17 @@ class Tracked:
         return int.__int__(self) if isinstance(self, int) else float.__float__(self)  # type: ignore[arg-type]
 
 
+_NEUTRAL = {"add": 0, "mul": 1}
+
+
 def _arithmetic(name: str, reflected: bool) -> Callable[[Any, Any], Any]:
     function = getattr(operator, name)
 
     def method(self: Any, other: Any) -> Any:
         if not isinstance(other, int | float) or isinstance(other, bool):
             return NotImplemented
+        if type(other) is int and other == _NEUTRAL.get(name):
+            return self
         left, right = (other, self) if reflected else (self, other)
         value = function(_plain(left), _plain(right))
         return track(self.home, value, lambda: self.home.number(function, (left, right), value))

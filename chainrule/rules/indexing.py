@@ -80,7 +80,8 @@ def _put_back(g, x, index):
         g = torch.select_scatter(zeros, g, at, index[last])
     else:
         s = index[last]
-        g = torch.slice_scatter(zeros, g, at, s.start, s.stop, 1 if s.step is None else s.step)
+        step = () if s.step in (None, 1) else (s.step,)
+        g = torch.slice_scatter(zeros, g, at, s.start, s.stop, *step)
     return _put_back(g, x, [FULL if axis == last else i for axis, i in enumerate(index)])
 
 
