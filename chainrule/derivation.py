@@ -56,6 +56,7 @@ class Derivation:
         self._run()
         self.fallbacks: list[str] = sorted(set(base.fallbacks))
         self.notes: list[str] = []
+        self._confirmed: set[str] = set()  # emitted code that was run and compared
         if check:
             from chainrule.checking.oracles import confirm
 
@@ -182,22 +183,32 @@ class Derivation:
         (output, {name: gradient}); "autograd" defines a torch.autograd.Function.
         """
         if style == "dotg":
-            return dialects.dotg(self.program)
-        if style == "function":
-            return dialects.function(self.program, self._arguments())
-        if style == "autograd":
+            text = dialects.dotg(self.program)
+        elif style == "function":
+            text = dialects.function(self.program, self._arguments())
+        elif style == "autograd":
             program = self._base.seeded(explicit=True)
             simplify(program)
             arguments = [n for n in program.inputs if self._names[self._twin(program, n)] in self.inputs]
-            return dialects.autograd(program, arguments, "Derived")
-        raise ChainruleError(f'no style is called {style!r}; there are "dotg", "function" and "autograd"')
+            text = dialects.autograd(program, arguments, "Derived")
+        else:
+            raise ChainruleError(f'no style is called {style!r}; there are "dotg", "function" and "autograd"')
+        if text not in self._confirmed:
+            from chainrule.checking.emitted import confirm_source
+
+            confirm_source(self, text, style)
+            self._confirmed.add(text)
+        return text
 
     def _twin(self, program: Program, node: fx.Node) -> fx.Node:
         return self.program.inputs[program.inputs.index(node)]
 
     @cached_property
     def _emitted(self) -> Callable[..., Any]:
-        return dialects.executed(self.source("function"), "forward_and_backward")
+        from chainrule.checking.emitted import own_functions
+
+        space = dialects.executed(self.source("function"), own_functions(self.program))
+        return space["forward_and_backward"]
 
     def function(self, *args: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Run the emitted `forward_and_backward`; inputs that are left out at the end are as recorded."""

@@ -224,8 +224,11 @@ def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6
     ours = derived_gradients(program, inputs, random)
     theirs = dict(zip(program.wanted, autograd_gradients(d, list(inputs.values()), random, double), strict=True))
 
+    here = forward_values(program, inputs, double)
+    constant = {n: v for n, v in here.items() if n.meta.get("constant") and n.op != "placeholder"}
+
     def output(changed: fx.Node, by: torch.Tensor) -> float:
-        moved = {**inputs, changed: inputs[changed] + by}
+        moved = {**inputs, **constant, changed: inputs[changed] + by}  # detached values stand still
         with torch.no_grad():
             return float((forward_values(program, moved, double)[program.output] * random).sum())
 

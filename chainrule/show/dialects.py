@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import textwrap
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -163,12 +164,12 @@ def _file(body: str) -> str:
     return f"{head}{gap}{body}\n"
 
 
-def executed(source: str, name: str) -> Callable[..., object]:
-    """The object called `name` that the stand-alone `source` defines."""
-    import linecache
-
-    namespace: dict[str, object] = {}
-    file = f"<chainrule {name} {abs(hash(source)):x}>"
+def executed(source: str, space: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The namespace that the stand-alone `source` leaves; code that is no definition is compiled only."""
+    file = f"<chainrule {abs(hash(source)):x}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, "exec"), namespace)
-    return namespace[name]  # type: ignore[return-value]
+    namespace: dict[str, Any] = dict(space or {})
+    code = compile(source, file, "exec")
+    if re.search(r"^(def|class) ", source, re.MULTILINE):
+        exec(code, namespace)
+    return namespace | {"__code__": code}

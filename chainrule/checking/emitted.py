@@ -1,0 +1,68 @@
+"""Runs emitted code as it stands and compares it with the verified gradients, before anybody sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from chainrule.backward import Program
+from chainrule.checking.oracles import _close, derived_gradients
+from chainrule.errors import ChainruleError
+from chainrule.rules.autograd import FunctionStep
+from chainrule.show.dialects import executed
+from chainrule.show.layout import Layout
+
+if TYPE_CHECKING:
+    from chainrule.derivation import Derivation
+
+
+def confirm_source(d: Derivation, source: str, style: str) -> None:
+    """Raise unless `source`, executed alone, gives the gradients of the verified program."""
+    program = d.program
+    inputs = {n: n.meta["val"].detach() for n in program.inputs}
+    upstream = torch.ones_like(d.output) if program.upstream is None else program.upstream.meta["val"]
+    truth = derived_gradients(program, inputs, upstream, convert=lambda value: value)
+    given = [inputs[n] for n in d._arguments()]
+    found = _RUNNERS[style](d, executed(source, own_functions(program)), given, upstream)
+    for node, gradient in zip(program.wanted, found, strict=True):
+        if not _close(gradient, truth[node]):
+            raise ChainruleError(
+                f'the emitted code (style "{style}") gives another gradient of {d._names[node]} '
+                f"{tuple(node.meta['val'].shape)} than the verified program; please report it"
+            )
+
+
+def own_functions(program: Program) -> dict[str, Any]:
+    """The person's autograd.Functions, which the emitted code calls by name."""
+    steps = [n.target for n in program.graph.nodes if isinstance(n.target, FunctionStep)]
+    return {step.function.__name__: step.function for step in steps}
+
+
+def _run_dotg(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
+    names = Layout(d.program, dotted=True).variables
+    fresh = {n: value.clone() for n, value in zip(d._arguments(), given, strict=True)}
+    with torch.no_grad():
+        exec(space["__code__"], space | {names[n]: v for n, v in fresh.items() if n in names} | {"out_g": upstream})
+    return [getattr(fresh[n], "g", None) for n in d.program.wanted]
+
+
+def _run_function(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
+    explicit = [] if d.program.upstream is None else [upstream]
+    with torch.no_grad():
+        _, gradients = space["forward_and_backward"](*given, *explicit)
+    return [gradients[d._names[n]] for n in d.program.wanted]
+
+
+def _run_autograd(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
+    wanted = set(d.program.wanted)
+    leaves = [v.clone().requires_grad_(n in wanted) for n, v in zip(d._arguments(), given, strict=True)]
+    with torch.enable_grad():
+        output = space["Derived"].apply(*leaves)
+        if output.requires_grad:
+            (output * upstream).sum().backward()
+    found = dict(zip(d._arguments(), leaves, strict=True))
+    return [found[n].grad for n in d.program.wanted]
+
+
+_RUNNERS = {"dotg": _run_dotg, "function": _run_function, "autograd": _run_autograd}
