@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from chainrule.recording.numbers import Tracked
+from chainrule.recording.numbers import Tracked, TrackedSize
 
 # Functions that ask about a tensor and leave nothing to record.
 QUESTIONS = frozenset(
@@ -40,7 +40,7 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, Tracked):
         return value.plain()
-    if isinstance(value, tuple) and type(value) in (tuple, torch.Size):
+    if isinstance(value, tuple) and type(value) in (tuple, torch.Size, TrackedSize):
         return tuple([plain(v) for v in value])
     if isinstance(value, list):
         return [plain(v) for v in value]

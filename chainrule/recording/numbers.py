@@ -8,10 +8,12 @@ becomes an assertion of the derived code instead of a silent literal.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
 if TYPE_CHECKING:
@@ -90,7 +92,26 @@ def _escaping(to: type) -> Callable[[Any], Any]:
     return method
 
 
+def _leaving(name: str) -> Callable[..., Any]:
+    """A method of numbers that is not followed: its result is a plain number, and the code holds for it alone."""
+
+    def method(self: Any, *others: Any) -> Any:
+        number = _plain(self)
+        plain = getattr(type(number), name, None)
+        if plain is None:
+            return NotImplemented
+        result = plain(number, *(_plain(o) for o in others))
+        if result is not NotImplemented:
+            self.home.pinned(self)
+        return result
+
+    return method
+
+
+_UNFOLLOWED = """round floor ceil trunc abs pos invert divmod rdivmod and rand or ror xor rxor lshift rlshift rshift
+    rrshift""".split()  # noqa: SIM905
 _METHODS: dict[str, Any] = {
+    **{f"__{n}__": _leaving(f"__{n}__") for n in _UNFOLLOWED},
     **{f"__{n}__": _arithmetic(n, False) for n in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")},
     **{f"__r{n}__": _arithmetic(n, True) for n in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")},
     **{f"__{n}__": _comparison(n) for n in ("eq", "ne", "lt", "le", "gt", "ge")},
@@ -140,3 +161,23 @@ def literal(value: Any) -> Any:
     if isinstance(value, IntSlot):
         return int(value)
     return float(value) if isinstance(value, FloatSlot) else value
+
+
+class TrackedSize(tuple):  # type: ignore[type-arg]  # torch.Size cannot be a base class
+    """The shape of a tensor under recording: its entries are tracked, and so is their product."""
+
+    __class__ = property(lambda self: torch.Size)  # for isinstance
+
+    def numel(self) -> int:
+        """The number of elements, as a tracked number."""
+        return math.prod(self)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = tuple.__getitem__(self, index)
+        return TrackedSize(found) if isinstance(index, slice) else found
+
+    def __add__(self, other: Any) -> TrackedSize:
+        return TrackedSize(tuple.__add__(self, tuple(other)))
+
+    def __repr__(self) -> str:
+        return f"torch.Size({list(self)})"

@@ -13,7 +13,7 @@ from torch import fx
 
 from chainrule.recording import calls, names
 from chainrule.recording.dispatch import plain
-from chainrule.recording.numbers import Tracked, track
+from chainrule.recording.numbers import Tracked, TrackedSize, track
 
 if TYPE_CHECKING:
     from chainrule.recording.recorder import Recorder
@@ -57,8 +57,8 @@ class Numbers:
             self._shapes[node] = shape
         return self._shapes[node]
 
-    def tracked_shape(self, shape: fx.Node, value: torch.Size) -> torch.Size:
-        return torch.Size(
+    def tracked_shape(self, shape: fx.Node, value: torch.Size) -> Any:
+        return TrackedSize(
             track(self, size, functools.partial(self.shape_entry, shape, axis, size), (shape, axis))
             for axis, size in enumerate(value)
         )
@@ -75,7 +75,7 @@ class Numbers:
 
     def number(self, function: Callable[..., Any], operands: tuple[Any, ...], value: Any) -> fx.Node:
         """The node of arithmetic between tracked numbers."""
-        node = self.recorder.graph.call_function(function, self.recorder.to_nodes(operands, [], None))
+        node = self.recorder.graph.call_function(function, tuple(self.recorder.to_nodes(o, [], None) for o in operands))
         node.meta.update(
             operation=calls.SYNONYMS.get(function.__name__, function.__name__), phase=self.recorder.phase, val=value
         )
