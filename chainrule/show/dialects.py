@@ -49,7 +49,7 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     saved = _saved(layout, read)
     tensors = [layout.variables[n] for n in saved if isinstance(n.meta["val"], torch.Tensor)]
     grads = [_gradient(layout, n) if n in program.wanted else "None" for n in inputs]
-    forward = [line.text for line in (*layout.part("forward"), *layout.part("holds"))]
+    forward = [line.text for phase in ("given", "forward", "holds") for line in layout.part(phase)]
     backward = [line.text for line in layout.part("backward")]
     lines = [
         f"class {name}(torch.autograd.Function):",
@@ -81,8 +81,8 @@ def described(program: Program) -> str:
     for phase, title in (("forward", "# forward"), ("backward", "# backward")):
         rows.append((title, ""))
         for line in layout.lines:
-            if line.phase in (phase, "holds" if phase == "forward" else phase):
-                rows.append((line.text, "" if line.phase == "holds" else _shape(line)))
+            if line.phase == phase or (phase == "forward" and line.phase in ("given", "holds")):
+                rows.append((line.text, _shape(line) if line.phase == phase else ""))
     width = min(max((len(text) for text, shape in rows if shape), default=0), 88)
     head = _comment(f"inputs: {_signature(layout, program.inputs)}")
     return "\n".join([*head, *(f"{text:<{width}}  # {shape}" if shape else text for text, shape in rows)])
@@ -96,7 +96,8 @@ def _shape(line: Line) -> str:
 
 
 def _body(layout: Layout) -> list[str]:
-    lines = ["# forward", *(line.text for line in layout.part("forward"))]
+    given = [line.text for line in layout.part("given")]
+    lines = [*(["# holds for", *given] if given else []), "# forward", *(line.text for line in layout.part("forward"))]
     if held := layout.part("holds"):
         lines += ["# holds for", *(line.text for line in held)]
     return [*lines, "# backward", *(line.text for line in layout.part("backward"))]

@@ -9,19 +9,23 @@ import torch
 from torch import fx
 
 from chainrule.rules import BOOK
+from chainrule.run import needed
 
 if TYPE_CHECKING:
     from chainrule.show.layout import Layout
 
 
-def statements(layout: Layout) -> Iterator[str]:
-    """One condition for each input that broadcasting stretches or might stretch, and for each path chosen."""
-    said: dict[str, None] = {}
+def statements(layout: Layout) -> Iterator[tuple[str, bool]]:
+    """One condition for each input that broadcasting stretches or might stretch, and for each path chosen;
+    with each, whether it speaks of the inputs alone."""
+    said: dict[str, bool] = {}
     for node in layout.live:
         if node.meta["phase"] == "forward" and node.op != "placeholder" and elementwise(node):
-            said |= dict.fromkeys(_broadcast(layout, node))
-    said |= dict.fromkeys(layout.python.text(guard.node) for guard in layout.program.guards)
-    yield from said
+            said |= dict.fromkeys(_broadcast(layout, node), False)
+    for guard in layout.program.guards:
+        below = [n for n in needed([guard.node]) if isinstance(n.meta["val"], torch.Tensor)]
+        said[layout.python.text(guard.node)] = all(n.op == "placeholder" for n in below)
+    yield from said.items()
 
 
 def _broadcast(layout: Layout, node: fx.Node) -> Iterator[str]:

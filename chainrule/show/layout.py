@@ -44,12 +44,12 @@ class Line:
     target: str
     code: str
     node: fx.Node
-    phase: str  # "forward", "backward" or "holds"
+    phase: str  # "given", "forward", "holds" or "backward"
     of: fx.Node | None = None  # the forward value whose gradient this is
 
     @property
     def text(self) -> str:
-        return f"assert {self.code}" if self.phase == "holds" else f"{self.target} = {self.code}"
+        return f"assert {self.code}" if self.phase in ("given", "holds") else f"{self.target} = {self.code}"
 
 
 class Layout:
@@ -88,7 +88,8 @@ class Layout:
             if node in self.shown and node.op != "placeholder":
                 (forward if node.meta["phase"] == "forward" else backward).append(self._line(node))
         backward += self._aliases()
-        return forward + self._holds() + backward
+        given, holds = self._conditions()
+        return given + forward + holds + backward
 
     def _has_line(self, node: fx.Node) -> bool:
         operation = node.meta["operation"]
@@ -158,14 +159,18 @@ class Layout:
                 lines.append(Line(target, self.python.text(node), node, "backward", wanted))
         return lines
 
-    def _holds(self) -> list[Line]:
-        texts = list(statements(self))
-        return [Line("", text, self.program.output, "holds") for text in texts]
+    def _conditions(self) -> tuple[list[Line], list[Line]]:
+        """What is taken for granted: of the inputs alone, to be said first, and of values on the way."""
+        found: dict[str, list[Line]] = {"given": [], "holds": []}
+        for text, early in statements(self):
+            phase = "given" if early else "holds"
+            found[phase].append(Line("", text, self.program.output, phase))
+        return found["given"], found["holds"]
 
     def _too_long(self) -> fx.Node | None:
         """The largest part of the first line that is too wide and can be split."""
         for line in self.lines:
-            if len(line.text) > self.width and line.phase != "holds" and line.code:
+            if len(line.text) > self.width and line.phase in ("forward", "backward") and line.code:
                 inside = [n for n in self._inlined(line.node) if n.meta["operation"] not in _FREE]
                 inside = [n for n in inside if isinstance(n.meta["val"], torch.Tensor) and n not in self.forced]
                 if not inside:
