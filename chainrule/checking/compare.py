@@ -10,7 +10,7 @@ from torch import fx
 
 from chainrule.backward import differentiable
 from chainrule.checking.assignments import Assignments
-from chainrule.checking.evidence import Evidence, errors
+from chainrule.checking.evidence import RIGHT, Evidence, errors
 from chainrule.checking.handwritten import Handwritten, run_handwritten
 from chainrule.checking.report import Finding, Report, Row
 from chainrule.deriving import EVERYTHING, derivation
@@ -20,7 +20,6 @@ from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
-RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
 CLOSE = 200  # in the person's dtype, in units of its rounding error
 NUDGE = 1e-4  # how far the inputs are moved to see whether an error exists only at a kink
 AWAY_FROM_KINKS = 1e-6

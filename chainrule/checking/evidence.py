@@ -11,6 +11,8 @@ from chainrule.backward import Program, differentiable
 from chainrule.checking.handwritten import Handwritten
 from chainrule.run import double, needed, run
 
+RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
+
 
 class Evidence:
     """The values of every gradient at one point: as recorded, or with the inputs moved a little off it."""

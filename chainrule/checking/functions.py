@@ -9,8 +9,7 @@ import torch
 from torch import fx
 
 from chainrule.backward import backward_pass, differentiable
-from chainrule.checking.compare import RIGHT
-from chainrule.checking.evidence import errors
+from chainrule.checking.evidence import RIGHT, errors
 from chainrule.checking.handwritten import Handwritten
 from chainrule.checking.report import Finding, Report, Row
 from chainrule.recording import Region

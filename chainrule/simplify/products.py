@@ -6,15 +6,13 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.rules.broadcast import broadcast
-
-if TYPE_CHECKING:
-    from chainrule.simplify import Rewriter
+from chainrule.simplify.rewriter import Rewriter, shaped_like
 
 
 @dataclass
@@ -127,8 +125,6 @@ class Product:
 
     def _constant(self, rewriter: Rewriter, filled: fx.Node) -> fx.Node | None:
         """A tensor of one number: `torch.full_like(x, 1 / x.numel())`."""
-        from chainrule.simplify import shaped_like
-
         like = shaped_like(filled) if filled.meta["operation"] == "expand" else filled.args[0]
         if not isinstance(like, fx.Node):
             return None
