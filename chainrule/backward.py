@@ -178,7 +178,16 @@ class _Walk:
         self._collect((args, kwargs))
 
     def _run(self, rule: Rule, bound: Any) -> Any:
-        return rule.backward(*bound.args, **bound.kwargs)
+        recorder = self.recorder
+        recorder.rule_code, recorder.rule_frame = rule.backward.__code__, None
+        result = rule.backward(*bound.args, **bound.kwargs)
+        names: dict[str, Any] = getattr(recorder.rule_frame, "f_locals", {})
+        for name, value in names.items():
+            entry = recorder.entry(value) if isinstance(value, torch.Tensor) else None
+            if entry is not None and entry.node.meta["phase"] == "backward":
+                entry.node.meta.setdefault("hint", name)  # `scale` says more than `rsqrt`
+        recorder.rule_code = recorder.rule_frame = None
+        return result
 
     def _missed(self, value: Any) -> bool:
         """Whether the rule left out a slot through which a gradient should pass."""

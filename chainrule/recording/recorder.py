@@ -62,6 +62,8 @@ class Recorder(TorchFunctionMode):
         self.regions: dict[types.FrameType, Region] = {}
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
         self.numbers = Numbers(self)
+        self.rule_code: types.CodeType | None = None  # the rule under way, whose own names its values may take
+        self.rule_frame: types.FrameType | None = None
 
     # -- what the rest of the project asks -------------------------------------------------------
 
@@ -127,6 +129,8 @@ class Recorder(TorchFunctionMode):
         node_args = tuple([self.to_nodes(a, frames, site) for a in call.args])
         node_kwargs = {k: self.to_nodes(v, frames, site) for k, v in call.kwargs.items()} if call.kwargs else {}
         region = self._region(frame, frames, site) if self.phase == "forward" else None
+        if frame.f_code is self.rule_code:
+            self.rule_frame = frame
         if call.written is not None:
             self._before_writing(call.written, site)
             if call.operation in writes.REPLACED:

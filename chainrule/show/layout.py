@@ -127,7 +127,7 @@ class Layout:
                 scalar = isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].ndim == 0
                 self.variables[node] = self.namer.give("loss" if scalar else "out")
             else:
-                self.variables[node] = self.namer.give(temporary(node.meta["operation"]))
+                self.variables[node] = self.namer.give(node.meta.get("hint") or temporary(node.meta["operation"]))
 
     def _variable(self, node: fx.Node) -> str | None:
         return self.variables.get(node) if node in self.shown else None
@@ -178,7 +178,8 @@ class Layout:
                     inside = [n for n in numbers if n.meta["phase"] == "backward" and n not in self.forced]
                 if inside:
                     half = len(line.code) / 2
-                    return min(inside, key=lambda n: abs(len(self.python.expression(n)[0]) - half))
+                    named = [n for n in inside if "hint" in n.meta] or inside
+                    return min(named, key=lambda n: abs(len(self.python.expression(n)[0]) - half))
         return None
 
     def _inlined(self, node: fx.Node) -> list[fx.Node]:

@@ -45,6 +45,8 @@ class Rewriter:
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
         old.replace_all_uses_with(new)
+        if "hint" in old.meta and new.meta["phase"] == "backward":
+            new.meta.setdefault("hint", old.meta["hint"])
         for forward, gradient in self.program.gradients.items():
             if gradient is old:
                 self.program.gradients[forward] = new
