@@ -31,7 +31,7 @@ class Rule:
 
     name: str
     function: Callable[..., Any]  # the operation itself
-    backward: Callable[..., None]
+    backward: Callable[..., Any]
     samples: tuple[str, ...] = ()
     elementwise: bool = False
     note: str = ""
