@@ -12,9 +12,10 @@ from torch import fx
 
 from chainrule.backward import backward_pass, differentiable, reached_from
 from chainrule.derivation import Derivation
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, Site
 from chainrule.recording import Recorder
 from chainrule.recording.names import caller
+from chainrule.recording.numbers import Tracked
 from chainrule.recording.sizes import lent
 from chainrule.rules import BOOK
 from chainrule.run import needed
@@ -47,6 +48,8 @@ def derive(
     >>> d.source().splitlines()[-1]
     'w.g = x'
     """
+    if not callable(forward):
+        raise ChainruleError(f"derive was given {_described(forward)}, not a function; give the forward pass itself")
     recorder = new_recorder()
     recorder.forward = forward
     recorder.arguments = arguments_of(forward, args, kwargs, caller())
@@ -87,7 +90,6 @@ def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, 
     target = getattr(forward, "forward", forward) if own else forward
     try:
         signature = inspect.signature(target)
-        parameters = signature.bind(*args, **kwargs).arguments
     except (TypeError, ValueError):
         parameters = {f"arg{i}": a for i, a in enumerate(args)} | kwargs
         space = {**frame.f_globals, **frame.f_locals}
@@ -96,6 +98,13 @@ def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, 
             if known and isinstance(value, torch.Tensor):
                 parameters = {known if k == position else k: v for k, v in parameters.items()}
         return parameters
+    try:
+        parameters = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        name = getattr(forward, "__name__", type(forward).__name__)
+        raise ChainruleError(
+            f"{name}{signature} was called with {len(args)} arguments: {error}", site_of_definition(target)
+        ) from None
     named: dict[str, Any] = {}
     for name, value in parameters.items():
         kind = signature.parameters[name].kind
@@ -104,6 +113,12 @@ def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, 
         else:
             named[name] = value
     return named
+
+
+def site_of_definition(function: Any) -> Site | None:
+    """Where a function was written."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return Site(code.co_filename, code.co_firstlineno, code.co_name) if code is not None else None
 
 
 def _tensors(value: Any, path: str) -> Iterable[tuple[str, torch.Tensor]]:
@@ -121,22 +136,25 @@ def derivation(
     recorder: Recorder, output: Any, wrt: Any, upstream: torch.Tensor | None, check: bool = True
 ) -> Derivation:
     """The derivation of `output`, a tensor that `recorder` saw being made."""
+    name = getattr(recorder.forward, "__name__", "") or type(recorder.forward).__name__
+    place = site_of_definition(recorder.forward)
     if not isinstance(output, torch.Tensor):
         raise ChainruleError(
-            f"forward returned {_described(output)}, not a tensor; return the one tensor whose gradient you want"
+            f"{name} returned {_described(output)}, not a tensor; return the one tensor whose gradient you want", place
         )
     entry = recorder.entry(output)
     if entry is None:
         raise ChainruleError(
-            f"forward returned a tensor {tuple(output.shape)} that no recorded operation made; "
-            "compute it with torch operations from the inputs"
+            f"{name} returned a tensor {tuple(output.shape)} that no recorded operation made; "
+            "compute it with torch operations from the inputs",
+            place,
         )
     node = entry.node
     if not differentiable(node):
-        raise ChainruleError(f"forward returned {_described(output)}, which has no gradient", node.meta.get("site"))
+        raise ChainruleError(f"{name} returned {_described(output)}, which has no gradient", node.meta.get("site"))
     if upstream is None and output.numel() != 1:
         raise ChainruleError(
-            f"forward returned shape {tuple(output.shape)}, not a scalar; reduce it (sum, mean) or give upstream= "
+            f"{name} returned shape {tuple(output.shape)}, not a scalar; reduce it (sum, mean) or give upstream= "
             "of the same shape",
             node.meta.get("site"),
         )
@@ -146,6 +164,12 @@ def derivation(
             node.meta.get("site"),
         )
     wanted = _wanted(recorder, node, wrt)
+    if wanted and node not in reached_from(wanted, recorder.graph):
+        raise ChainruleError(
+            f"the output {tuple(output.shape)} of {name} depends on no input that could have a gradient "
+            f"({_list(keys(wanted).values())}); see where the path is cut (no_grad, detach, argmax, numpy)",
+            node.meta.get("site"),
+        )
     base = backward_pass(recorder, node, upstream, wanted)
     return Derivation(base, explicit=upstream is not None, check=check)
 
@@ -153,7 +177,8 @@ def derivation(
 def _described(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    kind = type(value).__name__.removeprefix("Tracked").lower() if isinstance(value, Tracked) else type(value).__name__
+    return "None" if value is None else f"a {kind}"
 
 
 def _wanted(recorder: Recorder, output: fx.Node, wrt: Any) -> list[fx.Node]:

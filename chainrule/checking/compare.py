@@ -138,7 +138,9 @@ class _Comparison:
         program = self.base.seeded(explicit=self.hand.upstream is not None)
         program.wanted = [n for n in program.wanted if n.meta["name"] in names] or program.wanted
         simplify(program)
-        return {line.target: line.text for line in Layout(program, dotted=True).part("backward")}
+        written = {keys(program.graph.nodes).get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
+        only = {written[name] for name in names if name in written}  # a repair may read no other gradient
+        return {line.target: line.text for line in Layout(program, dotted=True, only=only).part("backward")}
 
     def _finding(self, value: fx.Node, row: Row) -> Finding:
         name, lines = row.name, self._derived_lines

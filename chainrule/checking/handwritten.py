@@ -70,9 +70,9 @@ def run_handwritten(code: Any, args: Any, loss: Any, kwargs: Any, seed: int = 0)
     entry = recorder.entry(output)
     if upstream[0] is not None and entry is not None:
         found.pop(entry.node, None)
-    stale = [
-        n for n in recorder.inputs if before.get(id(n.meta.get("given", n.meta["val"]))) is not None and n not in found
-    ]
+    passed = {id(v) for v in recorder.arguments.values()}  # data, which often has a .g from elsewhere
+    held = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
+    stale = [n for n, at in held.items() if before.get(at) is not None and at not in passed and n not in found]
     if entry is not None:
         _as_it_was(entry.node)
     return Handwritten(recorder, output, upstream[0], found, functions, stale, code)

@@ -99,7 +99,7 @@ def _print_other(name: str, as_json: bool) -> bool:
         else:
             click.echo(f"{name} {why}: it passes no gradient")
         return True
-    near = difflib.get_close_matches(name, [*BOOK.rules, *BOOK.constants], 3)
+    near = difflib.get_close_matches(name, [k for k in (*BOOK.rules, *BOOK.constants) if isinstance(k, str)], 3)
     hint = f"did you mean {' or '.join(near)}" if near else "see `chainrule rules` for the list"
     raise Refused(f"there is no rule for {name}; {hint}")
 

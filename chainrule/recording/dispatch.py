@@ -68,12 +68,16 @@ def without_dispatch(function: types.FunctionType) -> types.FunctionType:
         "has_torch_function_unary": _never,
         "has_torch_function_variadic": _never,
     }
+    closure = tuple(_cell_without_dispatch(cell) for cell in function.__closure__ or ())
     copy = types.FunctionType(
-        function.__code__,
-        {**function.__globals__, **no},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
+        function.__code__, {**function.__globals__, **no}, function.__name__, function.__defaults__, closure
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def _cell_without_dispatch(cell: types.CellType) -> types.CellType:
+    """For the functions that torch chooses between two others (max_pool2d, with or without indices)."""
+    held = cell.cell_contents
+    ours = isinstance(held, types.FunctionType) and (held.__module__ or "").startswith("torch")
+    return types.CellType(without_dispatch(held)) if ours else cell

@@ -99,7 +99,7 @@ def _picked_by_tensors(g, x, index):
     places = tuple(_as_index(i) for i in index[lead:])
     while places[-1] is None:
         places = places[:-1]
-    picked = _put(torch.zeros_like(inner), places, g, True)
+    picked = _put(torch.zeros_like(inner), places, g, accumulate=True)
     x.g = _put_back(picked, x, first) if basic else picked
     return None
 
@@ -107,7 +107,7 @@ def _picked_by_tensors(g, x, index):
 def _put(x, places, values, accumulate=False):
     if any(i is None for i in places):  # torch.index_put wants an index for every axis before the last
         return torch.ops.aten.index_put(x, places, values, accumulate)
-    return torch.index_put(x, places, values, accumulate)
+    return torch.index_put(x, places, values, accumulate=True) if accumulate else torch.index_put(x, places, values)
 
 
 def _as_index(i):
@@ -210,7 +210,7 @@ def embedding(
     g = out.g
     if padding_idx is not None:
         g = g * (indices != padding_idx % int(weight.shape[0])).unsqueeze(-1)
-    weight.g = torch.index_put(torch.zeros_like(weight), (indices,), g, True)
+    weight.g = torch.index_put(torch.zeros_like(weight), (indices,), g, accumulate=True)
     return None
 
 
@@ -227,4 +227,4 @@ def masked_fill(out, x, mask, value):
 
 @rule(torch.masked_select, samples=["r(3, 4), m(3, 4)"])
 def masked_select(out, x, mask):
-    x.g = torch.index_put(torch.zeros_like(x), (mask,), out.g, True)
+    x.g = torch.index_put(torch.zeros_like(x), (mask,), out.g, accumulate=True)

@@ -42,7 +42,8 @@ def function(program: Program, inputs: list[fx.Node]) -> str:
 
 def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     """A stand-alone torch.autograd.Function; `program` takes its upstream gradient as an input."""
-    layout = Layout(program, dotted=False, indent=8)
+    layout = Layout(program, dotted=False, indent=8, upstream_of_output=True)
+    upstream = layout.variables[program.upstream] if program.upstream is not None else "out_g"
     arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in inputs]
     asked = [program.gradients[w] for w in program.wanted if w in program.gradients]
     read = {n for node in needed(asked) if node.meta["phase"] == "backward" for n in node.all_input_nodes}
@@ -62,7 +63,7 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
         f"        return {layout.python.text(program.output)}",
         "",
         "    @staticmethod",
-        "    def backward(ctx, out_g):",
+        f"    def backward(ctx, {upstream}):",
         *(
             [_wrapped("        (", tensors, ",) = ctx.saved_tensors" if len(tensors) == 1 else ") = ctx.saved_tensors")]
             if tensors
@@ -141,11 +142,18 @@ def _returned(values: list[str]) -> str:
 def _docstring(text: str, indent: str) -> list[str]:
     if len(text) + len(indent) + 6 <= 88:
         return [f'{indent}"""{text}"""']
-    return [f'{indent}"""', *textwrap.wrap(text, 88, initial_indent=indent, subsequent_indent=indent), f'{indent}"""']
+    return [f'{indent}"""', *_filled_lines(text, indent), f'{indent}"""']
+
+
+def _filled_lines(text: str, indent: str) -> list[str]:
+    """Lines of at most 88 characters, broken between entries and never inside a shape."""
+    joined = re.sub(r"(?<=[\w,]) (?=[(\d])", "\N{NO-BREAK SPACE}", text)
+    lines = textwrap.wrap(joined, 88, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, 88, initial_indent="# ", subsequent_indent="# ")
+    return _filled_lines(text, "# ")
 
 
 def _wrapped(head: str, items: list[str], tail: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,22 +19,6 @@ from chainrule.show.python import Python
 WIDTH = 88
 # Reads that cost nothing and say more in place than a name would.
 _FREE = frozenset(["T", "mT", "H", "mH", "shape", "shape_entry", "numel", "size", "part"])
-_VIEWS = frozenset(
-    [
-        "T",
-        "mT",
-        "getitem",
-        "unsqueeze",
-        "squeeze",
-        "reshape",
-        "view",
-        "expand",
-        "transpose",
-        "permute",
-        "flatten",
-        "neg",
-    ]
-)
 
 
 @dataclass
@@ -55,8 +39,18 @@ class Line:
 class Layout:
     """The lines of a program. `dotted` writes gradients as `w.g`, otherwise as `w_g`."""
 
-    def __init__(self, program: Program, dotted: bool, indent: int = 0) -> None:
+    def __init__(
+        self,
+        program: Program,
+        dotted: bool,
+        indent: int = 0,
+        upstream_of_output: bool = False,
+        only: Collection[fx.Node] | None = None,
+    ) -> None:
+        """`upstream_of_output` names the upstream gradient after the output; `only` gives a backward line to
+        these values' gradients and to nothing else."""
         self.program, self.dotted, self.width = program, dotted, WIDTH - indent
+        self.upstream_of_output, self.only = upstream_of_output, only
         self.owners = _owners(program)
         roots = [program.output, *(program.gradients[w] for w in self._asked()), *(g.node for g in program.guards)]
         self.live = needed(roots)
@@ -95,6 +89,8 @@ class Layout:
         operation = node.meta["operation"]
         if node in self.forced or node is self.program.output:
             return True
+        if self.only is not None:
+            return node in self.variables if node.meta["phase"] == "forward" else self.owners.get(node) in self.only
         if isinstance(node.meta["val"], tuple | list) and not isinstance(node.meta["val"], torch.Size):
             return operation != "autograd_step" and self.uses[node] > 1
         if isinstance(node.meta["val"], int | float):
@@ -106,13 +102,16 @@ class Layout:
             return named or (self.uses[node] > 1 and operation not in _FREE and not _picks(node))
         owner = self.owners.get(node)
         if owner is not None and (owner in self.program.wanted or owner.meta.get("name")):
-            single = self.uses[node] == 1 and owner not in self.program.wanted
-            reader = next((u for u in node.users if u in set(self.live)), None) if single else None
-            views = operation in _VIEWS or (reader is not None and reader.meta["operation"] in _VIEWS - {"neg"})
-            return not (single and views)
+            return True
         return self.uses[node] > 1 and operation not in _FREE
 
     def _name_the_rest(self) -> None:
+        upstream, output = self.program.upstream, self.program.output
+        if upstream is not None and self.upstream_of_output:
+            self.namer.taken.discard("out_g")
+            if output not in self.variables:
+                self.variables[output] = self.namer.give("out" if output.meta["val"].ndim else "loss")
+            self.variables[upstream] = self.namer.give(f"{self.variables[output]}_g")
         for node in self.live:
             if node not in self.shown or node in self.variables:
                 continue
@@ -122,7 +121,8 @@ class Layout:
                 if base is not None and self.dotted:
                     self.variables[node] = f"{base}.g"
                 else:
-                    self.variables[node] = self.namer.give(f"{base or temporary(owner.meta['operation'])}_g")
+                    base = base or self.namer.give(temporary(owner.meta["operation"]))  # nobody else's name
+                    self.variables[node] = self.namer.give(f"{base}_g")
             elif node is self.program.output:
                 scalar = isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].ndim == 0
                 self.variables[node] = self.namer.give("loss" if scalar else "out")
@@ -170,7 +170,12 @@ class Layout:
     def _too_long(self) -> fx.Node | None:
         """The largest part of the first line that is too wide and can be split."""
         for line in self.lines:
-            if len(line.text) > self.width and line.phase in ("forward", "backward") and line.code:
+            if (
+                self.only is None
+                and len(line.text) > self.width
+                and line.phase in ("forward", "backward")
+                and line.code
+            ):
                 inside = [n for n in self._inlined(line.node) if n.meta["operation"] not in _FREE]
                 inside = [n for n in inside if isinstance(n.meta["val"], torch.Tensor) and n not in self.forced]
                 if not inside:

@@ -39,11 +39,14 @@ def name_values(nodes: Iterable[fx.Node]) -> tuple[dict[fx.Node, str], Namer]:
     for node in ordered:
         if node.meta.get("seed"):
             named[node] = "out_g"
-        elif node.op == "placeholder":
-            named[node] = namer.give(node.meta.get("name") or "drawn")
+        elif node.op == "placeholder" and node.meta["operation"] != "drawn":
+            named[node] = namer.give(node.meta.get("name") or "t")
     for node in ordered:
         if node.op != "placeholder" and node.meta.get("phase") == "forward" and node.meta.get("name"):
             named[node] = namer.give(node.meta["name"])
+    for node in ordered:  # masks and noise take what names are left
+        if node.meta["operation"] == "drawn" and node not in named:
+            named[node] = namer.give(node.meta.get("name") or "drawn")
     return named, namer
 
 
@@ -51,7 +54,7 @@ def keys(nodes: Iterable[fx.Node]) -> dict[fx.Node, str]:
     """The names under which values are looked up (`d["layers.0.weight"]`): dots stay."""
     taken: set[str] = set()
     found = {}
-    for node in sorted(nodes, key=lambda n: n.op != "placeholder"):
+    for node in sorted(nodes, key=lambda n: (n.meta["operation"] == "drawn", n.op != "placeholder")):
         base = node.meta.get("name") or ("drawn" if node.op == "placeholder" else None)
         if not base or node.meta.get("phase") == "backward":
             continue

@@ -43,7 +43,7 @@ class Product:
             self._number(value, below)
             return
         operation = value.meta["operation"]
-        inside = root or (value.meta["phase"] == "backward" and len(value.users) == 1)
+        inside = root or is_part(value)
         if inside and operation == "mul" and len(value.args) == 2 and not value.kwargs:
             self.length += 1
             self._take(value.args[0], below)
@@ -167,6 +167,13 @@ class Product:
         return built
 
 
+def is_part(node: fx.Node) -> bool:
+    """Whether `node` may be written inside another product: nobody else reads it, and it bears no name."""
+    if isinstance(node.meta["val"], int | float):
+        return True
+    return node.meta["phase"] == "backward" and len(node.users) == 1 and "named" not in node.meta
+
+
 def _dtype(value: fx.Node) -> torch.dtype | None:
     tensor = value.meta.get("val")
     return tensor.dtype if isinstance(tensor, torch.Tensor) else None
@@ -174,7 +181,7 @@ def _dtype(value: fx.Node) -> torch.dtype | None:
 
 def _tree(value: Any, root: bool = False) -> Any:
     """The products under `value` as nested tuples, opened as far as Product opens them."""
-    if isinstance(value, fx.Node) and (root or (value.meta["phase"] == "backward" and len(value.users) == 1)):
+    if isinstance(value, fx.Node) and (root or is_part(value)):
         operation = value.meta["operation"]
         if operation in ("mul", "div") and len(value.args) == 2 and not value.kwargs:
             return (operation, _tree(value.args[0]), value.args[1])

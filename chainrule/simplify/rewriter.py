@@ -20,6 +20,9 @@ Row = Callable[["Rewriter", fx.Node], fx.Node | None]
 class Rewriter:
     def __init__(self, program: Program, rows: Mapping[str, list[Row]]) -> None:
         self.program, self.graph, self.rows = program, program.graph, rows
+        for value, gradient in program.gradients.items():
+            if value.meta.get("name") and gradient.meta["phase"] == "backward" and value.op != "placeholder":
+                gradient.meta["named"] = True  # it has a line of its own, so no product swallows it
 
     def roots(self) -> list[fx.Node]:
         wanted = [self.program.gradients[n] for n in self.program.wanted if n in self.program.gradients]
@@ -47,6 +50,8 @@ class Rewriter:
         old.replace_all_uses_with(new)
         if "hint" in old.meta and new.meta["phase"] == "backward":
             new.meta.setdefault("hint", old.meta["hint"])
+        if "named" in old.meta and new.meta["phase"] == "backward":
+            new.meta["named"] = True
         for forward, gradient in self.program.gradients.items():
             if gradient is old:
                 self.program.gradients[forward] = new

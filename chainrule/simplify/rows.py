@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from torch import fx
 
 from chainrule.rules import BOOK
 from chainrule.rules.broadcast import broadcast
-from chainrule.simplify.products import Product
-from chainrule.simplify.rewriter import Rewriter, Row, is_tensor, shape_of, shaped_like
+from chainrule.simplify.products import Product, is_part
+from chainrule.simplify.rewriter import Rewriter, Row, blank, is_tensor, shape_of, shaped_like
 
 ROWS: dict[str, list[Row]] = {}
 
@@ -44,7 +45,8 @@ def product(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
 
 def _continues(user: fx.Node, node: fx.Node) -> bool:
     below = user.meta["operation"] == "div" and user.args[1] is node
-    return user.meta["operation"] in ("mul", "div", "neg") and user.meta["phase"] == "backward" and not below
+    product = user.meta["operation"] in ("mul", "div", "neg") and user.meta["phase"] == "backward"
+    return product and not below and is_part(node)
 
 
 @row("a + (-b) = a - b", "add")
@@ -54,9 +56,23 @@ def difference(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
     a, b = node.args
     if _is(b, "neg"):
         return rewriter.call(operator.sub, a, b.args[0])  # type: ignore[union-attr]
+    if isinstance(b, fx.Node) and b.meta["operation"] in ("mul", "div") and is_part(b):
+        product = Product.of(b)
+        if product.number < 0 and not product.stretched:
+            return rewriter.call(operator.sub, a, replace(product, number=-product.number).built(rewriter))
     if _is(a, "neg"):
         return rewriter.call(operator.sub, b, a.args[0])  # type: ignore[union-attr]
     return None
+
+
+@row("sum(-x) = -sum(x)", "sum")
+def sum_of_negative(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
+    inner = node.args[0]
+    if not _is(inner, "neg") or len(inner.users) > 1:  # type: ignore[union-attr]
+        return None
+    total = rewriter.graph.create_node(node.op, node.target, (inner.args[0], *node.args[1:]), node.kwargs)  # type: ignore[union-attr]
+    total.meta.update(operation="sum", phase="backward", val=blank(node.meta["val"]), planned=True)
+    return rewriter.call(operator.neg, total)
 
 
 @row("a + a = 2 * a", "add")
