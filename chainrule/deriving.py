@@ -69,7 +69,7 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
             recorder.leaf(tensor, name=path)
     recorder.watch.start(caller(0), inclusive=False)
     try:
-        with lent(recorder, recorder.forward), recorder.recording("forward"):
+        with lent(recorder.forward), recorder.recording("forward"):
             return forward(*args, **kwargs)
     except ChainruleError:
         raise

@@ -24,7 +24,7 @@ class Tape:
     def __enter__(self) -> Tape:
         self.recorder.watch.start(caller(1), inclusive=True)
         self._open.enter_context(torch.enable_grad())
-        self._open.enter_context(lent(self.recorder, caller(1).f_globals))
+        self._open.enter_context(lent(caller(1).f_globals))
         self._open.enter_context(self.recorder.recording("forward"))
         return self
 

@@ -12,6 +12,7 @@ from chainrule.backward import backward_pass, differentiable
 from chainrule.checking.evidence import RIGHT, errors
 from chainrule.checking.handwritten import Handwritten
 from chainrule.checking.report import Finding, Report, Row
+from chainrule.errors import ChainruleError
 from chainrule.recording import Region
 from chainrule.run import double, needed, run
 
@@ -91,6 +92,8 @@ def _by_function(region: Region, floating: list[Any], upstream: torch.Tensor) ->
     args = [leaves.get(id(v), v) for v in region.values]
     with torch.enable_grad():
         out = region.function.apply(*args)
+        if not isinstance(out, torch.Tensor):
+            raise ChainruleError(f"{region.function.__name__} returns several outputs; check it through one at a time")
         if not out.requires_grad:
             return [None for _ in floating]
         return list(torch.autograd.grad(out, [leaves[id(v)] for _, _, v in floating], upstream, allow_unused=True))

@@ -15,7 +15,7 @@ QUESTIONS = frozenset(
     dim ndim dtype device is_floating_point is_complex is_contiguous stride storage_offset data_ptr layout
     requires_grad is_leaf grad_fn grad _version is_cuda names element_size tolist numpy array repr format str
     hash is_sparse is_quantized is_nested is_mkldnn is_meta untyped_storage is_same_size result_type
-    promote_types can_cast is_tensor is_nonzero allclose equal requires_grad_ backward register_hook retain_grad
+    promote_types can_cast is_tensor requires_grad_ backward register_hook retain_grad
     is_shared is_pinned get_device _set_grad_enabled manual_seed dir reduce_ex deepcopy setstate
     """.split()  # noqa: SIM905
 )

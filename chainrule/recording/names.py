@@ -6,6 +6,7 @@ The outermost name wins (`l1 = lin(x, w, b)` is `l1`, whatever `lin` calls it in
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import types
@@ -29,6 +30,12 @@ def is_person(code: types.CodeType) -> bool:
         library = file.startswith(_OTHERS) or (file.startswith(_STANDARD) and "site-packages" not in file)
         known = _is_person[code] = not library and not file.startswith("<frozen")
     return known
+
+
+@functools.cache
+def is_person_file(file: str) -> bool:
+    """Whether a module in this file is the person's own, rather than installed."""
+    return not file.startswith((*_OTHERS, _STANDARD)) and "site-packages" not in file
 
 
 def site_of(frame: types.FrameType | None) -> Site | None:

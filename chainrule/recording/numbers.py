@@ -45,6 +45,8 @@ def _arithmetic(name: str, reflected: bool) -> Callable[[Any, Any], Any]:
     function = getattr(operator, name)
 
     def method(self: Any, other: Any) -> Any:
+        if name == "mul" and isinstance(other, list | tuple | str):
+            self.home.pinned(self)  # [w] * n
         if not isinstance(other, int | float) or isinstance(other, bool):
             return NotImplemented
         if type(other) is int and other == _NEUTRAL.get(name):

@@ -32,6 +32,7 @@ from chainrule.recording.entries import Entry, Guard, Region, version_of
 from chainrule.recording.numbers import Tracked, literal, track
 from chainrule.recording.shapes import Numbers, whole_shape
 
+_JUDGEMENTS = frozenset(("equal", "allclose", "is_nonzero"))  # what a program branches on
 _LITERALS = frozenset((int, float, bool, str, type(None), type(...)))
 _recording = threading.local()  # the recorders under way in this thread, innermost last
 
@@ -62,6 +63,7 @@ class Recorder(TorchFunctionMode):
         self.regions: dict[types.FrameType, Region] = {}
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
         self.numbers = Numbers(self)
+        self.started = torch._C._autograd._get_sequence_nr()  # autograd's clock
         self.rule_code: types.CodeType | None = None  # the rule under way, whose own names its values may take
         self.rule_frame: types.FrameType | None = None
 
@@ -141,6 +143,10 @@ class Recorder(TorchFunctionMode):
             if known is not None:  # returned as it came: dropout with p=0, .contiguous(), .to(same)
                 return result
         if not has_tensor(result):
+            if isinstance(result, bool) and call.operation in _JUDGEMENTS and names.is_person(frame.f_code):
+                said = self._add(f"call_{call.kind}", call.target, node_args, node_kwargs, call.operation)
+                said.meta.update(operation=call.operation, phase=self.phase, val=result, site=site)
+                self.assume(said if result else self.numbers.number(operator.not_, (said,), True), site)
             return result
         node = self._write(call, node_args, node_kwargs, result, site)
         if region is not None:
@@ -194,6 +200,14 @@ class Recorder(TorchFunctionMode):
     def _before_writing(self, tensor: torch.Tensor, site: Site | None) -> None:
         """An input that the program overwrites is kept as it was, for running the program again."""
         entry = self.entry(tensor)
+        if entry is not None and entry.node.op != "placeholder" and not torch.is_grad_enabled():
+            cut = entry.node.meta.get("constant") or self.every_path or not tensor.dtype.is_floating_point
+            if self.phase == "forward" and not cut:
+                raise ChainruleError(
+                    f"a value {tuple(tensor.shape)} that carries a gradient is written in place under torch.no_grad: "
+                    "its gradient would be that of another value; write the result to a new name",
+                    site,
+                )
         if entry is not None and entry.node.op == "placeholder":
             entry.node.meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
 
@@ -271,6 +285,12 @@ class Recorder(TorchFunctionMode):
         known = self.entry(tensor)
         if known is not None:
             return known.node
+        if tensor.grad_fn is not None and not name and _sequence(tensor) >= self.started:
+            raise ChainruleError(
+                f"a tensor {tuple(tensor.shape)} was made by autograd out of the recorder's sight (torch.autograd.grad, "
+                "torch.jit, an extension), so its gradient would be lost; compute it with recorded operations",
+                names.site_of(sys._getframe()),
+            )
         found = name or names.name_of_leaf(tensor, self.arguments, self.forward, frames or [])
         node = self.graph.placeholder(f"input_{len(self.inputs)}")
         self._first(node)
@@ -313,6 +333,11 @@ class Recorder(TorchFunctionMode):
         if entry is not None and entry.tensor is tensor and depth < entry.depth:
             entry.depth = depth
             entry.node.meta["name"] = name
+
+
+def _sequence(tensor: torch.Tensor) -> int:
+    number = getattr(tensor.grad_fn, "_sequence_nr", None)
+    return int(number()) if number else -1
 
 
 def drawn(tensor: torch.Tensor, name: str) -> torch.Tensor:

@@ -84,7 +84,8 @@ class Numbers:
     def compared(self, function: Callable[..., Any], left: Any, right: Any, value: bool) -> None:
         """The program asked how two numbers compare: the path that it took holds for that answer."""
         frame = sys._getframe(2)
-        if self.recorder.phase != "forward" or not names.is_person(frame.f_code):
+        asked_by_rule = self.recorder.phase == "backward" and frame.f_code is self.recorder.rule_code
+        if not asked_by_rule and (self.recorder.phase != "forward" or not names.is_person(frame.f_code)):
             return
         site = names.site_of(frame)
         key = (function, repr(left), repr(right), site)

@@ -1,51 +1,88 @@
-"""`len` and `range` that know sizes, lent to the person's functions while they are recorded.
+"""`len`, `range` and `math` that know sizes, lent to the person's modules while they are recorded.
 
-`len()` can only return a plain int, and `range()` cannot be overridden; without these, `x / len(x)` would
-bake a batch size into the derived code, and a loop over `range(x.shape[1])` would silently fix its length.
+`len()` can only return a plain int, `range()` cannot be overridden, and `math.log` reads an int without
+asking it; without these, `x / len(x)` would bake a batch size into the derived code, and a loop over
+`range(x.shape[1])` would silently fix its length.
 """
 
 from __future__ import annotations
 
 import builtins
 import functools
-from collections.abc import Iterator
+import math
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from chainrule.recording.names import is_person
+from chainrule.recording.names import is_person, is_person_file
 from chainrule.recording.numbers import Tracked
-from chainrule.recording.recorder import Recorder
+
+
+def _len(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return value.shape[0]
+    return builtins.len(value)
+
+
+def _pinning(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` on plain numbers: the derived code asserts the tracked ones that it was given."""
+
+    @functools.wraps(function, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for number in args:
+            if isinstance(number, Tracked):
+                number.home.pinned(number)
+        return function(*(a.plain() if isinstance(a, Tracked) else a for a in args), **kwargs)
+
+    return call
+
+
+class _Math:
+    """The math module, pinning the tracked numbers that its functions are given."""
+
+    def __getattr__(self, name: str) -> Any:
+        held = getattr(math, name)
+        return _pinning(held) if callable(held) and name not in _FOLLOWED else held
+
+
+_FOLLOWED = ("prod",)  # made of multiplications, which are recorded
+_range = _pinning(builtins.range)
+_math = _Math()
 
 
 @contextmanager
-def lent(recorder: Recorder, *callables: Any) -> Iterator[None]:
-    """Lend `len` and `range` to the modules in which `callables` were written; taken back at the end."""
-
-    def len(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.ndim:
-            return value.shape[0]
-        return builtins.len(value)
-
-    def range(*bounds: Any) -> builtins.range:
-        for bound in bounds:
-            if isinstance(bound, Tracked):
-                recorder.numbers.pinned(bound)
-        plain: list[Any] = [b.plain() if isinstance(b, Tracked) else b for b in bounds]
-        return builtins.range(*plain)
-
-    changed: list[tuple[dict[str, Any], str]] = []
+def lent(*callables: Any) -> Iterator[None]:
+    """Lend them to the modules of `callables` and to every other module of the person's; taken back at the end."""
+    changed: list[tuple[dict[str, Any], str, Any]] = []
     try:
         for space in _namespaces(callables):
-            for name, lend in (("len", len), ("range", range)):
-                if name not in space:
-                    space[name] = lend
-                    changed.append((space, name))
+            for name, lend in _loans(space).items():
+                changed.append((space, name, space.get(name, changed)))
+                space[name] = lend
         yield
     finally:
-        for space, name in changed:
-            space.pop(name, None)
+        for space, name, before in reversed(changed):
+            if before is changed:
+                space.pop(name, None)
+            else:
+                space[name] = before
+
+
+def _loans(space: dict[str, Any]) -> dict[str, Any]:
+    loans: dict[str, Any] = {k: v for k, v in (("len", _len), ("range", _range)) if k not in space}
+    for name, value in space.items():
+        if value is math:
+            loans[name] = _math
+        elif type(value) is _BUILTIN and value.__module__ == "math" and value.__name__ not in _FOLLOWED:
+            loans[name] = _pinning(value)
+    return loans
+
+
+_BUILTIN = type(math.sqrt)
 
 
 def _namespaces(callables: tuple[Any, ...]) -> list[dict[str, Any]]:
@@ -64,4 +101,8 @@ def _namespaces(callables: tuple[Any, ...]) -> list[dict[str, Any]]:
                 code = getattr(function, "__code__", None)
                 if code is not None and is_person(code):
                     found[id(function.__globals__)] = function.__globals__
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
+        if file is not None and is_person_file(file):
+            found[id(module.__dict__)] = module.__dict__
     return list(found.values())

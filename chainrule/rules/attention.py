@@ -20,7 +20,9 @@ def scaled_dot_product_attention(
         causal = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
         scores = scores.masked_fill(~causal, float("-inf"))
     elif attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, float("-inf"))
+        # a query that may look nowhere gets zeros, as torch has it, and no NaN on the way
+        weights = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min).softmax(-1)
+        return dropout(weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0), dropout_p) @ value
     elif attn_mask is not None:
         scores = scores + attn_mask
     return dropout(scores.softmax(-1), dropout_p) @ value

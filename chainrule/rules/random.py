@@ -11,6 +11,8 @@ from chainrule.rules.book import opening
 def dropout(input, p=0.5, training=True, inplace=False):
     if not training or p == 0:
         return input
+    if inplace:
+        return input.mul_(_mask(input, p)).div_(1 - p) if p < 1 else input.mul_(0)
     if p == 1:
         return input * 0
     return input * _mask(input, p) / (1 - p)

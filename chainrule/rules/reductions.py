@@ -1,5 +1,7 @@
 """Sums, means, extremes and scans: one value goes back to all the elements that it was made from."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -41,10 +43,8 @@ def count(x, dim):
     """How many elements each reduced value was made from, as a number that knows its name."""
     if no_axes(dim):
         return x.numel()
-    n = 1
-    for axis in (dim,) if isinstance(dim, int) else dim:
-        n = x.shape[axis] if n == 1 else n * x.shape[axis]
-    return n
+    axes = (dim,) if isinstance(dim, int) else tuple(dim)
+    return math.prod(x.shape[axis] for axis in axes) if x.ndim else 1
 
 
 @rule(torch.sum, samples=[*ALL, "r()", "r(0, 3)"])

@@ -22,6 +22,8 @@ def minimum(out, a, b):
 
 @rule(torch.where, samples=["m(3, 4), r(3, 4), r(4)", "m(3), r(3), 0.0", "m(3, 1), r(), r(1, 4)"], elementwise=True)
 def where(out, condition, a, b):
+    if condition.dtype != torch.bool:  # the method: x.where(condition, y)
+        condition, a = a, condition
     a.g = torch.where(condition, out.g, 0)
     b.g = torch.where(condition, 0, out.g)
 

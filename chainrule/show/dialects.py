@@ -20,6 +20,8 @@ def dotg(program: Program) -> str:
     """Lines that leave `.g` on tensors, to be run where the inputs exist under their names."""
     layout = Layout(program, dotted=True)
     body = [*_comment(f"reads: {_signature(layout, program.inputs)}"), *_body(layout)]
+    asked = [layout.variables[w] for w in program.wanted if w in program.gradients]
+    body += _shapes_agree("t.g.shape == t.shape for t in (", asked)
     return _file("\n".join(body))
 
 
@@ -28,6 +30,7 @@ def function(program: Program, inputs: list[fx.Node]) -> str:
     layout = Layout(program, dotted=False, indent=4)
     names = keys(program.graph.nodes)
     grads = {names[w]: _gradient(layout, w) for w in program.wanted}
+    pairs = [(_gradient(layout, w), layout.variables[w]) for w in program.wanted if w in program.gradients]
     given = [*inputs, *([program.upstream] if program.upstream is not None else [])]
     arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in given]
     output = layout.python.text(program.output)
@@ -35,6 +38,7 @@ def function(program: Program, inputs: list[fx.Node]) -> str:
         _wrapped("def forward_and_backward(", arguments, "):"),
         *_docstring(f"{_signature(layout, given)} -> ({output}, gradients).", "    "),
         *(f"    {line}" for line in _body(layout)),
+        *(f"    {line}" for line in _same_shapes(pairs)),
         _wrapped(f"    return {output}, {{", [f'"{k}": {v}' for k, v in grads.items()], "}"),
     ]
     return _file("\n".join(lines))
@@ -63,6 +67,7 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
         f"        return {layout.python.text(program.output)}",
         "",
         "    @staticmethod",
+        "    @torch.autograd.function.once_differentiable",
         f"    def backward(ctx, {upstream}):",
         *(
             [_wrapped("        (", tensors, ",) = ctx.saved_tensors" if len(tensors) == 1 else ") = ctx.saved_tensors")]
@@ -94,6 +99,25 @@ def _shape(line: Line) -> str:
     values = value if isinstance(value, tuple | list) else [value]
     shapes = [str(tuple(v.shape)) for v in values if isinstance(v, torch.Tensor)]
     return ", ".join(shapes)
+
+
+def _shapes_agree(condition: str, items: list[str]) -> list[str]:
+    """A gradient has the shape of its value, or else something was stretched that was not when this was derived."""
+    if not items:
+        return []
+    tail = ",))" if len(items) == 1 else "))"
+    return _wrapped(f"assert all({condition}", items, tail).replace(",\n,))", ",\n))").split("\n")
+
+
+def _same_shapes(pairs: list[tuple[str, str]]) -> list[str]:
+    """The same for gradients that are variables of their own."""
+    if len(pairs) == 1:
+        return [f"assert {pairs[0][0]}.shape == {pairs[0][1]}.shape"]
+    gradients, tensors = (", ".join(names) for names in zip(*pairs, strict=True)) if pairs else ("", "")
+    line = f"assert [g.shape for g in ({gradients})] == [t.shape for t in ({tensors})]"
+    if len(line) <= 84:
+        return [line] if pairs else []
+    return _shapes_agree("g.shape == t.shape for g, t in (", [f"({g}, {t})" for g, t in pairs])
 
 
 def _body(layout: Layout) -> list[str]:

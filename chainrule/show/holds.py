@@ -19,13 +19,44 @@ def statements(layout: Layout) -> Iterator[tuple[str, bool]]:
     """One condition for each input that broadcasting stretches or might stretch, and for each path chosen;
     with each, whether it speaks of the inputs alone."""
     said: dict[str, bool] = {}
+    if ones := list(_sizes_of_one(layout)):
+        said[f"{' == '.join(ones)} == 1"] = True  # what is not stretched now might be stretched otherwise
     for node in layout.live:
         if node.meta["phase"] == "forward" and node.op != "placeholder" and elementwise(node):
             said |= dict.fromkeys(_broadcast(layout, node), False)
+        elif node.meta["phase"] == "forward" and node.meta["operation"] in _PIECES and is_tensor(node):
+            for axis, size in enumerate(node.meta["val"].shape):
+                if size == 1 and _cut(node, axis):
+                    said[f"{layout.python.text(node, 10)}.shape[{axis}] == 1"] = False
     for guard in layout.program.guards:
         below = [n for n in needed([guard.node]) if isinstance(n.meta["val"], torch.Tensor)]
         said[layout.python.text(guard.node)] = all(n.op == "placeholder" for n in below)
     yield from said.items()
+
+
+_PIECES = frozenset(("getitem", "narrow", "part"))
+
+
+def _sizes_of_one(layout: Layout) -> Iterator[str]:
+    for node in layout.live:
+        if node.op == "placeholder" and node in layout.variables and not node.meta.get("seed"):
+            for axis, size in enumerate(node.meta["val"].shape):
+                if size == 1:
+                    yield f"{layout.variables[node]}.shape[{axis}]"
+
+
+def is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta["val"], torch.Tensor)
+
+
+def _cut(node: fx.Node, axis: int) -> bool:
+    """Whether that axis was cut to size one by a slice, and not made by `None`."""
+    if node.meta["operation"] != "getitem":
+        return True
+    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    kept = [i for i in index if not isinstance(i, int)]
+    entry = kept[axis] if axis < len(kept) and Ellipsis not in index else None
+    return isinstance(entry, slice) and entry != slice(None)
 
 
 def _broadcast(layout: Layout, node: fx.Node) -> Iterator[str]:
