@@ -45,7 +45,7 @@ def derive(
     >>> d = derive(lambda: (x * w).sum(), wrt="w")
     >>> d.grads["w"]
     tensor([1., 2.])
-    >>> d.source().splitlines()[-1]
+    >>> d.source().splitlines()[-2]
     'w.g = x'
     """
     if not callable(forward):

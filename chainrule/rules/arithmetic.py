@@ -78,7 +78,9 @@ def pow(out, a, b):
     if isinstance(b, torch.Tensor):
         if isinstance(a, torch.Tensor):
             a.g = torch.where(b == 0, 0.0, out.g * b * a ** (b - 1))
-            b.g = out.g * torch.xlogy(out, a)
+            b.g = torch.where((a == 0) & (b >= 0), 0.0, out.g * out * a.log())
+        elif not a > 0:
+            return NotImplemented
         else:
             b.g = out.g * out * math.log(a)
     elif b == 2:
@@ -93,15 +95,19 @@ def pow(out, a, b):
         a.g = -out.g * out * out
     else:
         a.g = out.g * b * a ** (b - 1)
+    return None
 
 
 @rule(torch.xlogy, samples=["p(3, 4), p(4)", "p(3), 2.0"], elementwise=True)
 def xlogy(out, a, b):
     if isinstance(b, torch.Tensor):
-        a.g = out.g * b.log()
+        a.g = torch.xlogy(out.g, b).masked_fill((a == 0) & (b <= 0), 0)
+    elif not b > 0:
+        return NotImplemented
     else:
         a.g = out.g * math.log(b)
     b.g = out.g * a / b
+    return None
 
 
 @rule(torch.addcmul, samples=["r(3, 4), r(4), r(3, 1)", "r(3), r(3), r(3), value=0.5"], elementwise=True)

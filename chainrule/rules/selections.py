@@ -6,18 +6,42 @@ import torch.nn.functional as F
 from chainrule.rules.book import constant, rule
 
 
-@rule(torch.maximum, torch.fmax, samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"], elementwise=True,
+@rule(torch.maximum, samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"], elementwise=True,
       note="where both are equal, each gets one half")  # fmt: skip
 def maximum(out, a, b):
     a.g = torch.where(a == b, out.g / 2, out.g * (a > b))
     b.g = torch.where(a == b, out.g / 2, out.g * (a < b))
 
 
-@rule(torch.minimum, torch.fmin, samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"], elementwise=True,
+@rule(torch.minimum, samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"], elementwise=True,
       note="where both are equal, each gets one half")  # fmt: skip
 def minimum(out, a, b):
     a.g = torch.where(a == b, out.g / 2, out.g * (a < b))
     b.g = torch.where(a == b, out.g / 2, out.g * (a > b))
+
+
+@rule(
+    torch.fmax,
+    samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"],
+    elementwise=True,
+    note="where both are equal, the first gets all",
+)
+def fmax(out, a, b):
+    first = (a >= b) | b.isnan()
+    a.g = out.g * first
+    b.g = out.g * ~first
+
+
+@rule(
+    torch.fmin,
+    samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"],
+    elementwise=True,
+    note="where both are equal, the first gets all",
+)
+def fmin(out, a, b):
+    first = (a <= b) | b.isnan()
+    a.g = out.g * first
+    b.g = out.g * ~first
 
 
 @rule(torch.where, samples=["m(3, 4), r(3, 4), r(4)", "m(3), r(3), 0.0", "m(3, 1), r(), r(1, 4)"], elementwise=True)

@@ -63,13 +63,15 @@ def _broadcast(layout: Layout, node: fx.Node) -> Iterator[str]:
     shape = node.meta["val"].shape
     operands = [n for n in dict.fromkeys(node.all_input_nodes) if isinstance(n.meta["val"], torch.Tensor)]
     whole = [n for n in operands if n.meta["val"].shape == shape]
+    said: set[fx.Node] = set()
     for operand in operands:
         if operand.op != "placeholder" or operand not in layout.variables or len(operands) < 2:
             continue
         others = [n for n in whole if n is not operand]
         if operand not in whole:
             yield _shape_of_input(layout, operand, node)
-        elif others and not any(_same_by_construction(operand, n) for n in others):
+        elif others and not any(_same_by_construction(operand, n) or n in said for n in others):
+            said.add(operand)
             name = next((layout.variables[n] for n in others if n in layout.shown and n in layout.variables), None)
             yield (
                 f"{layout.variables[operand]}.shape == {name}.shape" if name else _shape_of_input(layout, operand, node)

@@ -106,9 +106,12 @@ class Product:
         others = [f for f in self.factors if _dtype(f) not in (out.dtype, None)]
         deciding = [t for t in typed if t.meta["val"].ndim or not out.ndim]  # a scalar tensor does not promote
         leading = next((f for f in deciding if f in self.factors), None)
+        like = typed[0] if typed else self.stretched[0].args[0] if self.stretched else None
+        if not deciding and not others and like is not None:  # 1 / count is float32, whatever the gradient is
+            wrong = [d for d in self.denominators if _dtype(d) not in (out.dtype, None)]
+            self.denominators = [rewriter.call("type_as", d, like) if d in wrong else d for d in self.denominators]
         if not others or (deciding and leading is None):
             return
-        like = typed[0] if typed else self.stretched[0].args[0] if self.stretched else None
         if leading is None and like is not None:
             leading = rewriter.call("type_as", others[0], like)
             self.factors = [leading if f is others[0] else f for f in self.factors]
