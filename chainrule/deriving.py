@@ -59,7 +59,8 @@ def derive(
 
 
 def new_recorder() -> Recorder:
-    return Recorder(BOOK.whole, BOOK.opened, BOOK.of_code)
+    own_rules = any(not isinstance(key, str) for key in BOOK.rules)
+    return Recorder(BOOK.whole, BOOK.opened, BOOK.of_code if own_rules else None)
 
 
 def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:

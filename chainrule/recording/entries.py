@@ -12,7 +12,7 @@ from torch import fx
 from chainrule.errors import Site
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """A tensor that the recorder knows, the node that made it, and its version at that time."""
 

@@ -38,11 +38,16 @@ def is_person_file(file: str) -> bool:
     return not file.startswith((*_OTHERS, _STANDARD)) and "site-packages" not in file
 
 
+@functools.lru_cache(maxsize=4096)
+def _site(code: types.CodeType, line: int) -> Site:
+    return Site(code.co_filename, line, code.co_name)
+
+
 def site_of(frame: types.FrameType | None) -> Site | None:
     """The innermost line of the person's code, seen from `frame`."""
     while frame is not None:
         if is_person(frame.f_code):
-            return Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            return _site(frame.f_code, frame.f_lineno)
         frame = frame.f_back
     return None
 

@@ -19,6 +19,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,6 +38,16 @@ _LITERALS = frozenset((int, float, bool, str, type(None), type(...)))
 _recording = threading.local()  # the recorders under way in this thread, innermost last
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How calls of one function are treated: asked and forgotten, run as another function, asked for numbers."""
+
+    operation: str
+    asks: bool
+    instead: Callable[..., Any] | None
+    numbers: bool
+
+
 class Recorder(TorchFunctionMode):
     """Records torch calls. `whole(function)` says which Python functions of torch have a rule and
     are therefore recorded whole; the others are opened into their parts. `opened(function)` may
@@ -47,7 +58,7 @@ class Recorder(TorchFunctionMode):
         self,
         whole: Callable[[Any], bool],
         opened: Callable[[Any], Any] = lambda function: None,
-        owned: Callable[[types.CodeType], Any] = lambda code: None,
+        owned: Callable[[types.CodeType], Any] | None = None,
     ) -> None:
         super().__init__()
         self.graph = fx.Graph()
@@ -63,6 +74,7 @@ class Recorder(TorchFunctionMode):
         self.regions: dict[types.FrameType, Region] = {}
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
         self.numbers = Numbers(self)
+        self._how: dict[Any, _Way] = {}
         self.started = torch._C._autograd._get_sequence_nr()  # autograd's clock
         self.rule_code: types.CodeType | None = None  # the rule under way, whose own names its values may take
         self.rule_frame: types.FrameType | None = None
@@ -107,23 +119,29 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if _recording.stack[-1] is not self:  # a derivation inside the recorded code is no part of it
             return function(*args, **kwargs)
-        operation = calls.operation_name(function)
-        if operation in QUESTIONS or getattr(function, "__module__", "") == "torch.nn.init":
+        how = self._how.get(function)
+        if how is None:
+            how = self._how[function] = self._way(function)
+        if how.asks:
             return function(*plain(args), **plain(kwargs))
         frame = sys._getframe(1)
         frames = self.watch.look(frame) if self.phase == "forward" else []
-        other = self.opened(function)
-        if other is None and isinstance(function, types.FunctionType) and not self._recorded_whole(function):
-            other = without_dispatch(function)
-        if other is not None:
+        if how.instead is not None:
             with self:
-                return other(*args, **kwargs)
-        if operation in NUMBERS:
-            return self.numbers.ask(function, operation, args, kwargs, frame, frames)
+                return how.instead(*args, **kwargs)
+        if how.numbers:
+            return self.numbers.ask(function, how.operation, args, kwargs, frame, frames)
         return self._record(function, args, kwargs, frame, frames)
 
-    def _recorded_whole(self, function: Any) -> bool:
-        return self.whole(function) or (calls._is_method(function) and function.__name__ in calls._REFLECTED)
+    def _way(self, function: Any) -> _Way:
+        """How calls of `function` are treated; found once for each function."""
+        operation = calls.operation_name(function)
+        asks = operation in QUESTIONS or getattr(function, "__module__", "") == "torch.nn.init"
+        instead = self.opened(function)
+        reflected = calls._is_method(function) and function.__name__ in calls._REFLECTED
+        if instead is None and isinstance(function, types.FunctionType) and not self.whole(function) and not reflected:
+            instead = without_dispatch(function)
+        return _Way(operation, asks, instead, operation in NUMBERS)
 
     def _record(self, function: Any, args: Any, kwargs: Any, frame: Any, frames: Any) -> Any:
         call = calls.canonical(function, args, kwargs)
@@ -167,8 +185,8 @@ class Recorder(TorchFunctionMode):
                     nodes = self.to_nodes(given, frames, site)
                     self.regions[apply] = Region(apply.f_code, nodes, apply.f_locals["cls"], given)
                 return self.regions[apply]
-        for frame in frames:
-            if self.owned(frame.f_code) is None:
+        for frame in frames if self.owned is not None else ():
+            if self.owned is None or self.owned(frame.f_code) is None:
                 continue
             if frame not in self.regions:
                 code = frame.f_code
