@@ -185,8 +185,10 @@ class Recorder(TorchFunctionMode):
                     nodes = self.to_nodes(given, frames, site)
                     self.regions[apply] = Region(apply.f_code, nodes, apply.f_locals["cls"], given)
                 return self.regions[apply]
-        for frame in frames if self.owned is not None else ():
-            if self.owned is None or self.owned(frame.f_code) is None:
+        if self.owned is None:
+            return None
+        for frame in frames:
+            if self.owned(frame.f_code) is None:
                 continue
             if frame not in self.regions:
                 code = frame.f_code

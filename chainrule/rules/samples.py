@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-MAKERS = ["r", "p", "u", "i", "m", "w", "e"]
-
 
 def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments that `sample` stands for.

@@ -21,7 +21,12 @@ def dotg(program: Program) -> str:
     layout = Layout(program, dotted=True)
     body = [*_comment(f"reads: {_signature(layout, program.inputs)}"), *_body(layout)]
     asked = [layout.variables[w] for w in program.wanted if w in program.gradients]
-    body += _shapes_agree("t.g.shape == t.shape for t in (", asked)
+    several = len(asked) > 1
+    body += (
+        _shapes_agree("t.g.shape == t.shape for t in (", asked)
+        if several
+        else _same_shapes([(f"{a}.g", a) for a in asked])
+    )
     return _file("\n".join(body))
 
 
@@ -103,21 +108,18 @@ def _shape(line: Line) -> str:
 
 def _shapes_agree(condition: str, items: list[str]) -> list[str]:
     """A gradient has the shape of its value, or else something was stretched that was not when this was derived."""
-    if not items:
-        return []
-    tail = ",))" if len(items) == 1 else "))"
-    return _wrapped(f"assert all({condition}", items, tail).replace(",\n,))", ",\n))").split("\n")
+    return _wrapped(f"assert all({condition}", items, "))").split("\n")
 
 
 def _same_shapes(pairs: list[tuple[str, str]]) -> list[str]:
-    """The same for gradients that are variables of their own."""
-    if len(pairs) == 1:
-        return [f"assert {pairs[0][0]}.shape == {pairs[0][1]}.shape"]
-    gradients, tensors = (", ".join(names) for names in zip(*pairs, strict=True)) if pairs else ("", "")
-    line = f"assert [g.shape for g in ({gradients})] == [t.shape for t in ({tensors})]"
+    """The same for (gradient, value) pairs of names, in one line where that fits."""
+    if len(pairs) < 2:
+        return [f"assert {gradient}.shape == {value}.shape" for gradient, value in pairs]
+    gradients, values = (", ".join(names) for names in zip(*pairs, strict=True))
+    line = f"assert [g.shape for g in ({gradients})] == [t.shape for t in ({values})]"
     if len(line) <= 84:
-        return [line] if pairs else []
-    return _shapes_agree("g.shape == t.shape for g, t in (", [f"({g}, {t})" for g, t in pairs])
+        return [line]
+    return _shapes_agree("g.shape == t.shape for g, t in (", [f"({g}, {v})" for g, v in pairs])
 
 
 def _body(layout: Layout) -> list[str]:
