@@ -96,6 +96,18 @@ def _is_complex(node: fx.Node) -> bool:
     return any(isinstance(v, torch.Tensor) and v.dtype.is_complex for v in values)
 
 
+def _conjugate(value: Any) -> None:
+    """Conjugate the gradients on tensors. If y = f(z) is complex-differentiable, z.g = y.g * conj(f'(z)), which
+    is conj(conj(y.g) * f'(z)): the rule for real numbers, between two conjugates."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        for v in value:
+            _conjugate(v)
+    elif isinstance(value, torch.Tensor) and getattr(value, "g", None) is not None:
+        value.g = value.g.conj()  # type: ignore[attr-defined]
+
+
 class _Walk:
     def __init__(self, recorder: Recorder, output: fx.Node, wanted: list[fx.Node]) -> None:
         self.recorder, self.output, self.wanted = recorder, output, wanted
@@ -149,12 +161,18 @@ class _Walk:
     def _step(self, node: fx.Node) -> None:
         if node.meta["operation"] == "part":
             return  # its tuple is stepped through as a whole
-        rule = None if _is_complex(node) else BOOK.find(node.meta["operation"])
+        rule = BOOK.find(node.meta["operation"])
+        complex_ = rule is not None and _is_complex(node)
+        if complex_ and not (rule.holomorphic or rule.complex):  # type: ignore[union-attr]
+            rule = None
         args = self._slots(node.args)
         kwargs = self._slots(node.kwargs)
         if node.target is getattr:
             args = args[:1]
         out = self._out(node)
+        conjugated = complex_ and rule is not None and rule.holomorphic
+        if conjugated:
+            _conjugate(out)
         bound = rule.bind(out, args, kwargs) if rule else None
         try:
             if (
@@ -163,6 +181,8 @@ class _Walk:
                 or self._run(rule, bound) is NotImplemented
                 or self._missed((args, kwargs))
             ):
+                if conjugated:
+                    _conjugate(out)
                 self.fallbacks.append(node.meta["operation"])
                 self._pass_back(autograd_step(node, out, self.recorder, self.reached))
                 return
@@ -175,6 +195,8 @@ class _Walk:
                 "give it a rule with cr.rule, and please report it",
                 node.meta.get("site"),
             ) from error
+        if conjugated:
+            _conjugate((args, kwargs))
         self._collect((args, kwargs))
 
     def _run(self, rule: Rule, bound: Any) -> Any:
@@ -270,6 +292,8 @@ class _Walk:
             if g is None:
                 entry.node.meta["no_gradient"] = True  # the operation defines none, in autograd either
             elif entry.node in self.reached:
+                if g.dtype.is_complex and not value.dtype.is_complex:
+                    g = g.real
                 if g.dtype != value.dtype:
                     g = g.to(value.dtype)
                 self.parts[entry.node].append(unbroadcast(g, value))

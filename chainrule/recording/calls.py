@@ -81,6 +81,7 @@ def operation_name(function: Any) -> str:
         name = name[1:] if f"__{name}__" in _AUGMENTED else name
     elif name.endswith("_") and not name.startswith("_"):
         name = name[:-1]
+    name = name.removesuffix("_copy") if name.endswith("_copy") and hasattr(torch, name) else name
     return SYNONYMS.get(name, name)
 
 

@@ -61,19 +61,35 @@ def _never(*_: Any) -> bool:
     return False
 
 
+_ASKING = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+
+
+class _Overrides:
+    """torch.overrides for a copy that does not hand itself to the recorder again."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _never if name in _ASKING else getattr(torch.overrides, name)
+
+
 def without_dispatch(function: types.FunctionType) -> types.FunctionType:
     """A copy of a Python function of torch that does not hand itself to the recorder again."""
-    no = {
-        "has_torch_function": _never,
-        "has_torch_function_unary": _never,
-        "has_torch_function_variadic": _never,
-    }
+    space = {**function.__globals__, **dict.fromkeys(_ASKING, _never)}
+    for name in function.__code__.co_names:
+        held = space.get(name)
+        if held is torch.overrides:
+            space[name] = _Overrides()
+        elif isinstance(held, types.FunctionType) and held is not function and _hands_on_another(held):
+            space[name] = without_dispatch(held)
     closure = tuple(_cell_without_dispatch(cell) for cell in function.__closure__ or ())
-    copy = types.FunctionType(
-        function.__code__, {**function.__globals__, **no}, function.__name__, function.__defaults__, closure
-    )
+    copy = types.FunctionType(function.__code__, space, function.__name__, function.__defaults__, closure)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def _hands_on_another(function: types.FunctionType) -> bool:
+    """Whether a function of torch hands its caller to the recorder (`_meshgrid` does, for `meshgrid`)."""
+    names = function.__code__.co_names
+    return "handle_torch_function" in names and function.__name__ not in names
 
 
 def _cell_without_dispatch(cell: types.CellType) -> types.CellType:

@@ -35,6 +35,9 @@ class Rule:
     samples: tuple[str, ...] = ()
     elementwise: bool = False
     note: str = ""
+    holomorphic: bool = False
+    complex: bool = False
+    source: str = ""
     signature: inspect.Signature = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,13 +94,25 @@ BOOK = RuleBook()
 
 
 def rule(
-    *functions: Any, samples: list[str] | None = None, elementwise: bool = False, note: str = ""
+    *functions: Any,
+    samples: list[str] | None = None,
+    elementwise: bool = False,
+    note: str = "",
+    holomorphic: bool = False,
+    complex: bool = False,
+    source: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a backward step to the book, for each of `functions` (spellings with the same arguments).
 
     `samples` are calls written as text, made into tensors by `chainrule.rules.samples`; every rule is
     tested on its samples against autograd. `elementwise` says that the output has the broadcast shape
-    of the tensor arguments. `note` is the convention at kinks, or whatever else a card should say.
+    of the tensor arguments. `note` is the convention at kinks, or whatever else a card should say;
+    `source` the paper, textbook or definition that the formula comes from.
+
+    Rules are written for real numbers. `holomorphic` says that the output is a complex-differentiable
+    function of the arguments, so that the same formula holds for complex numbers between conjugates;
+    `complex` that the rule itself is written for complex numbers, with torch's convention: the
+    gradient of a real loss towards z = x + iy is dL/dx + i dL/dy.
 
     A function of your own may be given instead of torch's: what happens inside it is then left to
     your rule.
@@ -113,7 +128,7 @@ def rule(
         for function in functions:
             own = inspect.isfunction(function) and not (function.__module__ or "").startswith("torch")
             name = function.__name__ if own else operation_name(function)
-            made = Rule(name, function, backward, tuple(samples or ()), elementwise, note)
+            made = Rule(name, function, backward, tuple(samples or ()), elementwise, note, holomorphic, complex, source)
             BOOK.rules[function.__code__ if own else name] = made
         return backward
 

@@ -1,0 +1,1 @@
+"""Cholesky, QR, LU, eigen- and singular value decompositions."""

@@ -1,0 +1,1 @@
+"""Inverses, solutions, determinants, norms and functions of matrices."""

@@ -1,0 +1,1 @@
+"""Sorting, medians, quantiles and modes: the gradient goes to the elements that were chosen."""

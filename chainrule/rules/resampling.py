@@ -1,0 +1,1 @@
+"""Interpolation, grid sampling, and the shuffling of channels into pixels."""

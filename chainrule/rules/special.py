@@ -1,0 +1,1 @@
+"""Special functions, each acting on every element by itself."""
