@@ -6,9 +6,10 @@ recorded as further nodes.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from chainrule.recording.numbers import slot
 from chainrule.rules import BOOK, Rule
 from chainrule.rules.autograd import autograd_step, function_step
 from chainrule.rules.broadcast import unbroadcast
+from chainrule.run import blank
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Program:
         at: dict[fx.Node, fx.Node] = {}
         for node in self.graph.nodes:
             at[node] = graph.node_copy(node, lambda n: at[n])
+            at[node].meta["base"] = node
         assert self.upstream is not None
         upstream: fx.Node | None = at[self.upstream]
         if not explicit and upstream is not None:
@@ -113,6 +116,9 @@ class _Walk:
         self.recorder, self.output, self.wanted = recorder, output, wanted
         self.reached = reached_from(wanted, recorder.graph)
         self.parts: dict[fx.Node, list[torch.Tensor]] = defaultdict(list)
+        self.pending: Counter[int] = Counter()  # how often each tensor waits among the parts, by its id
+        self.used: list[int] = []  # tensors whose last reader may have been stepped through
+        self.stepped: list[fx.Node] = []
         self.gradients: dict[fx.Node, fx.Node] = {}
         self.fallbacks: list[str] = []
 
@@ -124,12 +130,13 @@ class _Walk:
         seed.meta["seed"] = True
         with recorder.recording("backward"), torch.no_grad():
             if output in self.reached:
-                self.parts[output].append(seed.meta["val"])
+                self._pass(output, seed.meta["val"])
             done: set[int] = set()
             for node in reversed(nodes):
                 region: Region | None = node.meta.get("region")
                 if region is not None and id(region) in done:
                     continue
+                known = len(recorder.entries)
                 if self._upstream_of(node) is None:
                     continue
                 if region is not None:
@@ -137,14 +144,40 @@ class _Walk:
                     self._region(node, region)
                 elif node.op != "placeholder":
                     self._step(node)
+                if node.meta["operation"] != "part":  # else its tuple will read the gradient
+                    self._forget(known)
         return Program(recorder.graph, list(recorder.inputs), output, seed, self.gradients, self.wanted,
                        recorder.guards, self.fallbacks)  # fmt: skip
+
+    def _pass(self, to: fx.Node, g: torch.Tensor) -> None:
+        self.parts[to].append(g)
+        self.pending[id(g)] += 1
+
+    def _forget(self, known: int) -> None:
+        """Let go of the numbers that the steps so far have used up: the graph can compute them again.
+        `known` is how many tensors the recorder knew before the last step."""
+        entries = self.recorder.entries
+        for key in [*islice(reversed(entries), len(entries) - known), *self.used]:
+            entry = entries.get(key)
+            if entry is None or self.pending[key]:
+                continue
+            del entries[key]
+            node = entry.node
+            if node.meta["phase"] == "backward":
+                node.meta.update(val=blank(node.meta["val"]), planned=True)
+                if node.meta["operation"] == "part":
+                    node.args[0].meta["val"] = blank(node.args[0].meta["val"])  # type: ignore[union-attr]
+        for node in self.stepped:
+            node.meta["g"] = blank(node.meta["g"])
+        self.used, self.stepped = [], []
 
     def _upstream_of(self, node: fx.Node) -> torch.Tensor | None:
         """The gradient of `node`: the sum of what its readers passed back."""
         parts = self.parts.pop(node, None)
         if not parts:
             return None if not isinstance(node.meta["val"], tuple | list) else self._parts_of_tuple(node)
+        for part in parts:
+            self.pending[id(part)] -= 1
         total = parts[0]
         for part in parts[1:]:
             total = total + part
@@ -152,6 +185,8 @@ class _Walk:
         assert entry is not None
         self.gradients[node] = entry.node
         node.meta["g"] = total
+        self.used += [*map(id, parts), id(total)]
+        self.stepped.append(node)
         return total
 
     def _parts_of_tuple(self, node: fx.Node) -> Any:
@@ -240,7 +275,7 @@ class _Walk:
     def _pass_back(self, gradients: dict[fx.Node, torch.Tensor]) -> None:
         for read, gradient in gradients.items():
             if read in self.reached:
-                self.parts[read].append(gradient)
+                self._pass(read, gradient)
 
     def _out(self, node: fx.Node) -> Any:
         if not isinstance(node.meta["val"], tuple | list):
@@ -296,4 +331,4 @@ class _Walk:
                     g = g.real
                 if g.dtype != value.dtype:
                     g = g.to(value.dtype)
-                self.parts[entry.node].append(unbroadcast(g, value))
+                self._pass(entry.node, unbroadcast(g, value))

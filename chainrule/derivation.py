@@ -76,16 +76,32 @@ class Derivation:
     # -- values ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        program = self.program
-        asked = [program.gradients[w] for w in program.wanted if w in program.gradients]
-        forward = {n: n.meta["val"] for n in program.graph.nodes if n.meta["phase"] == "forward"}
-        todo = needed(asked, given=forward)
+        """Compute the gradients that were asked for, and nothing that they do not need for long."""
+        todo, forward = self._backward(self.program)
         self._refuse_overwritten(todo)
+        asked = [self.program.gradients[w] for w in self.program.wanted if w in self.program.gradients]
         with torch.no_grad():
-            values = run(todo, forward)
-        for node, value in values.items():
-            node.meta["val"] = value
+            values = run(needed(asked, given=forward), forward, keep=asked)
+        for node in asked:
+            node.meta["val"] = values.get(node, node.meta["val"])
             node.meta.pop("planned", None)
+
+    @staticmethod
+    def _backward(program: Program) -> tuple[list[fx.Node], dict[fx.Node, Any]]:
+        """The nodes of the backward pass, and the values that the forward pass gave."""
+        forward = {n: n.meta["val"] for n in program.graph.nodes if n.meta["phase"] == "forward"}
+        return needed(list(program.gradients.values()), given=forward), forward
+
+    def values(self) -> None:
+        """Compute what has been let go of: every value of the backward pass, as `trace` and `.g` want them."""
+        for program in (self.program, self._base):
+            todo, forward = self._backward(program)
+            if any("planned" in n.meta for n in todo):
+                with torch.no_grad():
+                    found = run(todo, forward)
+                for node in todo:
+                    node.meta["val"] = found[node]
+                    node.meta.pop("planned", None)
 
     def _refuse_overwritten(self, backward: list[fx.Node]) -> None:
         for node in backward:
@@ -119,10 +135,15 @@ class Derivation:
         return {name: None if g is None else self._own(g) for name, g in found.items()}
 
     def _gradient(self, node: fx.Node) -> torch.Tensor | None:
+        """The gradient of a node of the program; where simplifying left none, that of the program as derived."""
         gradient = self.program.gradients.get(node)
-        if gradient is not None and not gradient.meta.get("erased") and not gradient.meta.get("planned"):
-            return gradient.meta["val"].detach()
-        return node.meta.get("g")
+        if gradient is None or gradient.meta.get("erased"):
+            gradient = self._base.gradients.get(node.meta["base"])
+        if gradient is None:
+            return None
+        if "planned" in gradient.meta:
+            self.values()
+        return gradient.meta["val"].detach()
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """(tensor, gradient) for each input that was asked for: the person's own tensor objects."""
@@ -131,9 +152,10 @@ class Derivation:
 
     def leave_gradients(self, inputs_only: bool = False) -> None:
         """Set `.g` on the person's tensors: the inputs, and the values on the way."""
+        self.values()
         found = {
-            id(tensor): (tensor, n.meta.get("g"))
-            for n in self._base.gradients
+            id(tensor): (tensor, gradient.meta["val"])
+            for n, gradient in self._base.gradients.items()
             if isinstance(tensor := n.meta.get("given", n.meta["val"]), torch.Tensor)
             and (n.op == "placeholder" or not inputs_only)
         }
@@ -252,6 +274,7 @@ class Derivation:
         values: Sequence[Any] = [self.output, *self.grads.values()]
         if all(bool(torch.isfinite(v).all()) for v in values if v is not None):
             return
+        self.values()
         for node in self.program.graph.nodes:
             value = node.meta["val"]
             if not isinstance(value, torch.Tensor) or "planned" in node.meta or not differentiable(node):

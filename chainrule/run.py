@@ -13,17 +13,31 @@ def run(
     nodes: Iterable[fx.Node],
     known: Mapping[fx.Node, Any],
     convert: Callable[[Any], Any] = lambda value: value,
+    keep: Iterable[fx.Node] | None = None,
 ) -> dict[fx.Node, Any]:
     """The value of each of `nodes`, given the values of the `known` ones.
 
     `convert` is applied to constants that calls carry (a dtype, say), so that a float32 program can be
-    run in float64.
+    run in float64. With `keep`, a value is let go after its last reader, except the known and the kept ones.
     """
     values = dict(known)
-    for node in nodes:
-        if node not in values and node.op not in ("placeholder", "output"):
-            values[node] = step(node, values, convert)
+    todo = [n for n in nodes if n not in values and n.op not in ("placeholder", "output")]
+    last = _last_reads(todo, {*values, *keep}) if keep is not None else {}
+    for node in todo:
+        values[node] = step(node, values, convert)
+        for read in last.get(node, ()):
+            del values[read]
     return values
+
+
+def _last_reads(nodes: list[fx.Node], kept: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """For each node, the values that nobody reads after it."""
+    reader = {read: node for node in nodes for read in (node, *node.all_input_nodes)}
+    found: dict[fx.Node, list[fx.Node]] = {}
+    for read, node in reader.items():
+        if read not in kept:
+            found.setdefault(node, []).append(read)
+    return found
 
 
 _UPDATES_BUFFERS = frozenset(("batch_norm", "instance_norm"))
@@ -71,6 +85,20 @@ def needed(roots: Iterable[fx.Node], given: Iterable[fx.Node] = ()) -> list[fx.N
         if node not in closed:
             stack.extend(node.all_input_nodes)
     return [n for n in graph.nodes if n in found] if graph is not None else []
+
+
+def blank(value: Any) -> Any:
+    """A tensor of the shape and dtype of `value` in the memory of one element; of a tuple, each part.
+
+    >>> blank(torch.zeros(1000, 1000)).shape
+    torch.Size([1000, 1000])
+    """
+    if isinstance(value, tuple | list) and not isinstance(value, torch.Size):
+        return type(value)(map(blank, value)) if type(value) in (tuple, list) else tuple(map(blank, value))
+    if not isinstance(value, torch.Tensor):
+        return value
+    with torch._C.DisableTorchFunction():  # no operation of anybody's program
+        return torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape)
 
 
 def double(value: Any) -> Any:

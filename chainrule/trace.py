@@ -33,6 +33,7 @@ class Trace:
     """The steps of a derivation; `str()` is a table, and small values are shown whole below it."""
 
     def __init__(self, d: Derivation) -> None:
+        d.values()
         layout = Layout(d.program, dotted=True)
         self.steps: list[Step] = []
         for node in d.program.inputs:

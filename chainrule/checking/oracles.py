@@ -150,7 +150,9 @@ def confirm(d: Derivation) -> None:
 
 def _floor(d: Derivation) -> float:
     """Below this a gradient is what rounding left of terms that cancel (a bias before a batch norm)."""
-    sizes = [float(n.meta["g"].abs().max()) for n in d._base.gradients if n.meta["g"].numel()]
+    d.values()
+    values = [g.meta["val"] for g in d._base.gradients.values()]
+    sizes = [float(v.abs().max()) for v in values if v.numel()]
     return 1e-3 * max([s for s in sizes if math.isfinite(s)], default=0.0)
 
 

@@ -60,8 +60,8 @@ class Layout:
         self.shown: set[fx.Node] = set()
         self.forced: set[fx.Node] = set()
         self.lines = self._build()
-        while (long := self._too_long()) is not None:
-            self.forced.add(long)
+        while long := self._too_long():
+            self.forced |= long
             self.lines = self._build()
 
     def part(self, phase: str) -> list[Line]:
@@ -167,25 +167,25 @@ class Layout:
             found[phase].append(Line("", text, self.program.output, phase))
         return found["given"], found["holds"]
 
-    def _too_long(self) -> fx.Node | None:
-        """The largest part of the first line that is too wide and can be split."""
-        for line in self.lines:
-            if (
-                self.only is None
-                and len(line.text) > self.width
-                and line.phase in ("forward", "backward")
-                and line.code
-            ):
-                inside = [n for n in self._inlined(line.node) if n.meta["operation"] not in _FREE]
-                inside = [n for n in inside if isinstance(n.meta["val"], torch.Tensor) and n not in self.forced]
-                if not inside:
-                    numbers = [n for n in self._inlined(line.node) if isinstance(n.meta["val"], int | float)]
-                    inside = [n for n in numbers if n.meta["phase"] == "backward" and n not in self.forced]
-                if inside:
-                    half = len(line.code) / 2
-                    named = [n for n in inside if "hint" in n.meta] or inside
-                    return min(named, key=lambda n: abs(len(self.python.expression(n)[0]) - half))
-        return None
+    def _too_long(self) -> set[fx.Node]:
+        """For each line that is too wide, its largest part that can have a line of its own."""
+        if self.only is not None:
+            return set()
+        wide = [
+            ln for ln in self.lines if len(ln.text) > self.width and ln.phase in ("forward", "backward") and ln.code
+        ]
+        return {part for line in wide if (part := self._split(line)) is not None}
+
+    def _split(self, line: Line) -> fx.Node | None:
+        inlined = self._inlined(line.node)
+        inside = [n for n in inlined if n.meta["operation"] not in _FREE and isinstance(n.meta["val"], torch.Tensor)]
+        inside = [n for n in inside if n not in self.forced]
+        if not inside:
+            numbers = [n for n in inlined if isinstance(n.meta["val"], int | float)]
+            inside = [n for n in numbers if n.meta["phase"] == "backward" and n not in self.forced]
+        half = len(line.code) / 2
+        named = [n for n in inside if "hint" in n.meta] or inside
+        return min(named, key=lambda n: abs(len(self.python.expression(n)[0]) - half), default=None)
 
     def _inlined(self, node: fx.Node) -> list[fx.Node]:
         found = []

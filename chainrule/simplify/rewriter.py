@@ -12,7 +12,7 @@ from torch import fx
 from chainrule.backward import Program
 from chainrule.recording.calls import SYNONYMS
 from chainrule.rules.broadcast import broadcast
-from chainrule.run import filled, needed
+from chainrule.run import blank, filled, needed
 
 Row = Callable[["Rewriter", fx.Node], fx.Node | None]
 
@@ -139,11 +139,6 @@ def infer(node: fx.Node) -> Any:
 
 _ELEMENTWISE = frozenset(("mul", "div", "neg", "add", "sub", "where", "pow"))
 _LIKE_THE_FIRST = frozenset(("ones_like", "zeros_like", "full_like"))
-
-
-def blank(value: Any) -> Any:
-    """A tensor of the shape and dtype of `value` in the memory of one element."""
-    return torch.empty((), dtype=value.dtype).expand(value.shape) if isinstance(value, torch.Tensor) else value
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
