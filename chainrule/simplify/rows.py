@@ -16,8 +16,9 @@ from torch import fx
 
 from chainrule.rules import BOOK
 from chainrule.rules.broadcast import broadcast
+from chainrule.run import blank
 from chainrule.simplify.products import Product, is_part
-from chainrule.simplify.rewriter import Rewriter, Row, blank, is_tensor, shape_of, shaped_like
+from chainrule.simplify.rewriter import Rewriter, Row, is_tensor, shape_of, shaped_like
 
 ROWS: dict[str, list[Row]] = {}
 
