@@ -261,7 +261,8 @@ class _Walk:
         """A call with a backward step of its own, which stands for all that is inside."""
         if region.function is not None:
             self.fallbacks.append(region.function.__name__)
-            self._pass_back(function_step(node, region, self.recorder, self.reached))
+            outputs = [node, *(n for n in region.nodes if self._upstream_of(n) is not None)]
+            self._pass_back(function_step(outputs, region, self.recorder, self.reached))
             return
         rule = BOOK.of_code(region.code)
         assert rule is not None

@@ -12,7 +12,7 @@ from torch import fx
 
 from chainrule.backward import Program, differentiable
 from chainrule.errors import ChainruleError
-from chainrule.run import needed, run
+from chainrule.run import needed, overwritten, run
 from chainrule.show import dialects
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 
 _SHAPE_ONLY = frozenset(("shape", "numel", "ones_like", "zeros_like", "full_like"))
-
-
-def _overwritten(node: fx.Node) -> bool:
-    value, version = node.meta["val"], node.meta.get("version")
-    changed = isinstance(value, torch.Tensor) and version is not None and value._version != version
-    return changed or "overwritten" in node.meta
 
 
 class Value:
@@ -104,21 +98,15 @@ class Derivation:
                     node.meta.pop("planned", None)
 
     def _refuse_overwritten(self, backward: list[fx.Node]) -> None:
+        """Inputs that something out of sight wrote to cannot be had as they were."""
         for node in backward:
-            if node.meta["phase"] == "backward" and node.meta["operation"] not in _SHAPE_ONLY:
-                for used in node.all_input_nodes[: 1 if node.meta["operation"] == "type_as" else None]:
-                    if used.meta["phase"] == "forward" and _overwritten(used):
-                        self._refuse(used)
-
-    def _refuse(self, used: fx.Node) -> None:
-        value = used.meta["val"]
-        writer = next((n for n in used.graph.nodes if n.meta.get("written") and n.meta["val"] is value), None)
-        how = writer.meta["written"] if writer else "an in-place operation"
-        raise ChainruleError(
-            f"{how} changed {used.meta.get('name') or used.meta['operation']} {tuple(value.shape)} in place, "
-            "but the backward pass needs the value that it had; write the result to a new name",
-            writer.meta.get("site") if writer else used.meta.get("overwritten") or used.meta.get("site"),
-        )
+            for used in node.all_input_nodes if node.meta["operation"] not in _SHAPE_ONLY else ():
+                if used.op == "placeholder" and overwritten(used):
+                    raise ChainruleError(
+                        f"{self._names.get(used)} {tuple(used.meta['val'].shape)} was changed in place during the "
+                        "forward pass, but the backward pass needs the value that it had; pass a copy",
+                        used.meta.get("site"),
+                    )
 
     @property
     def output(self) -> torch.Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from chainrule.recording.names import caller
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.sizes import lent
 from chainrule.rules import BOOK
-from chainrule.run import needed
+from chainrule.run import needed, restore
 from chainrule.show.names import keys
 
 EVERYTHING = object()  # as `wrt`: every floating input, whether it requires a gradient or not
@@ -70,7 +72,7 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
             recorder.leaf(tensor, name=path)
     recorder.watch.start(caller(0), inclusive=False)
     try:
-        with lent(recorder.forward), recorder.recording("forward"):
+        with lent(recorder.forward), _uncompiled(), recorder.recording("forward"):
             return forward(*args, **kwargs)
     except ChainruleError:
         raise
@@ -83,6 +85,13 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
     finally:
         recorder.locals = recorder.watch.finish()
         recorder.regions.clear()
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Parts under torch.compile run as the plain Python that they are."""
+    if "torch._dynamo" not in sys.modules:  # nothing can be compiled yet, and importing it takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, Any]:
@@ -171,6 +180,7 @@ def derivation(
             f"({_list(keys(wanted).values())}); see where the path is cut (no_grad, detach, argmax, numpy)",
             node.meta.get("site"),
         )
+    restore(node)
     base = backward_pass(recorder, node, upstream, wanted)
     return Derivation(base, explicit=upstream is not None, check=check)
 

@@ -87,6 +87,27 @@ def needed(roots: Iterable[fx.Node], given: Iterable[fx.Node] = ()) -> list[fx.N
     return [n for n in graph.nodes if n in found] if graph is not None else []
 
 
+def overwritten(node: fx.Node) -> bool:
+    """Whether the memory of a node's value was written to since."""
+    value, version = node.meta["val"], node.meta.get("version")
+    if isinstance(value, tuple | list):  # the parts of one call share their memory
+        return any(overwritten(u) for u in node.users if u.meta.get("operation") == "part")
+    return isinstance(value, torch.Tensor) and version is not None and value._version != version
+
+
+def restore(output: fx.Node) -> None:
+    """Compute again what `output` was made from, where the program has written over it since."""
+    nodes = needed([output])
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in nodes:
+            if node.op != "placeholder" and overwritten(node):
+                values[node] = step(node, {n: values.get(n, n.meta["val"]) for n in node.all_input_nodes})
+    for node, value in values.items():
+        node.meta.setdefault("given", node.meta["val"])
+        node.meta.update(val=value, version=getattr(value, "_version", None))
+
+
 def blank(value: Any) -> Any:
     """A tensor of the shape and dtype of `value` in the memory of one element; of a tuple, each part.
 

@@ -126,65 +126,6 @@ def test_an_unknown_name() -> None:
     refused(lambda: d.source("fortran"), "'fortran'", '"dotg"', '"autograd"')
 
 
-# -- in place ----------------------------------------------------------------------------------------
-
-
-def sigmoid_then_mul(x: Tensor) -> Tensor:
-    y = torch.sigmoid(x @ W)
-    y.mul_(2)
-    return y.sum()
-
-
-def square_then_zero(x: Tensor) -> Tensor:
-    h = x @ W
-    loss = (h * h).sum()
-    h.zero_()
-    return loss
-
-
-def exp_in_place(x: Tensor) -> Tensor:
-    h = x @ W
-    k = h.sin()
-    h.exp_()
-    return (k + h).sum()
-
-
-def slice_overwritten(x: Tensor) -> Tensor:
-    h = (x @ W).tanh()
-    h[0] = 0.0
-    return h.sum()
-
-
-@pytest.mark.parametrize(
-    ("forward", "operation", "offset"),
-    [(sigmoid_then_mul, "mul_", 2), (square_then_zero, "zero_", 3), (exp_in_place, "exp_", 3)],
-)
-def test_an_in_place_change_of_a_value_that_is_needed(forward: Any, operation: str, offset: int) -> None:
-    refused(lambda: cr.derive(forward, rand(5, 4)), f"{operation} changed", "(5, 3)", "new name", here(forward, offset))
-
-
-def test_a_slice_written_into_a_value_that_is_needed() -> None:
-    refused(lambda: cr.derive(slice_overwritten, rand(5, 4)), "changed", "(5, 3)", here(slice_overwritten, 2))
-
-
-@pytest.mark.parametrize(
-    "forward",
-    [
-        lambda x: (x @ W).relu_().sum(),
-        lambda x: (x @ W).add_(1).mul_(3).square().sum(),
-        lambda x: torch.nn.functional.relu(x @ W, inplace=True).square().mean(),
-        lambda x: (x @ W).exp_().sum(),
-        lambda x: (x @ W).sigmoid_().square().sum(),
-        lambda x: torch.zeros(5, 3).add_(x @ W).square().sum(),
-    ],
-)
-def test_an_in_place_change_that_nobody_minds(forward: Any) -> None:
-    x = rand(5, 4)
-    leaf = x.clone().requires_grad_()
-    forward(leaf).backward()
-    torch.testing.assert_close(cr.derive(forward, x, wrt="x").grads["x"], leaf.grad)
-
-
 # -- numbers -----------------------------------------------------------------------------------------
 
 

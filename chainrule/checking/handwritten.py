@@ -15,7 +15,7 @@ from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder, Region
 from chainrule.recording.names import caller, reachable
 from chainrule.recording.numbers import Tracked
-from chainrule.run import needed, run
+from chainrule.run import needed, restore
 
 
 @dataclass
@@ -83,14 +83,7 @@ def _as_it_was(output: fx.Node) -> None:
     nodes = needed([output])
     for node in nodes:
         node.meta.pop("overwritten", None)
-    tensors = [n for n in nodes if isinstance(n.meta["val"], torch.Tensor)]
-    if all(n.meta["val"]._version == n.meta.get("version", n.meta["val"]._version) for n in tensors):
-        return
-    with torch.no_grad():
-        values = run(nodes, {n: n.meta["val"].detach() for n in nodes if n.op == "placeholder"})
-    for node in nodes:
-        if node.op != "placeholder":
-            node.meta.update(val=values[node], version=getattr(values[node], "_version", None))
+    restore(output)
 
 
 def _has_backward(code: Any) -> bool:

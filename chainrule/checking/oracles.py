@@ -87,19 +87,20 @@ def _replay(program: Program, leaves: dict[fx.Node, Any], convert: Any) -> dict[
         region = node.meta.get("region")
         leaves_it = node is program.output or any(u.meta.get("region") is not region for u in node.users)
         if region is not None and leaves_it:
-            values[node] = _by_region(region, values[node], values)
+            values[node] = _by_region(region, values[node], values, node.meta.get("output"))
         elif node.meta.get("constant") and isinstance(values[node], torch.Tensor):
             values[node] = values[node].detach()
     return values
 
 
-def _by_region(region: Region, out: Any, values: dict[fx.Node, Any]) -> Any:
-    """The output of a call that has a backward step of its own, with that step as its gradient."""
+def _by_region(region: Region, out: Any, values: dict[fx.Node, Any], position: int | None) -> Any:
+    """The output (of several, the one at `position`) of a call that has a backward step of its own, with that step as its gradient."""
     arguments = filled(region.arguments, values)
     if region.function is None:
         rule = BOOK.of_code(region.code)
         return RuleInAutograd.apply(rule, out.detach(), *arguments.values())  # type: ignore[no-untyped-call]
     applied = region.function.apply(*arguments)
+    applied = applied if position is None else applied[position]
     return applied if isinstance(applied, torch.Tensor) and applied.shape == out.shape else out
 
 
@@ -173,9 +174,13 @@ def _from_the_run(d: Derivation) -> list[Any]:
     ]
     if not asked:
         return [_NOT_ASKED for _ in tensors]
-    with torch.enable_grad():
-        scalar = (output * _upstream(d).to(output.dtype)).sum()
-        found = torch.autograd.grad(scalar, asked, allow_unused=True, retain_graph=True)
+    try:
+        with torch.enable_grad():
+            scalar = (output * _upstream(d).to(output.dtype)).sum()
+            found = torch.autograd.grad(scalar, asked, allow_unused=True, retain_graph=True)
+    except RuntimeError as error:  # overwritten in place what it needs, or a reentrant checkpoint
+        d.notes.append(f"autograd refuses this forward pass: {str(error).splitlines()[0].split(': [')[0]}")
+        return [_NOT_ASKED for _ in tensors]
     by_tensor = {id(t): g for t, g in zip(asked, found, strict=True)}
     return [by_tensor.get(id(t), _NOT_ASKED) for t in tensors]
 

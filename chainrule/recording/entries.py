@@ -54,6 +54,15 @@ def version_of(tensor: torch.Tensor) -> int:
         return 0
 
 
+def not_dense(tensor: torch.Tensor) -> str:
+    """What a tensor is that is not dense, "a sparse_coo tensor"; nothing for one that is."""
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized:
+        return "a quantized tensor"
+    return "" if tensor.layout is torch.strided else f"a {str(tensor.layout).removeprefix('torch.')} tensor"
+
+
 def _nodes(value: Any) -> list[fx.Node]:
     if isinstance(value, fx.Node):
         return [value]

@@ -29,9 +29,11 @@ from torch.overrides import TorchFunctionMode
 from chainrule.errors import ChainruleError, Site
 from chainrule.recording import calls, names, writes
 from chainrule.recording.dispatch import APPLY, DRAWS, NUMBERS, QUESTIONS, has_tensor, plain, without_dispatch
-from chainrule.recording.entries import Entry, Guard, Region, version_of
+from chainrule.recording.entries import Entry, Guard, Region, not_dense, version_of
 from chainrule.recording.numbers import Tracked, literal, track
+from chainrule.recording.precision import autocast_is_on, converted, without_autocast
 from chainrule.recording.shapes import Numbers, whole_shape
+from chainrule.recording.views import Views
 
 _JUDGEMENTS = frozenset(("equal", "allclose", "is_nonzero"))  # what a program branches on
 _LITERALS = frozenset((int, float, bool, str, type(None), type(...)))
@@ -74,6 +76,7 @@ class Recorder(TorchFunctionMode):
         self.regions: dict[types.FrameType, Region] = {}
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
         self.numbers = Numbers(self)
+        self.views = Views(self)
         self._how: dict[Any, _Way] = {}
         self.started = torch._C._autograd._get_sequence_nr()  # autograd's clock
         self.rule_code: types.CodeType | None = None  # the rule under way, whose own names its values may take
@@ -145,6 +148,12 @@ class Recorder(TorchFunctionMode):
 
     def _record(self, function: Any, args: Any, kwargs: Any, frame: Any, frames: Any) -> Any:
         call = calls.canonical(function, args, kwargs)
+        if self.phase == "forward" and call.written is None and autocast_is_on():
+            with self:
+                found = converted(function, call.operation, args, kwargs)
+            if found is not None:
+                with self:
+                    return without_autocast(lambda: function(*found[0], **found[1]))
         site = names.site_of(frames[-1] if frames else frame) if self.phase == "forward" else None
         node_args = tuple([self.to_nodes(a, frames, site) for a in call.args])
         node_kwargs = {k: self.to_nodes(v, frames, site) for k, v in call.kwargs.items()} if call.kwargs else {}
@@ -152,9 +161,9 @@ class Recorder(TorchFunctionMode):
         if frame.f_code is self.rule_code:
             self.rule_frame = frame
         if call.written is not None:
-            self._before_writing(call.written, site)
+            self._before_writing(call, call.written, site)
             if call.operation in writes.REPLACED:
-                return self._replace(function, call, args, kwargs)
+                return self._replace(function, call, args, kwargs, site)
         result = function(*plain(args), **plain(kwargs)) if kwargs else function(*plain(args))
         if call.written is None:
             known = self.entry(result) if isinstance(result, torch.Tensor) else None
@@ -167,6 +176,11 @@ class Recorder(TorchFunctionMode):
                 self.assume(said if result else self.numbers.number(operator.not_, (said,), True), site)
             return result
         node = self._write(call, node_args, node_kwargs, result, site)
+        if self.phase == "forward":
+            if call.written is None:
+                self.views.saw(function, call.operation, args, kwargs, result)
+            else:
+                self.views.written(call.written, site)
         if region is not None:
             region.nodes.append(node)
             if region.function is None or not self.every_path:
@@ -206,7 +220,7 @@ class Recorder(TorchFunctionMode):
             frame = frame.f_back
         return found
 
-    def _replace(self, function: Any, call: calls.Call, args: Any, kwargs: Any) -> Any:
+    def _replace(self, function: Any, call: calls.Call, args: Any, kwargs: Any, site: Site | None) -> Any:
         """A write that is recorded as the value that it leaves."""
         with self:
             value = writes.REPLACED[call.operation](*call.args, **call.kwargs)
@@ -214,22 +228,30 @@ class Recorder(TorchFunctionMode):
         entry = self.entry(value)
         if entry is not None:
             entry.node.meta["written"] = function.__name__
-            self.keep(call.written, entry.node)
+            self.point(call.written, entry.node)
+            self.views.written(call.written, site)
         return result
 
-    def _before_writing(self, tensor: torch.Tensor, site: Site | None) -> None:
+    def _before_writing(self, call: calls.Call, tensor: torch.Tensor, site: Site | None) -> None:
         """An input that the program overwrites is kept as it was, for running the program again."""
+        if (base := self.views.base(tensor)) is not None:
+            self._before_writing(call, base, site)
         entry = self.entry(tensor)
-        if entry is not None and entry.node.op != "placeholder" and not torch.is_grad_enabled():
-            cut = entry.node.meta.get("constant") or self.every_path or not tensor.dtype.is_floating_point
-            if self.phase == "forward" and not cut:
-                raise ChainruleError(
-                    f"a value {tuple(tensor.shape)} that carries a gradient is written in place under torch.no_grad: "
-                    "its gradient would be that of another value; write the result to a new name",
-                    site,
-                )
-        if entry is not None and entry.node.op == "placeholder":
-            entry.node.meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
+        if entry is None:
+            return
+        meta = entry.node.meta
+        if entry.node.op == "placeholder":
+            meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
+            return
+        cut = meta.get("constant") or self.every_path or not tensor.dtype.is_floating_point
+        if not torch.is_grad_enabled() and self.phase == "forward" and not cut:
+            raise ChainruleError(
+                f"a value {tuple(tensor.shape)} that carries a gradient is written in place under torch.no_grad: "
+                "its gradient would be that of another value; write the result to a new name",
+                site,
+            )
+        if call.operation in writes.OF_THE_SHAPE and meta["val"] is tensor:
+            meta["val"] = tensor.detach()  # which keeps the shape that it had
 
     def _write(self, call: calls.Call, args: Any, kwargs: Any, result: Any, site: Site | None) -> fx.Node:
         random = call.operation in DRAWS
@@ -265,8 +287,20 @@ class Recorder(TorchFunctionMode):
     def keep(self, value: Any, node: fx.Node) -> None:
         node.meta["val"] = value
         if isinstance(value, torch.Tensor):
+            if (kind := not_dense(value)) and self.phase == "forward":
+                raise ChainruleError(
+                    f"{node.meta.get('name') or node.meta['operation']} is {kind}, which cannot be "
+                    "followed; convert it with .to_dense(), .to_padded_tensor() or .dequantize() before the forward pass",
+                    node.meta.get("site"),
+                )
             self.entries[id(value)] = Entry(value, node, version_of(value))
             node.meta["version"] = version_of(value)
+
+    def point(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        """From here on, `tensor` is the value of `node`, which was computed elsewhere."""
+        self.entries[id(tensor)] = Entry(tensor, node, version_of(tensor))
+        if node.op != "placeholder":
+            node.meta["given"] = tensor
 
     # -- inputs ----------------------------------------------------------------------------------
 
@@ -275,12 +309,8 @@ class Recorder(TorchFunctionMode):
         if entry is None:
             return self.leaf(tensor, frames)
         if entry.version != version_of(tensor) and self.phase == "forward":
-            shown = entry.node.meta.get("name") or entry.node.name
-            raise ChainruleError(
-                f"{shown} {tuple(tensor.shape)} was changed in place through another view of its memory; "
-                "write it as a new value",
-                site,
-            )
+            self.views.read(tensor, site)
+            entry = self.entries[id(tensor)]
         if entry.node.meta.get("constant") and self.phase == "forward" and torch.is_grad_enabled():
             return self._cut(entry)
         return entry.node
@@ -315,8 +345,8 @@ class Recorder(TorchFunctionMode):
         node = self.graph.placeholder(f"input_{len(self.inputs)}")
         self._first(node)
         node.meta.update(operation="input", name=found, site=None, phase="forward")
-        node.meta["val"], node.meta["version"] = tensor, version_of(tensor)
-        self.entries[id(tensor)] = Entry(tensor, node, version_of(tensor), depth=-1)
+        self.keep(tensor, node)
+        self.entries[id(tensor)].depth = -1
         return node
 
     def _first(self, node: fx.Node) -> None:

@@ -78,5 +78,8 @@ REPLACED: dict[str, Callable[..., torch.Tensor]] = {
     "setitem": set_item,
     "copy": lambda x, source, non_blocking=False: source.to(x.dtype).expand(x.shape),
     "zero": torch.zeros_like,
-    "fill": torch.full_like,
+    "fill": lambda x, value: (
+        value.to(x.dtype).expand(x.shape) if isinstance(value, torch.Tensor) else torch.full_like(x, value)
+    ),
 }
+OF_THE_SHAPE = frozenset(("unsqueeze", "squeeze", "t", "transpose", "swapaxes", "swapdims"))  # change no element

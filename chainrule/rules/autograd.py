@@ -95,6 +95,28 @@ class FunctionStep(AutogradStep):
         return f"{self.function.__name__}.apply({', '.join(Python(names.get).text(a) for a in self.arguments)})"
 
 
+def _positions(region: Region, nodes: list[fx.Node]) -> list[int | None]:
+    """Which output of the region's autograd.Function each of `nodes` is; None for the only one."""
+    values = region.values
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        again = region.function.apply(*values)
+    if not isinstance(again, tuple):
+        return [None for _ in nodes]
+    found: list[int | None] = []
+    for node in nodes:
+        value = node.meta["val"]
+        fits = [i for i, o in enumerate(again) if isinstance(o, torch.Tensor) and _same(o, value)]
+        number = value.output_nr if value.grad_fn is not None else fits[0] if len(fits) == 1 else None
+        if number is None:
+            raise ChainruleError(
+                f"{region.function.__name__} returns several tensors {tuple(value.shape)} that cannot be told apart; "
+                "give it inputs that require gradients",
+                node.meta.get("site"),
+            )
+        found.append(number)
+    return found
+
+
 def autograd_step(
     node: fx.Node, out: Any, recorder: Recorder, asked: Container[fx.Node]
 ) -> dict[fx.Node, torch.Tensor]:
@@ -113,10 +135,19 @@ def autograd_step(
 
 
 def function_step(
-    node: fx.Node, region: Region, recorder: Recorder, asked: Container[fx.Node]
+    nodes: list[fx.Node], region: Region, recorder: Recorder, asked: Container[fx.Node]
 ) -> dict[fx.Node, torch.Tensor]:
-    """The gradient that a torch.autograd.Function gives to each floating argument that is asked for."""
-    return _recorded(FunctionStep(region, node.meta["val"], asked), [node.meta["g"]], recorder)
+    """The gradient that a torch.autograd.Function gives to each floating argument that is asked for, from the
+    upstream gradients of those of its outputs that have one."""
+    positions = _positions(region, nodes)
+    for node, position in zip(nodes, positions, strict=True):
+        node.meta["output"] = position
+    several = positions[0] is not None
+    made = FunctionStep(region, tuple(n.meta["val"] for n in nodes) if several else nodes[0].meta["val"], asked)
+    if several:
+        made.outputs = sorted(p for p in positions if p is not None)
+        nodes = sorted(nodes, key=lambda n: n.meta["output"])
+    return _recorded(made, [n.meta["g"] for n in nodes], recorder)
 
 
 def _recorded(made: AutogradStep, upstream: list[torch.Tensor], recorder: Recorder) -> dict[fx.Node, torch.Tensor]:

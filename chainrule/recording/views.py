@@ -1,0 +1,171 @@
+"""Views of one memory: a write to one tensor is a new value of every tensor that shares its memory.
+
+The tensor that was written gets the new value at once. From it the values of the tensors that it is a
+view of are put together, up to the one that owns the memory; every other view is taken again from there
+when it is next read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from chainrule.errors import ChainruleError, Site
+from chainrule.recording import writes
+
+if TYPE_CHECKING:
+    from chainrule.recording.recorder import Recorder
+
+
+@dataclass(slots=True)
+class View:
+    """How a tensor was taken from another one that shares its memory."""
+
+    of: torch.Tensor
+    operation: str
+    take: Callable[[torch.Tensor], torch.Tensor]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Views:
+    """The views that a recorder has seen."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._taken: dict[int, View] = {}  # by the id of the view, which the recorder keeps alive
+
+    def saw(self, function: Any, operation: str, args: Any, kwargs: Any, result: Any) -> None:
+        """A call was recorded; note it if what it gave shares memory with what it read."""
+        if operation not in _PUT_BACK or not args or not isinstance(args[0], torch.Tensor):
+            return
+        for index, part in enumerate(result if isinstance(result, tuple | list) else (result,)):
+            if not isinstance(part, torch.Tensor) or not _share(args[0], part):
+                continue
+
+            def take(base: torch.Tensor, index: int = index) -> torch.Tensor:
+                again = function(base, *args[1:], **kwargs)
+                return again[index] if isinstance(again, tuple | list) else again
+
+            kept = (*args[1:], index) if isinstance(result, tuple | list) else args[1:]
+            self._taken[id(part)] = View(args[0], operation, take, kept, kwargs)
+
+    def base(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """What `tensor` is a view of."""
+        view = self._taken.get(id(tensor))
+        return None if view is None else view.of
+
+    def written(self, tensor: torch.Tensor, site: Site | None) -> None:
+        """`tensor` has a new value: so have the tensors that it is a view of."""
+        view = self._taken.get(id(tensor))
+        if view is None:
+            return
+        put_back = _PUT_BACK[view.operation]
+        if put_back is None:
+            raise ChainruleError(
+                f"a value {tuple(tensor.shape)} made by {view.operation} is written in place, and it shares its memory "
+                f"with {tuple(view.of.shape)}; write it as a new value",
+                site,
+            )
+        recorder = self.recorder
+        base, new = self._as_recorded(view.of), self._as_recorded(tensor)
+        with recorder:
+            value = put_back(base, new, *view.args, **view.kwargs)
+        entry = recorder.entry(value)
+        assert entry is not None
+        recorder.point(view.of, entry.node)
+        self.written(view.of, site)
+
+    def read(self, tensor: torch.Tensor, site: Site | None) -> None:
+        """`tensor` is read after a write to its memory: take it again from what was written."""
+        view, recorder = self._taken.get(id(tensor)), self.recorder
+        if view is None:
+            entry = recorder.entry(tensor)
+            shown = (entry.node.meta.get("name") or entry.node.name) if entry else "a tensor"
+            raise ChainruleError(
+                f"{shown} {tuple(tensor.shape)} was changed in place in a way that cannot be followed; "
+                "write it as a new value",
+                site,
+            )
+        recorder.node_of(view.of, [], site)
+        with recorder:
+            value = view.take(self._as_recorded(view.of))
+        entry = recorder.entry(value)
+        assert entry is not None
+        recorder.point(tensor, entry.node)
+
+    def _as_recorded(self, tensor: torch.Tensor) -> torch.Tensor:
+        """An object for the value that `tensor` has in the recording, whatever its memory holds by now."""
+        entry = self.recorder.entry(tensor)
+        assert entry is not None
+        return self.recorder.alias(tensor, entry.node)
+
+
+def _share(a: torch.Tensor, b: torch.Tensor) -> bool:
+    try:
+        return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() and a.numel() > 0
+    except (RuntimeError, NotImplementedError):  # tensors without storage
+        return False
+
+
+def _reshaped(base: torch.Tensor, new: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return new.reshape(base.shape)
+
+
+def _swapped(base: torch.Tensor, new: torch.Tensor, dim0: int, dim1: int) -> torch.Tensor:
+    return new.transpose(dim0, dim1)
+
+
+def _permuted(base: torch.Tensor, new: torch.Tensor, *dims: Any) -> torch.Tensor:
+    order = [d % base.ndim for d in (dims[0] if isinstance(dims[0], tuple | list) else dims)]
+    return new.permute([order.index(axis) for axis in range(base.ndim)])
+
+
+def _moved(base: torch.Tensor, new: torch.Tensor, source: Any, destination: Any) -> torch.Tensor:
+    return new.movedim(destination, source)
+
+
+def _narrowed(base: torch.Tensor, new: torch.Tensor, dim: int, start: int, length: int) -> torch.Tensor:
+    return torch.slice_scatter(base, new, dim, start, start + length)
+
+
+def _piece(base: torch.Tensor, new: torch.Tensor, size: Any, *rest: Any, dim: int = 0) -> torch.Tensor:
+    """One part of `split` or `chunk`; its number comes last."""
+    dim, index = (rest[0] if len(rest) == 2 else dim), rest[-1]
+    length = base.shape[dim]
+    if isinstance(size, tuple | list):
+        start = sum(size[:index])
+    else:
+        start = index * size
+    return torch.slice_scatter(base, new, dim, start, min(start + new.shape[dim], length))
+
+
+def _chunk(base: torch.Tensor, new: torch.Tensor, chunks: int, *rest: Any, dim: int = 0) -> torch.Tensor:
+    dim_ = rest[0] if len(rest) == 2 else dim
+    return _piece(base, new, -(-base.shape[dim_] // chunks), *rest, dim=dim)
+
+
+def _unbound(base: torch.Tensor, new: torch.Tensor, *rest: Any, dim: int = 0) -> torch.Tensor:
+    return torch.select_scatter(base, new, rest[0] if len(rest) == 2 else dim, rest[-1])
+
+
+# How a written view goes back into the tensor that it was taken from; None where that is not known.
+_PUT_BACK: dict[str, Callable[..., torch.Tensor] | None] = {
+    "getitem": lambda base, new, index: writes.set_item(base, index, new),
+    "select": torch.select_scatter,
+    "narrow": _narrowed,
+    "slice": lambda base, new, dim=0, start=None, end=None, step=1: torch.slice_scatter(base, new, dim, start, end, step),
+    "diagonal": torch.diagonal_scatter,
+    "split": _piece, "split_with_sizes": _piece, "tensor_split": None, "chunk": _chunk, "unbind": _unbound,
+    **dict.fromkeys(("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
+                    _reshaped),
+    "transpose": _swapped, "permute": _permuted, "movedim": _moved,
+    **dict.fromkeys(("T", "t"), lambda base, new: new.T),
+    **dict.fromkeys(("mT",), lambda base, new: new.mT),
+    **dict.fromkeys(("alias", "contiguous", "view_copy"), lambda base, new, *_, **__: new),
+    **dict.fromkeys(("as_strided", "unfold", "expand", "expand_as", "real", "imag", "view_as_real", "view_as_complex",
+                     "hsplit", "vsplit", "dsplit", "H", "mH", "adjoint", "swapaxes", "detach"), None),
+}  # fmt: skip
