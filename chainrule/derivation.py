@@ -226,8 +226,8 @@ class Derivation:
         if self._explicit and self.program.upstream is not None:
             recorded.append(self.program.upstream.meta["val"])
         with torch.no_grad():
-            result: tuple[torch.Tensor, dict[str, torch.Tensor]] = self._emitted(*args, *recorded[len(args) :])
-        return result
+            values = [*args, *recorded[len(args) :]]
+            return dialects.called(self.program, self._emitted, self._arguments(), values)
 
     def __str__(self) -> str:
         text = dialects.described(self.program)

@@ -10,7 +10,7 @@ from chainrule.backward import Program
 from chainrule.checking.oracles import _close, derived_gradients
 from chainrule.errors import ChainruleError
 from chainrule.rules.autograd import FunctionStep
-from chainrule.show.dialects import executed
+from chainrule.show.dialects import called, executed
 from chainrule.show.layout import Layout
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _run_dotg(d: Derivation, space: dict[str, Any], given: list[Any], upstream: 
 def _run_function(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
     explicit = [] if d.program.upstream is None else [upstream]
     with torch.no_grad():
-        _, gradients = space["forward_and_backward"](*given, *explicit)
+        _, gradients = called(d.program, space["forward_and_backward"], d._arguments(), [*given, *explicit])
     return [gradients[d._names[n]] for n in d.program.wanted]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import linecache
 import re
-import textwrap
 from typing import Any
 
 import torch
@@ -12,14 +11,17 @@ from torch import fx
 
 from chainrule.backward import Program
 from chainrule.run import needed
+from chainrule.show.folded import folded, in_dictionary
+from chainrule.show.layers import layers_of
 from chainrule.show.layout import Layout, Line
 from chainrule.show.names import keys
+from chainrule.show.text import comment, docstring, signature, wrapped
 
 
 def dotg(program: Program) -> str:
     """Lines that leave `.g` on tensors, to be run where the inputs exist under their names."""
     layout = Layout(program, dotted=True)
-    body = [*_comment(f"reads: {_signature(layout, program.inputs)}"), *_body(layout)]
+    body = [*comment(f"reads: {signature(layout, program.inputs)}"), *_body(layout)]
     asked = [layout.variables[w] for w in program.wanted if w in program.gradients]
     several = len(asked) > 1
     body += (
@@ -32,6 +34,8 @@ def dotg(program: Program) -> str:
 
 def function(program: Program, inputs: list[fx.Node]) -> str:
     """A stand-alone `forward_and_backward(...) -> (output, {name: gradient})`."""
+    if (layers := layers_of(program)) is not None:
+        return _file(folded(program, inputs, layers))
     layout = Layout(program, dotted=False, indent=4)
     names = keys(program.graph.nodes)
     grads = {names[w]: _gradient(layout, w) for w in program.wanted}
@@ -40,11 +44,11 @@ def function(program: Program, inputs: list[fx.Node]) -> str:
     arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in given]
     output = layout.python.text(program.output)
     lines = [
-        _wrapped("def forward_and_backward(", arguments, "):"),
-        *_docstring(f"{_signature(layout, given)} -> ({output}, gradients).", "    "),
+        wrapped("def forward_and_backward(", arguments, "):"),
+        *docstring(f"{signature(layout, given)} -> ({output}, gradients).", "    "),
         *(f"    {line}" for line in _body(layout)),
         *(f"    {line}" for line in _same_shapes(pairs)),
-        _wrapped(f"    return {output}, {{", [f'"{k}": {v}' for k, v in grads.items()], "}"),
+        wrapped(f"    return {output}, {{", [f'"{k}": {v}' for k, v in grads.items()], "}"),
     ]
     return _file("\n".join(lines))
 
@@ -63,19 +67,19 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     backward = [line.text for line in layout.part("backward")]
     lines = [
         f"class {name}(torch.autograd.Function):",
-        *_docstring(f"{_signature(layout, inputs)} -> {layout.python.text(program.output)}.", "    "),
+        *docstring(f"{signature(layout, inputs)} -> {layout.python.text(program.output)}.", "    "),
         "",
         "    @staticmethod",
-        _wrapped("    def forward(", ["ctx", *arguments], "):"),
+        wrapped("    def forward(", ["ctx", *arguments], "):"),
         *(f"        {line}" for line in forward),
-        *([_wrapped("        ctx.save_for_backward(", tensors, ")")] if tensors else []),
+        *([wrapped("        ctx.save_for_backward(", tensors, ")")] if tensors else []),
         f"        return {layout.python.text(program.output)}",
         "",
         "    @staticmethod",
         "    @torch.autograd.function.once_differentiable",
         f"    def backward(ctx, {upstream}):",
         *(
-            [_wrapped("        (", tensors, ",) = ctx.saved_tensors" if len(tensors) == 1 else ") = ctx.saved_tensors")]
+            [wrapped("        (", tensors, ",) = ctx.saved_tensors" if len(tensors) == 1 else ") = ctx.saved_tensors")]
             if tensors
             else []
         ),
@@ -95,7 +99,7 @@ def described(program: Program) -> str:
             if line.phase == phase or (phase == "forward" and line.phase in ("given", "holds")):
                 rows.append((line.text, _shape(line) if line.phase == phase else ""))
     width = min(max((len(text) for text, shape in rows if shape), default=0), 88)
-    head = _comment(f"inputs: {_signature(layout, program.inputs)}")
+    head = comment(f"inputs: {signature(layout, program.inputs)}")
     return "\n".join([*head, *(f"{text:<{width}}  # {shape}" if shape else text for text, shape in rows)])
 
 
@@ -108,7 +112,7 @@ def _shape(line: Line) -> str:
 
 def _shapes_agree(condition: str, items: list[str]) -> list[str]:
     """A gradient has the shape of its value, or else something was stretched that was not when this was derived."""
-    return _wrapped(f"assert all({condition}", items, "))").split("\n")
+    return wrapped(f"assert all({condition}", items, "))").split("\n")
 
 
 def _same_shapes(pairs: list[tuple[str, str]]) -> list[str]:
@@ -156,38 +160,9 @@ def _saved(layout: Layout, read: set[fx.Node]) -> list[fx.Node]:
     return list(found)
 
 
-def _signature(layout: Layout, inputs: list[fx.Node]) -> str:
-    return ", ".join(f"{layout.variables.get(n) or n.meta.get('name')} {tuple(n.meta['val'].shape)}" for n in inputs)
-
-
 def _returned(values: list[str]) -> str:
     line = f"        return {', '.join(values)}"
-    return line if len(line) <= 88 else _wrapped("        return (", values, ")")
-
-
-def _docstring(text: str, indent: str) -> list[str]:
-    if len(text) + len(indent) + 6 <= 88:
-        return [f'{indent}"""{text}"""']
-    return [f'{indent}"""', *_filled_lines(text, indent), f'{indent}"""']
-
-
-def _filled_lines(text: str, indent: str) -> list[str]:
-    """Lines of at most 88 characters, broken between entries and never inside a shape."""
-    joined = re.sub(r"(?<=[\w,]) (?=[(\d])", "\N{NO-BREAK SPACE}", text)
-    lines = textwrap.wrap(joined, 88, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-
-
-def _comment(text: str) -> list[str]:
-    return _filled_lines(text, "# ")
-
-
-def _wrapped(head: str, items: list[str], tail: str) -> str:
-    line = f"{head}{', '.join(items)}{tail}"
-    if len(line) <= 88:
-        return line
-    indent = " " * (len(head) - len(head.lstrip()))
-    return "\n".join([head, *(f"{indent}    {item}," for item in items), f"{indent}{tail}"])
+    return line if len(line) <= 88 else wrapped("        return (", values, ")")
 
 
 def _file(body: str) -> str:
@@ -197,6 +172,20 @@ def _file(body: str) -> str:
         head += "import torch.nn.functional as F\n"
     gap = "\n\n" if body.startswith(("def ", "class ")) else "\n"
     return f"{head}{gap}{body}\n"
+
+
+def called(
+    program: Program, function: Any, inputs: list[fx.Node], values: list[Any]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Call an emitted `forward_and_backward` with the values of `inputs`, and of the upstream gradient if it takes one."""
+    if "p" not in function.__code__.co_varnames[: function.__code__.co_argcount] or layers_of(program) is None:
+        result: tuple[torch.Tensor, dict[str, torch.Tensor]] = function(*values)
+        return result
+    names = keys(program.graph.nodes)
+    held = in_dictionary(program, inputs)
+    given = dict(zip(inputs, values, strict=False))
+    plain = [v for n, v in given.items() if n not in held] + values[len(inputs) :]
+    return function(*plain, {names[n]: given[n] for n in held})
 
 
 def executed(source: str, space: dict[str, Any] | None = None) -> dict[str, Any]:

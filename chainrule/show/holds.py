@@ -28,7 +28,7 @@ def statements(layout: Layout) -> Iterator[tuple[str, bool]]:
             for axis, size in enumerate(node.meta["val"].shape):
                 if size == 1 and _cut(node, axis):
                     said[f"{layout.python.text(node, 10)}.shape[{axis}] == 1"] = False
-    for guard in layout.program.guards:
+    for guard in layout.guards:
         below = [n for n in needed([guard.node]) if isinstance(n.meta["val"], torch.Tensor)]
         said[layout.python.text(guard.node)] = all(n.op == "placeholder" for n in below)
     yield from said.items()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.backward import Program
+from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.holds import statements
 from chainrule.show.names import name_values, temporary
@@ -30,10 +31,23 @@ class Line:
     node: fx.Node
     phase: str  # "given", "forward", "holds" or "backward"
     of: fx.Node | None = None  # the forward value whose gradient this is
+    alias: bool = False  # a gradient that is another value, or stands inside one
 
     @property
     def text(self) -> str:
         return f"assert {self.code}" if self.phase in ("given", "holds") else f"{self.target} = {self.code}"
+
+
+@dataclass
+class Within:
+    """A part of a program that is written in a function of its own."""
+
+    nodes: Collection[fx.Node]
+    spelled: dict[fx.Node, str]  # what the function is given, and how its code spells it
+    targets: dict[fx.Node, str] = field(default_factory=dict)  # where an input's gradient is left
+    names: dict[fx.Node, str] = field(default_factory=dict)  # of values that are handed on to other functions
+    guards: list[Guard] = field(default_factory=list)
+    taken: Collection[str] = ()  # other names that its code uses
 
 
 class Layout:
@@ -46,15 +60,20 @@ class Layout:
         indent: int = 0,
         upstream_of_output: bool = False,
         only: Collection[fx.Node] | None = None,
+        width: int = WIDTH,
+        within: Within | None = None,
     ) -> None:
         """`upstream_of_output` names the upstream gradient after the output; `only` gives a backward line to
-        these values' gradients and to nothing else."""
-        self.program, self.dotted, self.width = program, dotted, WIDTH - indent
-        self.upstream_of_output, self.only = upstream_of_output, only
+        these values' gradients and to nothing else; `within` writes a part of the program alone."""
+        self.program, self.dotted, self.width = program, dotted, width - indent
+        self.upstream_of_output, self.only, self.within = upstream_of_output, only, within
+        self.guards = program.guards if within is None else within.guards
         self.owners = _owners(program)
         roots = [program.output, *(program.gradients[w] for w in self._asked()), *(g.node for g in program.guards)]
         self.live = needed(roots)
         self.uses = Counter(n for node in self.live for n in _reads(node))
+        if within is not None:
+            self.live = [n for n in self.live if n in within.nodes]
         self.variables, self.namer = name_values(program.graph.nodes)
         self.python = Python(self._variable)
         self.shown: set[fx.Node] = set()
@@ -73,13 +92,16 @@ class Layout:
     # -- which values get a line -----------------------------------------------------------------
 
     def _build(self) -> list[Line]:
-        self.variables, self.namer = name_values(self.live)
-        self.shown = {n for n in self.live if n.op == "placeholder" or self._has_line(n)}
+        spelled = self.within.spelled if self.within is not None else {}
+        taken = [] if self.within is None else [*spelled.values(), *self.within.taken]
+        self.variables, self.namer = name_values((n for n in self.live if n not in spelled), taken)
+        self.variables |= spelled | (self.within.names if self.within is not None else {})
+        self.shown = {n for n in self.live if n.op == "placeholder" or self._has_line(n)} | set(spelled)
         self._name_the_rest()
         forward: list[Line] = []
         backward: list[Line] = []
         for node in self.live:
-            if node in self.shown and node.op != "placeholder":
+            if node in self.shown and node.op != "placeholder" and node not in spelled:
                 (forward if node.meta["phase"] == "forward" else backward).append(self._line(node))
         backward += self._aliases()
         given, holds = self._conditions()
@@ -116,7 +138,11 @@ class Layout:
             if node not in self.shown or node in self.variables:
                 continue
             owner = self.owners.get(node)
-            if owner is not None and node.meta["phase"] == "backward":
+            if self.within is not None and node in self.within.names:
+                self.variables[node] = self.within.names[node]
+            elif self.within is not None and owner in self.within.targets:
+                self.variables[node] = self.within.targets[owner]
+            elif owner is not None and node.meta["phase"] == "backward":
                 base = self.variables.get(owner)
                 if base is not None and self.dotted:
                     self.variables[node] = f"{base}.g"
@@ -152,12 +178,16 @@ class Layout:
         lines = []
         for wanted in self._asked():
             node = self.program.gradients[wanted]
-            if self.owners.get(node) is not wanted:
-                target = (
-                    f"{self.variables[wanted]}.g" if self.dotted else self.namer.give(f"{self.variables[wanted]}_g")
-                )
-                lines.append(Line(target, self.python.text(node), node, "backward", wanted))
+            if self.owners.get(node) is not wanted and (self.within is None or wanted in self.within.spelled):
+                target = self._target_of(wanted)
+                lines.append(Line(target, self.python.text(node), node, "backward", wanted, alias=True))
         return lines
+
+    def _target_of(self, wanted: fx.Node) -> str:
+        if self.within is not None and wanted in self.within.targets:
+            return self.within.targets[wanted]
+        name = self.variables[wanted]
+        return f"{name}.g" if self.dotted else self.namer.give(f"{name}_g")
 
     def _conditions(self) -> tuple[list[Line], list[Line]]:
         """What is taken for granted: of the inputs alone, to be said first, and of values on the way."""

@@ -30,9 +30,10 @@ class Namer:
         return name
 
 
-def name_values(nodes: Iterable[fx.Node]) -> tuple[dict[fx.Node, str], Namer]:
-    """Identifiers for inputs and for every forward value that the person named."""
+def name_values(nodes: Iterable[fx.Node], taken: Iterable[str] = ()) -> tuple[dict[fx.Node, str], Namer]:
+    """Identifiers for inputs and for every forward value that the person named, other than those `taken`."""
     namer, named = Namer(), {}
+    namer.taken.update(taken)
     ordered = list(nodes)
     if any(n.meta.get("seed") for n in ordered):
         namer.taken.add("out_g")
