@@ -3,10 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from chainrule.recording.indices import FULL, is_full, is_one, parted, put, put_back, taken, without_new_axes
 from chainrule.rules.book import assume_size, rule
-
-FULL = slice(None)
-_PICKS = (torch.Tensor, list, range)
 
 
 @rule(
@@ -18,102 +16,25 @@ _PICKS = (torch.Tensor, list, range)
     note="an element that is picked twice gets both gradients",
 )  # fmt: skip
 def getitem(out, x, index):
-    index = _complete(index if isinstance(index, tuple) else (index,), x.ndim)
-    if index is None:
-        return NotImplemented
-    index = tuple(list(i) if isinstance(i, range | tuple) else i for i in index)
-    if any(isinstance(i, _PICKS) for i in index):
-        return _picked_by_tensors(out.g, x, index)
-    x.g = _put_back(_without_new_axes(out.g, index), x, [i for i in index if i is not None])
-    return None
+    first, places = parted(index, x)
+    if not places:
+        x.g = _put_back(out.g, x, first)
+        return
+    picked = put(torch.zeros_like(taken(x, first)), places, out.g, accumulate=True)
+    x.g = _put_back(picked, x, first)
 
 
-def _complete(index, ndim):
-    """The index with its ellipsis written out and an entry for every axis."""
-    consumed = 0
-    for i in index:
-        boolean = isinstance(i, bool) or (
-            isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8) and i.ndim == 0
-        )
-        if boolean:
-            return None
-        consumed += (
-            i.ndim
-            if isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8)
-            else i is not None and i is not ...
-        )
-    at = next((k for k, i in enumerate(index) if i is ...), len(index))
-    return (*index[:at], *(FULL,) * (ndim - consumed), *index[at + 1 :])
-
-
-def _without_new_axes(g, index):
-    """`g` without the axes that `None` added (integers leave no axis in g)."""
-    axis, added = 0, []
-    for i in index:
-        if i is None:
-            added.append(axis)
-        axis += not _whole(i)
-    for a in reversed(added):
-        g = g.squeeze(a)
+def _put_back(g, x, first):
+    """`g` at the place of x[first] among zeros, for integers, slices and None."""
+    g, first = without_new_axes(g, first)
+    while not all(is_full(i) for i in first):
+        ones = [axis for axis, i in enumerate(first) if is_one(i) and int(x.shape[axis]) == 1]
+        if ones and all(axis in ones or is_full(i) for axis, i in enumerate(first)):
+            for axis in ones:
+                assume_size(x, axis, 1)
+            return g[tuple(None if axis in ones else FULL for axis in range(ones[-1] + 1))]
+        g, first = put_back(g, x, first, torch.zeros_like)
     return g
-
-
-def _whole(i):
-    return isinstance(i, int)
-
-
-def _put_back(g, x, index):
-    """`g` at the place of x[index] among zeros, for integers and slices, one entry for each axis."""
-    ones = [axis for axis, i in enumerate(index) if _whole(i) and int(x.shape[axis]) == 1]
-    if ones and all((_whole(i) and int(x.shape[axis]) == 1) or i == FULL for axis, i in enumerate(index)):
-        for axis in ones:
-            assume_size(x, axis, 1)
-        return g[tuple(None if axis in ones else FULL for axis in range(ones[-1] + 1))]
-    partial = [axis for axis, i in enumerate(index) if i != FULL]
-    if not partial:
-        return g
-    last = partial[-1]
-    outer = x[tuple(FULL if axis == last else i for axis, i in enumerate(index))] if len(partial) > 1 else x
-    at = last - len([i for i in index[:last] if _whole(i)])
-    zeros = torch.zeros_like(outer)
-    if _whole(index[last]):
-        g = torch.select_scatter(zeros, g, at, index[last])
-    else:
-        s = index[last]
-        step = () if s.step in (None, 1) else (s.step,)
-        g = torch.slice_scatter(zeros, g, at, s.start, s.stop, *step)
-    return _put_back(g, x, [FULL if axis == last else i for axis, i in enumerate(index)])
-
-
-def _picked_by_tensors(g, x, index):
-    if any(i is None for i in index):
-        return NotImplemented
-    basic = [axis for axis, i in enumerate(index) if isinstance(i, int | slice) and i != FULL]
-    lead = len([i for i in index if isinstance(i, int)])
-    if any(isinstance(i, int) for i in index[lead:]) or (
-        basic and any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in index)
-    ):
-        return NotImplemented
-    first = [FULL if isinstance(i, _PICKS) else i for i in index]
-    inner = x[tuple(first)] if basic else x
-    places = tuple(_as_index(i) for i in index[lead:])
-    while places[-1] is None:
-        places = places[:-1]
-    picked = _put(torch.zeros_like(inner), places, g, accumulate=True)
-    x.g = _put_back(picked, x, first) if basic else picked
-    return None
-
-
-def _put(x, places, values, accumulate=False):
-    if any(i is None for i in places):  # torch.index_put wants an index for every axis before the last
-        return torch.ops.aten.index_put(x, places, values, accumulate)
-    return torch.index_put(x, places, values, accumulate=True) if accumulate else torch.index_put(x, places, values)
-
-
-def _as_index(i):
-    if isinstance(i, torch.Tensor):
-        return i
-    return torch.tensor(list(i)) if isinstance(i, _PICKS) else None
 
 
 @rule(
@@ -126,7 +47,7 @@ def _as_index(i):
 )
 def index_put(out, x, indices, values, accumulate=False):
     where = tuple(FULL if i is None else i for i in indices)
-    x.g = out.g if accumulate else _put(out.g, indices, torch.zeros_like(values))
+    x.g = out.g if accumulate else put(out.g, indices, torch.zeros_like(values))
     values.g = out.g[where if len(where) > 1 else where[0]]
 
 
@@ -148,8 +69,9 @@ def select_scatter(out, x, src, dim, index):
 
 @rule(torch.slice_scatter, samples=["r(5, 4), r(2, 4), 0, 1, 3", "r(5, 4), r(5, 2), 1, 0, 4, 2"])
 def slice_scatter(out, x, src, dim=0, start=None, end=None, step=1):
-    x.g = torch.slice_scatter(out.g, torch.zeros_like(src), dim, start, end, step)
-    src.g = out.g[(*(FULL,) * (dim % x.ndim), slice(start, end, step))]
+    by = () if step == 1 else (step,)
+    x.g = torch.slice_scatter(out.g, torch.zeros_like(src), dim, start, end, *by)
+    src.g = out.g[(*(FULL,) * (dim % x.ndim), slice(start, end, *by))]
 
 
 @rule(torch.gather, samples=["r(3, 4), 1, i(4, 3, 2)", "r(3, 4), 0, i(3, 2, 4)"])
