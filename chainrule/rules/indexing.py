@@ -37,20 +37,6 @@ def _put_back(g, x, first):
     return g
 
 
-@rule(
-    torch.index_put,
-    samples=[
-        "r(5, 4), (i(5, 3),), r(3, 4), True",
-        "r(5, 4), (torch.tensor([0, 2]),), r(2, 4)",
-        "r(3, 4), (m(3, 4),), r()",
-    ],
-)
-def index_put(out, x, indices, values, accumulate=False):
-    where = tuple(FULL if i is None else i for i in indices)
-    x.g = out.g if accumulate else put(out.g, indices, torch.zeros_like(values))
-    values.g = out.g[where if len(where) > 1 else where[0]]
-
-
 @rule(torch.select, samples=["r(3, 4), 0, 1", "r(3, 4), -1, -2"])
 def select(out, x, dim, index):
     x.g = torch.select_scatter(torch.zeros_like(x), out.g, dim, index)
@@ -61,54 +47,29 @@ def narrow(out, x, dim, start, length):
     x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, start + length)
 
 
-@rule(torch.select_scatter, samples=["r(3, 4), r(4), 0, 1"])
-def select_scatter(out, x, src, dim, index):
-    x.g = torch.select_scatter(out.g, torch.zeros_like(src), dim, index)
-    src.g = out.g.select(dim, index)
-
-
-@rule(torch.slice_scatter, samples=["r(5, 4), r(2, 4), 0, 1, 3", "r(5, 4), r(5, 2), 1, 0, 4, 2"])
-def slice_scatter(out, x, src, dim=0, start=None, end=None, step=1):
-    by = () if step == 1 else (step,)
-    x.g = torch.slice_scatter(out.g, torch.zeros_like(src), dim, start, end, *by)
-    src.g = out.g[(*(FULL,) * (dim % x.ndim), slice(start, end, *by))]
-
-
 @rule(torch.gather, samples=["r(3, 4), 1, i(4, 3, 2)", "r(3, 4), 0, i(3, 2, 4)"])
 def gather(out, x, dim, index, sparse_grad=False):
     x.g = torch.zeros_like(x).scatter_add(dim, index, out.g)
 
 
-@rule(torch.take_along_dim, samples=["r(3, 4), i(4, 3, 2), 1", "r(1, 4), i(4, 3, 2), 1", "r(3, 4), i(4, 1, 2), 1"])
+@rule(torch.take_along_dim, samples=["r(3, 4), i(4, 3, 2), 1", "r(1, 4), i(4, 3, 2), 1", "r(3, 4), i(4, 1, 2), 1", "r(3, 4), i(12, 5)",
+                                     "r(3, 4), i(4, 3, 2) - 4, 1"])  # fmt: skip
 def take_along_dim(out, x, indices, dim=None):
     if dim is None:
-        return NotImplemented
+        flat = torch.zeros_like(x).flatten()
+        x.g = flat.scatter_add(0, indices.flatten() % x.numel(), out.g).reshape(x.shape)
+        return
     zeros = torch.zeros_like(x)
     if any(int(x.shape[a]) != int(out.shape[a]) for a in range(x.ndim) if a != dim % x.ndim):
         zeros = zeros.expand([x.shape[a] if a == dim % x.ndim else out.shape[a] for a in range(x.ndim)])
     if any(int(indices.shape[a]) != int(out.shape[a]) for a in range(x.ndim)):
         indices = indices.expand(out.shape)
-    x.g = zeros.scatter_add(dim, indices, out.g)
-    return None
+    x.g = zeros.scatter_add(dim, indices % x.shape[dim], out.g)  # indices may count from the end
 
 
-@rule(torch.scatter_add, samples=["r(3, 4), 1, i(4, 3, 2), r(3, 2)"])
-def scatter_add(out, x, dim, index, src):
-    x.g = out.g
-    src.g = out.g.gather(dim, index)
-
-
-@rule(
-    torch.scatter,
-    samples=["r(3, 4), 1, torch.tensor([[0, 2], [1, 3], [0, 1]]), r(3, 2)", "r(3, 4), 1, i(4, 3, 1), 2.0"],
-)
-def scatter(out, x, dim, index, src, reduce=None):
-    if reduce is not None:
-        return NotImplemented
-    x.g = out.g.scatter(dim, index, 0)
-    if isinstance(src, torch.Tensor):
-        src.g = out.g.gather(dim, index)
-    return None
+@rule(torch.take, samples=["r(3, 4), i(12, 5)", "r(3, 4), i(12, 2, 3) - 12", "r(), i(1, 3)"])
+def take(out, x, index):
+    x.g = torch.zeros_like(x).put(index, out.g, accumulate=True)
 
 
 @rule(torch.index_select, samples=["r(5, 4), 0, i(5, 7)", "r(5, 4), 1, i(4, 2)"])
@@ -116,10 +77,17 @@ def index_select(out, x, dim, index):
     x.g = torch.zeros_like(x).index_add(dim, index, out.g)
 
 
-@rule(torch.index_add, samples=["r(5, 4), 0, i(5, 7), r(7, 4)", "r(5, 4), 1, i(4, 2), r(5, 2), alpha=2"])
-def index_add(out, x, dim, index, source, alpha=1):
-    x.g = out.g
-    source.g = out.g.index_select(dim, index) if alpha == 1 else alpha * out.g.index_select(dim, index)
+@rule(
+    torch.masked_select, samples=["r(3, 4), m(3, 4)", "r(3, 4), m(4)", "r(4), m(3, 4)", "r(3, 4), torch.tensor(True)"]
+)
+def masked_select(out, x, mask):
+    x.g = torch.zeros_like(x).masked_scatter(mask, out.g)
+
+
+@rule(torch.ops.aten._unsafe_masked_index, samples=["r(5, 4), m(3), (i(5, 3), i(4, 3)), 2.0", "r(5, 4), m(3, 1), [i(5, 3)], 0.0"],
+      note="torch's x[indices] where the mask is true; elsewhere indices may point outside")  # fmt: skip
+def _unsafe_masked_index(out, x, mask, indices, fill):
+    x.g = torch.ops.aten._unsafe_masked_index_put_accumulate(torch.zeros_like(x), mask, indices, out.g)
 
 
 @rule(F.embedding, samples=["i(5, 3), r(5, 4)", "i(5, 2, 3), r(5, 4)", "i(5, 6), r(5, 4), padding_idx=2"],
@@ -134,19 +102,3 @@ def embedding(
         g = g * (indices != padding_idx % int(weight.shape[0])).unsqueeze(-1)
     weight.g = torch.index_put(torch.zeros_like(weight), (indices,), g, accumulate=True)
     return None
-
-
-@rule(
-    torch.masked_fill,
-    samples=["r(3, 4), m(3, 4), 0.0", "r(3, 4), m(4), -1e9", "r(3, 4), m(3, 1), r()"],
-    elementwise=True,
-)
-def masked_fill(out, x, mask, value):
-    x.g = out.g.masked_fill(mask, 0)
-    if isinstance(value, torch.Tensor):
-        value.g = (out.g * mask).sum()
-
-
-@rule(torch.masked_select, samples=["r(3, 4), m(3, 4)"])
-def masked_select(out, x, mask):
-    x.g = torch.index_put(torch.zeros_like(x), (mask,), out.g, accumulate=True)
