@@ -68,7 +68,7 @@ def put(
     if any(i is None for i in places):  # torch.index_put wants an index for every axis before the last
         return torch.ops.aten.index_put(x, places, value, accumulate)
     also = {"accumulate": True} if accumulate else {}
-    return torch.index_put(x, tuple(places), value, **also)  # type: ignore[arg-type]
+    return torch.index_put(x, tuple(places), value, **also)
 
 
 def without_new_axes(value: torch.Tensor, first: list[Any]) -> tuple[torch.Tensor, list[Any]]:

@@ -13,8 +13,7 @@ from chainrule.rules.book import assume_size, rule
              "r(3, 4), (slice(None), None)", "r(3, 4), (..., 2)", "r(2, 3, 4), (1, slice(1, None))", "r(3, 4), m(3, 4)", "r(3, 4), m(3)",
              "r(5, 4), i(5, 7)", "r(5, 4), (i(5, 3), i(4, 3))", "r(3, 4), (slice(None), i(4, 5))", "r(5, 4), [0, 2, 2]", "r(3, 4), (range(3), i(4, 3))",
              "r(3, 4, 2), (slice(1, None), i(4, 6))", "r(2, 3, 4), (0, i(3, 2))", "r(1, 4), 0", "r(2, 3), (1, 2)", "r(1, 3, 1), (0, slice(None), 0)"],
-    note="an element that is picked twice gets both gradients",
-)  # fmt: skip
+    note="an element that is picked twice gets both gradients", complex=True)  # fmt: skip
 def getitem(out, x, index):
     first, places = parted(index, x)
     if not places:
@@ -37,23 +36,23 @@ def _put_back(g, x, first):
     return g
 
 
-@rule(torch.select, samples=["r(3, 4), 0, 1", "r(3, 4), -1, -2"])
+@rule(torch.select, samples=["r(3, 4), 0, 1", "r(3, 4), -1, -2"], complex=True)
 def select(out, x, dim, index):
     x.g = torch.select_scatter(torch.zeros_like(x), out.g, dim, index)
 
 
-@rule(torch.narrow, samples=["r(5, 4), 0, 1, 3", "r(5, 4), 1, 0, 2", "r(5, 4), 0, 0, 5"])
+@rule(torch.narrow, samples=["r(5, 4), 0, 1, 3", "r(5, 4), 1, 0, 2", "r(5, 4), 0, 0, 5"], complex=True)
 def narrow(out, x, dim, start, length):
     x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, start + length)
 
 
-@rule(torch.gather, samples=["r(3, 4), 1, i(4, 3, 2)", "r(3, 4), 0, i(3, 2, 4)"])
+@rule(torch.gather, samples=["r(3, 4), 1, i(4, 3, 2)", "r(3, 4), 0, i(3, 2, 4)"], complex=True)
 def gather(out, x, dim, index, sparse_grad=False):
     x.g = torch.zeros_like(x).scatter_add(dim, index, out.g)
 
 
 @rule(torch.take_along_dim, samples=["r(3, 4), i(4, 3, 2), 1", "r(1, 4), i(4, 3, 2), 1", "r(3, 4), i(4, 1, 2), 1", "r(3, 4), i(12, 5)",
-                                     "r(3, 4), i(4, 3, 2) - 4, 1"])  # fmt: skip
+                                     "r(3, 4), i(4, 3, 2) - 4, 1"], complex=True)  # fmt: skip
 def take_along_dim(out, x, indices, dim=None):
     if dim is None:
         flat = torch.zeros_like(x).flatten()
@@ -67,25 +66,27 @@ def take_along_dim(out, x, indices, dim=None):
     x.g = zeros.scatter_add(dim, indices % x.shape[dim], out.g)  # indices may count from the end
 
 
-@rule(torch.take, samples=["r(3, 4), i(12, 5)", "r(3, 4), i(12, 2, 3) - 12", "r(), i(1, 3)"])
+@rule(torch.take, samples=["r(3, 4), i(12, 5)", "r(3, 4), i(12, 2, 3) - 12", "r(), i(1, 3)"], complex=True)
 def take(out, x, index):
     x.g = torch.zeros_like(x).put(index, out.g, accumulate=True)
 
 
-@rule(torch.index_select, samples=["r(5, 4), 0, i(5, 7)", "r(5, 4), 1, i(4, 2)"])
+@rule(torch.index_select, samples=["r(5, 4), 0, i(5, 7)", "r(5, 4), 1, i(4, 2)"], complex=True)
 def index_select(out, x, dim, index):
     x.g = torch.zeros_like(x).index_add(dim, index, out.g)
 
 
 @rule(
-    torch.masked_select, samples=["r(3, 4), m(3, 4)", "r(3, 4), m(4)", "r(4), m(3, 4)", "r(3, 4), torch.tensor(True)"]
+    torch.masked_select,
+    samples=["r(3, 4), m(3, 4)", "r(3, 4), m(4)", "r(4), m(3, 4)", "r(3, 4), torch.tensor(True)"],
+    complex=True,
 )
 def masked_select(out, x, mask):
     x.g = torch.zeros_like(x).masked_scatter(mask, out.g)
 
 
 @rule(torch.ops.aten._unsafe_masked_index, samples=["r(5, 4), m(3), (i(5, 3), i(4, 3)), 2.0", "r(5, 4), m(3, 1), [i(5, 3)], 0.0"],
-      note="torch's x[indices] where the mask is true; elsewhere indices may point outside")  # fmt: skip
+      note="torch's x[indices] where the mask is true; elsewhere indices may point outside", complex=True)  # fmt: skip
 def _unsafe_masked_index(out, x, mask, indices, fill):
     x.g = torch.ops.aten._unsafe_masked_index_put_accumulate(torch.zeros_like(x), mask, indices, out.g)
 

@@ -45,18 +45,18 @@ def count(x, dim):
     return math.prod(x.shape[axis] for axis in axes) if x.ndim else 1
 
 
-@rule(torch.sum, samples=[*ALL, "r()", "r(0, 3)"])
+@rule(torch.sum, samples=[*ALL, "r()", "r(0, 3)"], complex=True)
 def sum(out, x, dim=None, keepdim=False, dtype=None):
     x.g = spread(out.g, x, dim, keepdim)
 
 
 @rule(
     torch.nansum,
-    samples=[*ALL, "r(3, 4).masked_fill(m(3, 4), torch.nan), 1"],
+    samples=[*ALL],
     note="NaN counts as 0, and gets no gradient",
 )
 def nansum(out, x, dim=None, keepdim=False, dtype=None):
-    x.g = spread(out.g, x, dim, keepdim).masked_fill(x.isnan(), 0)
+    x.g = spread(out.g, x, dim, keepdim) * ~x.isnan()
 
 
 @opening(torch.nanmean, torch.Tensor.nanmean)
@@ -67,7 +67,7 @@ def nanmean(input, dim=None, keepdim=False, *, dtype=None):
     return input.nansum(dim, keepdim, dtype=dtype) / kept.sum(dim, keepdim)
 
 
-@rule(torch.mean, samples=[*ALL, "r()"])
+@rule(torch.mean, samples=[*ALL, "r()"], complex=True)
 def mean(out, x, dim=None, keepdim=False, dtype=None):
     x.g = spread(out.g, x, dim, keepdim) / count(x, dim)
 
@@ -86,7 +86,7 @@ def _mean(x, dim):
     return x.mean() if no_axes(dim) else x.mean(dim, keepdim=True)
 
 
-@rule(torch.var, samples=SPREADS)
+@rule(torch.var, samples=SPREADS, complex=True)
 def var(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -94,7 +94,7 @@ def var(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     x.g = restore(out.g, x, dim, keepdim) * 2 * (x - _mean(x, dim)) / n
 
 
-@rule(torch.std, samples=SPREADS, note="where all values are equal the gradient is 0")
+@rule(torch.std, samples=SPREADS, note="where all values are equal the gradient is 0", complex=True)
 def std(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -103,7 +103,7 @@ def std(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     x.g = restore(g, x, dim, keepdim) * (x - _mean(x, dim)) / n
 
 
-@rule(torch.var_mean, samples=SPREADS)
+@rule(torch.var_mean, samples=SPREADS, complex=True)
 def var_mean(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -112,7 +112,9 @@ def var_mean(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None)
     x.g = x.g + spread(average.g, x, dim, keepdim) / count(x, dim)
 
 
-@rule(torch.std_mean, samples=SPREADS, note="where all values are equal the gradient of the deviation is 0")
+@rule(
+    torch.std_mean, samples=SPREADS, note="where all values are equal the gradient of the deviation is 0", complex=True
+)
 def std_mean(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -121,13 +123,13 @@ def std_mean(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None)
     x.g = x.g + spread(average.g, x, dim, keepdim) / count(x, dim)
 
 
-@rule(torch.logsumexp, samples=["r(3, 4), 1", "r(3, 4), dim=(0, 1)", "r(3, 4), 0, True", "r(5), 0"])
+@rule(torch.logsumexp, samples=["r(3, 4), 1", "r(3, 4), dim=(0, 1)", "r(3, 4), 0, True", "r(5), 0"], holomorphic=True)
 def logsumexp(out, x, dim, keepdim=False):
     x.g = restore(out.g, x, dim, keepdim) * (x - restore(out, x, dim, keepdim)).exp()
 
 
 @rule(torch.prod, samples=["r(3, 4)", "r(3, 4), 1", "r(3, 4), 0, True", "r(3, 4) * m(3, 4), 1", "r(4) * m(4)", "r(3, 0), 1"],
-      note="the product of the other elements is used, so that zeros are no trouble")  # fmt: skip
+      note="the product of the other elements is used, so that zeros are no trouble", holomorphic=True)  # fmt: skip
 def prod(out, x, dim=None, keepdim=False, dtype=None):
     flat, axis = (x.flatten(), 0) if dim is None else (x, dim)
     if not flat.shape or not int(flat.shape[axis]):

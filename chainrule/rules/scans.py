@@ -6,13 +6,13 @@ from chainrule.recording.indices import FULL
 from chainrule.rules.book import assume_size, opening, rule
 
 
-@rule(torch.cumsum, samples=["r(3, 4), 1", "r(3, 4), dim=0", "r(5), -1"])
+@rule(torch.cumsum, samples=["r(3, 4), 1", "r(3, 4), dim=0", "r(5), -1"], complex=True)
 def cumsum(out, x, dim, dtype=None):
     x.g = out.g.flip(dim).cumsum(dim).flip(dim)
 
 
 @rule(torch.cumprod, samples=["p(3, 4), 1", "p(5), 0", "r(4) * m(4), 0", "r(), 0"],
-      note="the products of the other elements are formed, n * n of them, so that zeros are no trouble")  # fmt: skip
+      note="the products of the other elements are formed, n * n of them, so that zeros are no trouble", holomorphic=True)  # fmt: skip
 def cumprod(out, x, dim, dtype=None):
     if not x.ndim:
         x.g = out.g
@@ -43,7 +43,7 @@ def _from_the_end(x, dim):
 
 
 @rule(torch.diff, samples=["r(3, 4)", "r(3, 4), 1, 0", "r(3, 5), n=2", "r(3, 4), dim=0, prepend=r(2, 4), append=r(1, 4)", "r(3, 4), 5", "r(3, 4), 0", "r(3, 4), 0, prepend=r(3, 1)"],
-      note="the backward step of a difference is minus the difference, with zeros before and after")  # fmt: skip
+      note="the backward step of a difference is minus the difference, with zeros before and after", complex=True)  # fmt: skip
 def diff(out, x, n=1, dim=-1, prepend=None, append=None):
     empty = not int(out.shape[dim])
     if empty:  # more differences than elements

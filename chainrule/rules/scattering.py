@@ -13,6 +13,7 @@ from chainrule.rules.book import rule
         "r(5, 4), (torch.tensor([0, 2]),), r(2, 4)",
         "r(3, 4), (m(3, 4),), r()",
     ],
+    complex=True,
 )
 def index_put(out, x, indices, values, accumulate=False):
     where = tuple(FULL if i is None else i for i in indices)
@@ -20,7 +21,7 @@ def index_put(out, x, indices, values, accumulate=False):
     values.g = out.g[where if len(where) > 1 else where[0]]
 
 
-@rule(torch.index_add, samples=["r(5, 4), 0, i(5, 7), r(7, 4)", "r(5, 4), 1, i(4, 2), r(5, 2), alpha=2"])
+@rule(torch.index_add, samples=["r(5, 4), 0, i(5, 7), r(7, 4)", "r(5, 4), 1, i(4, 2), r(5, 2), alpha=2"], complex=True)
 def index_add(out, x, dim, index, source, alpha=1):
     x.g = out.g
     source.g = out.g.index_select(dim, index) if alpha == 1 else alpha * out.g.index_select(dim, index)
@@ -33,6 +34,7 @@ def index_add(out, x, dim, index, source, alpha=1):
         "r(5, 4), 1, torch.tensor([2]), r(5, 1)",
         "r(), 0, i(1, 1), r()",
     ],
+    complex=True,
 )
 def index_copy(out, x, dim, index, source):
     x.g = out.g.index_fill(dim, index, 0)
@@ -42,6 +44,7 @@ def index_copy(out, x, dim, index, source):
 @rule(
     torch.index_fill,
     samples=["r(5, 4), 0, torch.tensor([0, 3]), 2.0", "r(5, 4), 1, i(4, 3), r()", "r(), 0, i(1, 1), r()"],
+    complex=True,
 )
 def index_fill(out, x, dim, index, value):
     x.g = out.g.index_fill(dim, index, 0)
@@ -57,26 +60,27 @@ def index_fill(out, x, dim, index, value):
         "r(), i(1, 1), r(1)",
         "r(), i(1), r(1)",
     ],
+    complex=True,
 )
 def put_(out, x, index, source, accumulate=False):
     x.g = out.g if accumulate else out.g.put(index, torch.zeros_like(source))
     source.g = out.g.take(index).reshape(source.shape)
 
 
-@rule(torch.select_scatter, samples=["r(3, 4), r(4), 0, 1"])
+@rule(torch.select_scatter, samples=["r(3, 4), r(4), 0, 1"], complex=True)
 def select_scatter(out, x, src, dim, index):
     x.g = torch.select_scatter(out.g, torch.zeros_like(src), dim, index)
     src.g = out.g.select(dim, index)
 
 
-@rule(torch.slice_scatter, samples=["r(5, 4), r(2, 4), 0, 1, 3", "r(5, 4), r(5, 2), 1, 0, 4, 2"])
+@rule(torch.slice_scatter, samples=["r(5, 4), r(2, 4), 0, 1, 3", "r(5, 4), r(5, 2), 1, 0, 4, 2"], complex=True)
 def slice_scatter(out, x, src, dim=0, start=None, end=None, step=1):
     by = () if step == 1 else (step,)
     x.g = torch.slice_scatter(out.g, torch.zeros_like(src), dim, start, end, *by)
     src.g = out.g[(*(FULL,) * (dim % x.ndim), slice(start, end, *by))]
 
 
-@rule(torch.scatter_add, samples=["r(3, 4), 1, i(4, 3, 2), r(3, 2)"])
+@rule(torch.scatter_add, samples=["r(3, 4), 1, i(4, 3, 2), r(3, 2)"], complex=True)
 def scatter_add(out, x, dim, index, src):
     x.g = out.g
     src.g = out.g.gather(dim, index)
@@ -89,6 +93,7 @@ def scatter_add(out, x, dim, index, src):
         "r(3, 4), 1, i(4, 3, 1), 2.0",
         "r(3, 4), 1, i(4, 3, 1), value=2.0",
     ],
+    complex=True,
 )
 def scatter(out, x, dim, index, src=None, reduce=None, value=None):
     if reduce is not None:
@@ -103,6 +108,7 @@ def scatter(out, x, dim, index, src=None, reduce=None, value=None):
     torch.masked_fill,
     samples=["r(3, 4), m(3, 4), 0.0", "r(3, 4), m(4), -1e9", "r(3, 4), m(3, 1), r()"],
     elementwise=True,
+    complex=True,
 )
 def masked_fill(out, x, mask, value):
     x.g = out.g.masked_fill(mask, 0)
@@ -111,7 +117,7 @@ def masked_fill(out, x, mask, value):
 
 
 @rule(torch.masked_scatter, samples=["r(3, 4), m(3, 4), r(12)", "r(3, 4), m(4), r(4, 5)", "r(4), m(3, 4), r(12)", "r(3, 4), torch.tensor(True), r(12)"],
-      note="the first elements of the source are taken, one for each true element of the mask")  # fmt: skip
+      note="the first elements of the source are taken, one for each true element of the mask", complex=True)  # fmt: skip
 def masked_scatter(out, x, mask, source):
     x.g = out.g.masked_fill(mask, 0)
     taken = out.g.masked_select(mask)
@@ -121,7 +127,7 @@ def masked_scatter(out, x, mask, source):
 
 @rule(torch.ops.aten._unsafe_masked_index_put_accumulate,
       samples=["r(5, 4), m(3), [i(5, 3), i(4, 3)], r(3)", "r(5, 4), m(3, 1), [i(5, 3)], r(3, 4)"],
-      note="torch's x[indices] += values where the mask is true; elsewhere indices may point outside")  # fmt: skip
+      note="torch's x[indices] += values where the mask is true; elsewhere indices may point outside", complex=True)  # fmt: skip
 def _unsafe_masked_index_put_accumulate(out, x, mask, indices, values):
     x.g = out.g
     values.g = torch.ops.aten._unsafe_masked_index(out.g, mask, indices, 0)
