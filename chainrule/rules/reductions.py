@@ -61,10 +61,9 @@ def nansum(out, x, dim=None, keepdim=False, dtype=None):
 
 @opening(torch.nanmean, torch.Tensor.nanmean)
 def nanmean(input, dim=None, keepdim=False, *, dtype=None):
-    kept = ~input.isnan()
-    if dim is None:
-        return input.nansum(dtype=dtype) / kept.sum()
-    return input.nansum(dim, keepdim, dtype=dtype) / kept.sum(dim, keepdim)
+    how = {} if dim is None else {"dim": dim, "keepdim": keepdim} if keepdim else {"dim": dim}
+    total = input.nansum(**how) if dtype is None else input.nansum(**how, dtype=dtype)
+    return total / (~input.isnan()).sum(**how)
 
 
 @rule(torch.mean, samples=[*ALL, "r()"], complex=True)

@@ -119,14 +119,18 @@ def _slope(f, spacing, dim, edge_order):
         first = second = last = before_last = spacing
         inside = (c - a) / (2 * spacing)
     if edge_order == 1:
-        start = (_part(f, dim, 1, 2) - _part(f, dim, 0, 1)) / first
-        end = (_part(f, dim, -1, None) - _part(f, dim, -2, -1)) / last
+        start = _over(_part(f, dim, 1, 2) - _part(f, dim, 0, 1), first)
+        end = _over(_part(f, dim, -1, None) - _part(f, dim, -2, -1), last)
     else:
         head = [_part(f, dim, k, k + 1) for k in range(3)]
         tail = [_part(f, dim, k, k + 1 or None) for k in (-3, -2, -1)]
         start = _weighted(head, _weights(first, second, 0))
         end = _weighted(tail, _weights(before_last, last, 2))
     return torch.cat([start, inside, end], dim)
+
+
+def _over(x, step):
+    return x if isinstance(step, int) and step == 1 else x / step
 
 
 def _weighted(values, weights):
