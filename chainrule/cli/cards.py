@@ -113,7 +113,9 @@ def example(rule: Rule) -> cr.Derivation:
         parameter = words[min(position, len(words) - 1)]
         varying = parameter.kind is parameter.VAR_POSITIONAL
         given[f"{parameter.name}{position}" if varying else parameter.name] = value
-    call = ", ".join([*given, *(f"{k}={v!r}" for k, v in kwargs.items())])
+    tensors = {k: v for k, v in kwargs.items() if isinstance(v, torch.Tensor)}
+    call = ", ".join([*given, *(f"{k}={k if k in tensors else repr(v)}" for k, v in kwargs.items())])
+    given |= tensors
     attribute = inspect.isgetsetdescriptor(rule.function)
     result = f"{next(iter(given))}.{rule.name}" if attribute else f"operation({call})"
     output = _run(rule, result, given)

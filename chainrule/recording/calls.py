@@ -81,7 +81,8 @@ def operation_name(function: Any) -> str:
         name = name[1:] if f"__{name}__" in _AUGMENTED else name
     elif name.endswith("_") and not name.startswith("_"):
         name = name[:-1]
-    name = name.removesuffix("_copy") if name.endswith("_copy") and hasattr(torch, name) else name
+    if name.endswith("_copy") and name != "index_copy" and hasattr(torch, name):
+        name = name.removesuffix("_copy")
     return SYNONYMS.get(name, name)
 
 
@@ -94,10 +95,23 @@ def canonical(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C
         if kwargs.pop("inplace", False):
             written = args[0] if args else kwargs.get("input")
     form = _form(function, len(args), bool(kwargs))
+    if form.operation in ("getitem", "setitem"):
+        args = (args[0], _without_numpy(args[1]), *args[2:])
     if form.in_place:
         written = args[0]
     spelled = getattr(function, "__name__", form.operation)
     return Call(form.operation, form.kind, form.target, args[::-1] if form.swapped else args, kwargs, written, spelled)
+
+
+def _without_numpy(index: Any) -> Any:
+    """An index with the numbers and arrays of NumPy as Python's numbers and lists, which emitted code can spell."""
+    if isinstance(index, tuple | list):
+        return type(index)([i.tolist() if type(i).__module__ == "numpy" else _without_numpy(i) for i in index])
+    if isinstance(index, slice):
+        return slice(*(_without_numpy(i) for i in (index.start, index.stop, index.step)))
+    if type(index).__module__ != "numpy":
+        return index
+    return (index.tolist(),) if index.ndim > 1 else index.tolist()  # torch reads [[0, 1], [2, 3]] as a tuple
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 
-from chainrule.errors import ChainruleError
-
-FULL = slice(None)
+from chainrule.recording.indices import is_full, parted, put, put_back, taken, without_new_axes
 
 
 def set_item(x: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
@@ -19,59 +17,33 @@ def set_item(x: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
     tensor([[0., 5., 0.],
             [0., 6., 0.]])
     """
-    index = index if isinstance(index, tuple) else (index,)
-    place = x[index]
-    if not isinstance(value, torch.Tensor):
-        value = torch.full_like(place, value)
-    elif value.ndim == 0 and len(index) == 1 and _is_mask(index[0]):
-        return torch.where(index[0], value, x)
-    value = value.expand(place.shape) if value.shape != place.shape else value
-    value = value.to(x.dtype) if value.dtype != x.dtype else value
-    if any(isinstance(i, torch.Tensor | list | range) for i in index):
-        return _by_tensors(x, index, value)
-    if None in index:
-        raise ChainruleError("x[..., None] = value cannot be followed; write to x without the None")
-    used = sum(i is not Ellipsis for i in index)
-    at = index.index(Ellipsis) if Ellipsis in index else len(index)
-    return _scatter(x, [*index[:at], *[FULL] * (x.ndim - used), *index[at + 1 :]], value)
-
-
-def _scatter(x: torch.Tensor, index: list[Any], value: torch.Tensor) -> torch.Tensor:
-    """Integers and slices, one for each axis."""
-    partial = [axis for axis, i in enumerate(index) if i != FULL]
-    if not partial:
-        return value
-    last = partial[-1]
-    rest = [FULL if axis == last else i for axis, i in enumerate(index)]
-    inner = x[tuple(rest)] if len(partial) > 1 else x
-    axis = last - sum(isinstance(i, int) for i in index[:last])
-    i = index[last]
-    if isinstance(i, int):
-        written = torch.select_scatter(inner, value, axis, i)
+    first, places = parted(index, x)
+    given = value
+    if isinstance(value, torch.Tensor) and value.dtype != x.dtype:
+        value = value.to(x.dtype)
+    mask = places[0] if len(places) == 1 and all(is_full(i) for i in first) else None
+    if mask is not None and mask.dtype == torch.bool and (not isinstance(value, torch.Tensor) or not value.ndim):
+        return x.masked_fill(mask[(..., *(None,) * (x.ndim - mask.ndim))] if mask.ndim < x.ndim else mask, value)
+    inner = taken(x, first)
+    if places:
+        value = value if isinstance(value, torch.Tensor) else x.new_tensor(value)
+        value = put(inner, places, _without_leading_ones(value, inner, places))
+    elif isinstance(value, torch.Tensor):
+        value = _without_leading_ones(value, inner, places)
+        value = value.expand(inner.shape) if value.shape != inner.shape else value
     else:
-        written = torch.slice_scatter(inner, value, axis, i.start, i.stop, 1 if i.step is None else i.step)
-    return _scatter(x, rest, written)
+        value = torch.full_like(inner, value)
+    value, first = without_new_axes(value, first)
+    while not all(is_full(i) for i in first):
+        value, first = put_back(value, x, first, lambda inner: inner)
+    return value.clone() if value is given else value
 
 
-def _by_tensors(x: torch.Tensor, index: tuple[Any, ...], value: torch.Tensor) -> torch.Tensor:
-    places: list[Any] = []
-    for i in index:
-        if isinstance(i, list | range):
-            places.append(torch.tensor(list(i)))
-        elif isinstance(i, torch.Tensor) or i == FULL:
-            places.append(i if isinstance(i, torch.Tensor) else None)
-        else:
-            raise ChainruleError(
-                "an assignment whose index mixes tensors with integers, None or part slices cannot be followed; "
-                "assign in two steps, or use torch.where"
-            )
-    if None in [p if p is None else 0 for p in places]:
-        return torch.ops.aten.index_put(x, places, value)
-    return torch.index_put(x, tuple(places), value)
-
-
-def _is_mask(index: Any) -> bool:
-    return isinstance(index, torch.Tensor) and index.dtype == torch.bool
+def _without_leading_ones(value: torch.Tensor, inner: torch.Tensor, places: list[torch.Tensor | None]) -> torch.Tensor:
+    """torch takes a value with more axes than the place has, where they are of size one."""
+    with torch._C.DisableTorchFunction():
+        room = (torch.ops.aten.index(inner, places) if places else inner).ndim
+    return value.reshape(value.shape[value.ndim - room :]) if value.ndim > room else value
 
 
 REPLACED: dict[str, Callable[..., torch.Tensor]] = {

@@ -1,4 +1,4 @@
-"""Sums, means, extremes and scans: one value goes back to all the elements that it was made from."""
+"""Sums, products, means and spreads: one value goes back to all the elements that it was made from."""
 
 import math
 
@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 
 from chainrule.rules.book import opening, rule
-from chainrule.rules.selections import maximum as larger
-from chainrule.rules.selections import minimum as smaller
 
 ALL = [
     "r(3, 4)",
@@ -47,47 +45,30 @@ def count(x, dim):
     return math.prod(x.shape[axis] for axis in axes) if x.ndim else 1
 
 
-@rule(torch.sum, samples=[*ALL, "r()", "r(0, 3)"])
+@rule(torch.sum, samples=[*ALL, "r()", "r(0, 3)"], complex=True)
 def sum(out, x, dim=None, keepdim=False, dtype=None):
     x.g = spread(out.g, x, dim, keepdim)
 
 
-@rule(torch.mean, samples=[*ALL, "r()"])
+@rule(
+    torch.nansum,
+    samples=[*ALL],
+    note="NaN counts as 0, and gets no gradient",
+)
+def nansum(out, x, dim=None, keepdim=False, dtype=None):
+    x.g = spread(out.g, x, dim, keepdim) * ~x.isnan()
+
+
+@opening(torch.nanmean, torch.Tensor.nanmean)
+def nanmean(input, dim=None, keepdim=False, *, dtype=None):
+    how = {} if dim is None else {"dim": dim, "keepdim": keepdim} if keepdim else {"dim": dim}
+    total = input.nansum(**how) if dtype is None else input.nansum(**how, dtype=dtype)
+    return total / (~input.isnan()).sum(**how)
+
+
+@rule(torch.mean, samples=[*ALL, "r()"], complex=True)
 def mean(out, x, dim=None, keepdim=False, dtype=None):
     x.g = spread(out.g, x, dim, keepdim) / count(x, dim)
-
-
-@rule(torch.amax, torch.amin, samples=["r(3, 4), 1", "r(3, 4), dim=(0, 1)", "r(3, 4), 0, True", "r(3, 4)", "i(3, 4, 5).double(), 1"],
-      note="equal extremes share the gradient")  # fmt: skip
-def amax(out, x, dim=(), keepdim=False):
-    chosen = x == restore(out, x, dim, keepdim)
-    ties = chosen.sum() if no_axes(dim) else chosen.sum(dim, keepdim=True)
-    x.g = restore(out.g, x, dim, keepdim) * chosen / ties
-
-
-def _extreme(out, x, dim, keepdim, of_two):
-    if isinstance(dim, torch.Tensor):
-        of_two(out, x, dim)
-    elif dim is None:
-        amax(out, x)
-    else:
-        values, indices = out
-        g, at = values.g, indices
-        if not keepdim and x.ndim:
-            g, at = g.unsqueeze(dim), at.unsqueeze(dim)
-        x.g = torch.zeros_like(x).scatter(dim, at, g) if x.ndim else g
-
-
-@rule(torch.max, samples=["r(3, 4)", "r(3, 4), 1", "r(3, 4), dim=0, keepdim=True", "r(3, 4), r(4)", "i(3, 4, 5).double()"],
-      note="over all elements, equal maxima share the gradient; along an axis it goes to the index that is given")  # fmt: skip
-def max(out, x, dim=None, keepdim=False):
-    _extreme(out, x, dim, keepdim, larger)
-
-
-@rule(torch.min, samples=["r(3, 4)", "r(3, 4), 1", "r(3, 4), dim=0, keepdim=True", "r(3, 4), r(4)"],
-      note="over all elements, equal minima share the gradient; along an axis it goes to the index that is given")  # fmt: skip
-def min(out, x, dim=None, keepdim=False):
-    _extreme(out, x, dim, keepdim, smaller)
 
 
 SPREADS = [*ALL, "r(3, 4), dim=1, unbiased=False", "r(3, 4), dim=0, correction=0", "r(5), False"]
@@ -104,7 +85,7 @@ def _mean(x, dim):
     return x.mean() if no_axes(dim) else x.mean(dim, keepdim=True)
 
 
-@rule(torch.var, samples=SPREADS)
+@rule(torch.var, samples=SPREADS, complex=True)
 def var(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -112,7 +93,7 @@ def var(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     x.g = restore(out.g, x, dim, keepdim) * 2 * (x - _mean(x, dim)) / n
 
 
-@rule(torch.std, samples=SPREADS, note="where all values are equal the gradient is 0")
+@rule(torch.std, samples=SPREADS, note="where all values are equal the gradient is 0", complex=True)
 def std(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -121,13 +102,33 @@ def std(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     x.g = restore(g, x, dim, keepdim) * (x - _mean(x, dim)) / n
 
 
-@rule(torch.logsumexp, samples=["r(3, 4), 1", "r(3, 4), dim=(0, 1)", "r(3, 4), 0, True", "r(5), 0"])
+@rule(torch.var_mean, samples=SPREADS, complex=True)
+def var_mean(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    spread_, average = out
+    var(spread_, x, dim, unbiased, keepdim, correction=correction)
+    x.g = x.g + spread(average.g, x, dim, keepdim) / count(x, dim)
+
+
+@rule(
+    torch.std_mean, samples=SPREADS, note="where all values are equal the gradient of the deviation is 0", complex=True
+)
+def std_mean(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    deviation, average = out
+    std(deviation, x, dim, unbiased, keepdim, correction=correction)
+    x.g = x.g + spread(average.g, x, dim, keepdim) / count(x, dim)
+
+
+@rule(torch.logsumexp, samples=["r(3, 4), 1", "r(3, 4), dim=(0, 1)", "r(3, 4), 0, True", "r(5), 0"], holomorphic=True)
 def logsumexp(out, x, dim, keepdim=False):
     x.g = restore(out.g, x, dim, keepdim) * (x - restore(out, x, dim, keepdim)).exp()
 
 
 @rule(torch.prod, samples=["r(3, 4)", "r(3, 4), 1", "r(3, 4), 0, True", "r(3, 4) * m(3, 4), 1", "r(4) * m(4)", "r(3, 0), 1"],
-      note="the product of the other elements is used, so that zeros are no trouble")  # fmt: skip
+      note="the product of the other elements is used, so that zeros are no trouble", holomorphic=True)  # fmt: skip
 def prod(out, x, dim=None, keepdim=False, dtype=None):
     flat, axis = (x.flatten(), 0) if dim is None else (x, dim)
     if not flat.shape or not int(flat.shape[axis]):
@@ -139,21 +140,6 @@ def prod(out, x, dim=None, keepdim=False, dtype=None):
     after = torch.cat([ones, flat.flip(axis).narrow(axis, 0, n - 1)], axis).cumprod(axis).flip(axis)
     others = before * after
     x.g = (out.g * others).reshape(x.shape) if dim is None else restore(out.g, x, dim, keepdim) * others
-
-
-@rule(torch.cumsum, samples=["r(3, 4), 1", "r(3, 4), dim=0", "r(5), -1"])
-def cumsum(out, x, dim, dtype=None):
-    x.g = out.g.flip(dim).cumsum(dim).flip(dim)
-
-
-@rule(torch.cumprod, samples=["p(3, 4), 1", "p(5), 0", "r(4) * m(4), 0"],
-      note="the products of the other elements are formed, n * n of them, so that zeros are no trouble")  # fmt: skip
-def cumprod(out, x, dim, dtype=None):
-    values, g = x.movedim(dim, -1).unsqueeze(-1), out.g.movedim(dim, -1).unsqueeze(-2)
-    n = x.shape[dim] if x.ndim else 1
-    itself = torch.eye(n, dtype=torch.bool, device=x.device)
-    others = values.transpose(-1, -2).expand((*values.shape[:-1], n)).masked_fill(itself, 1).cumprod(-1)
-    x.g = (g * others.triu()).sum(-1).movedim(-1, dim)
 
 
 @rule(torch.linalg.vector_norm, samples=["r(3, 4)", "r(3, 4), 2, 1", "r(3, 4), dim=0, keepdim=True", "r(3, 4), 1", "r(3, 4), 3, 1"],
