@@ -87,8 +87,8 @@ def forward_of(rule: Rule, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Cal
         args, kwargs = over_tensors((args, kwargs), lambda t: next(form)(t))
         out = function(*args, **kwargs)
         if isinstance(out, Tensor):
-            return real(out)
-        parts = [real(part) * (i + 1) for i, part in enumerate(out) if not integral(part)]
+            return out
+        parts = [without_phase(part) * (i + 1) for i, part in enumerate(out) if not integral(part)]
         return torch.cat([part.flatten() for part in parts])
 
     try:
@@ -112,8 +112,8 @@ def keeping(tensor: Tensor) -> Callable[[Tensor], Tensor]:
     return form
 
 
-def real(out: Tensor) -> Tensor:
-    """Complex results by their sizes, which no phase changes."""
+def without_phase(out: Tensor) -> Tensor:
+    """Eigenvectors by the sizes of their entries, which no phase changes."""
     return out.abs() if out.dtype.is_complex else out
 
 

@@ -48,18 +48,8 @@ def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     def collect(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, kwargs
 
-    names = {
-        "r": r,
-        "p": p,
-        "u": u,
-        "i": i,
-        "m": m,
-        "s": s,
-        "l": lower,
-        "torch": torch,
-        "collect": collect,
-        "slice": slice,
-    }
+    makers = {"r": r, "p": p, "u": u, "i": i, "m": m, "s": s, "l": lower}
+    names = {**makers, "torch": torch, "collect": collect, "slice": slice}
     made: tuple[tuple[Any, ...], dict[str, Any]] = eval(f"collect({sample})", names)  # samples are our own text
     return made
 
