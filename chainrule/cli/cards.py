@@ -120,7 +120,7 @@ def example(rule: Rule) -> cr.Derivation:
     attribute = inspect.isgetsetdescriptor(rule.function)
     result = f"{next(iter(given))}.{rule.name}" if attribute else f"operation({call})"
     output = _run(rule, result, given)
-    picked = "" if isinstance(output, torch.Tensor) else f"[{_first_floating(output)}]"
+    picked = "" if isinstance(output, torch.Tensor) else _picked(output)
     forms = {name: kept(value) for name, value in given.items() if isinstance(value, torch.Tensor)}
     lines = [f"    {name} = {form.format(name)}\n" for name, form in forms.items() if form]
     lines += [f"    out = {result}{picked}\n    return out\n"]
@@ -133,8 +133,10 @@ def _run(rule: Rule, result: str, given: dict[str, Any]) -> Any:
     return eval(result, {"operation": rule.function, "torch": torch, **given})  # from the book's own samples
 
 
-def _first_floating(outputs: Any) -> int:
-    return next(i for i, out in enumerate(outputs) if out.dtype.is_floating_point)
+def _picked(outputs: Any) -> str:
+    """The first result that has a gradient; of complex ones the size."""
+    index = next(i for i, out in enumerate(outputs) if out.dtype.is_floating_point or out.dtype.is_complex)
+    return f"[{index}].abs()" if outputs[index].dtype.is_complex else f"[{index}]"
 
 
 def _compiled(source: str, rule: Rule) -> Any:

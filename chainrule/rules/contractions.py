@@ -169,8 +169,10 @@ def addbmm(out, x, batch1, batch2, *, beta=1, alpha=1):
     batch2.g = batch1.mT @ g
 
 
-@rule(F.bilinear, samples=["r(3, 4), r(3, 5), r(2, 4, 5), r(2)", "r(4), r(5), r(2, 4, 5)", "r(2, 3, 4), r(2, 3, 5), r(2, 4, 5)"],
-      holomorphic=True)  # fmt: skip
+@rule(
+    F.bilinear,
+    samples=["r(3, 4), r(3, 5), r(2, 4, 5), r(2)", "r(4), r(5), r(2, 4, 5)", "r(2, 3, 4), r(2, 3, 5), r(2, 4, 5)"],
+)
 def bilinear(out, x1, x2, weight, bias=None):
     x1.g = torch.einsum("...k,kij,...j->...i", out.g, weight, x2)
     x2.g = torch.einsum("...k,kij,...i->...j", out.g, weight, x1)

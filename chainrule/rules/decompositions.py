@@ -63,8 +63,11 @@ def _square_qr(Q, R, Q_g, R_g):
         towards = -_h(Q) @ Q_g
     else:
         towards = R_g @ _h(R) if Q_g is None else R_g @ _h(R) - _h(Q) @ Q_g
-    towards = Q @ (towards.triu() + _h(towards.triu(1)))
-    return torch.linalg.solve_triangular(_h(R), towards if Q_g is None else towards + Q_g, upper=False, left=False)
+    symmetric = towards.triu() + _h(towards.triu(1))
+    if Q.dtype.is_complex:  # the diagonal of R is real
+        symmetric = (symmetric + symmetric.mH) / 2
+    total = Q @ symmetric if Q_g is None else Q @ symmetric + Q_g
+    return torch.linalg.solve_triangular(_h(R), total, upper=False, left=False)
 
 
 def _given(part):

@@ -87,7 +87,7 @@ def cholesky_inverse(out, L, upper=False):
 @rule(torch.linalg.lu_solve,
       samples=[f"*torch.linalg.lu_factor({REGULAR}), r(3, 2)", f"*torch.linalg.lu_factor({REGULAR}), r(2, 3), left=False",
                "*torch.linalg.lu_factor(r(2, 3, 3)), r(2, 3, 4), adjoint=True", "*torch.linalg.lu_factor(r(2, 3, 3)), r(4, 3), left=False, adjoint=True"],
-      note="the gradient of A = P L U first, from there those of the triangles L and U", holomorphic=True)  # fmt: skip
+      note="the gradient of A = P L U first, from there those of the triangles L and U")  # fmt: skip
 def lu_solve(out, LU, pivots, B, *, left=True, adjoint=False):
     P, L, U = torch.lu_unpack(LU, pivots)
     how = ({} if left else {"left": False}) | ({} if adjoint else {"adjoint": True})
