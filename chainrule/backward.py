@@ -290,6 +290,7 @@ class _Walk:
                 continue
             alias = self.recorder.alias(value, child)
             g = child.meta["g"] if child in self.gradients else torch.zeros_like(alias)
+            alias.reached = child in self.gradients
             outs.append(self._upstream_on(alias, g))
         return tuple(outs)
 
@@ -330,6 +331,5 @@ class _Walk:
             elif entry.node in self.reached:
                 if g.dtype.is_complex and not value.dtype.is_complex:
                     g = g.real
-                if g.dtype != value.dtype:
-                    g = g.to(value.dtype)
-                self._pass(entry.node, unbroadcast(g, value))
+                g = unbroadcast(g, value)  # summed before it is rounded
+                self._pass(entry.node, g if g.dtype == value.dtype else g.to(value.dtype))

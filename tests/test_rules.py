@@ -13,7 +13,7 @@ from torch import Tensor
 import chainrule as cr
 from chainrule.rules import BOOK, Rule
 from chainrule.rules.book import RuleBook
-from chainrule.rules.samples import arguments
+from chainrule.rules.samples import arguments, kept
 
 
 def rules_of(book: RuleBook) -> list[Rule]:
@@ -80,11 +80,15 @@ def forward_of(rule: Rule, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Cal
     args, kwargs = given
     function = rule.function if callable(rule.function) else lambda x: getattr(x, rule.function.__name__)
 
+    forms = [keeping(t) for t in tensors_in(given)]
+
     def one(*args: Any, **kwargs: Any) -> Tensor:
+        form = iter(forms)
+        args, kwargs = over_tensors((args, kwargs), lambda t: next(form)(t))
         out = function(*args, **kwargs)
         if isinstance(out, Tensor):
             return out
-        parts = [part * (i + 1) for i, part in enumerate(out) if part.dtype.is_floating_point]
+        parts = [without_phase(part) * (i + 1) for i, part in enumerate(out) if not integral(part)]
         return torch.cat([part.flatten() for part in parts])
 
     try:
@@ -99,6 +103,22 @@ def forward_of(rule: Rule, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Cal
     except RuntimeError as error:
         return one if says_no_derivative(error) else None
     return one
+
+
+def keeping(tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function that keeps a symmetric or triangular matrix one, for the finite differences."""
+    text = kept(tensor)
+    form: Callable[[Tensor], Tensor] = eval("lambda x: " + (text.format("x") or "x"))
+    return form
+
+
+def without_phase(out: Tensor) -> Tensor:
+    """Eigenvectors by the sizes of their entries, which no phase changes."""
+    return out.abs() if out.dtype.is_complex else out
+
+
+def integral(out: Tensor) -> bool:
+    return not (out.dtype.is_floating_point or out.dtype.is_complex)
 
 
 def says_no_derivative(error: Exception) -> bool:

@@ -15,7 +15,7 @@ import chainrule as cr
 from chainrule.cli import Refused
 from chainrule.cli.answers import print_code, print_json
 from chainrule.rules import BOOK, FAMILIES, Rule
-from chainrule.rules.samples import arguments
+from chainrule.rules.samples import arguments, kept
 
 
 def families() -> dict[str, tuple[str, list[str]]]:
@@ -70,7 +70,10 @@ def print_card(name: str, as_json: bool) -> bool:
     print_code(source)
     if rule.note:
         click.echo(f"\nnote: {rule.note}")
-    click.echo("\nsamples, with r normal, p positive, u between 0 and 1, i(n, ...) whole numbers below n, m a mask:")
+    click.echo(
+        "\nsamples, with r normal, p positive, u between 0 and 1, i(n, ...) whole numbers below n, m a mask,"
+        " s symmetric, l triangular:"
+    )
     for sample in rule.samples:
         click.echo(f"    {name}({sample})")
     if d is None:
@@ -119,8 +122,11 @@ def example(rule: Rule) -> cr.Derivation:
     attribute = inspect.isgetsetdescriptor(rule.function)
     result = f"{next(iter(given))}.{rule.name}" if attribute else f"operation({call})"
     output = _run(rule, result, given)
-    picked = "" if isinstance(output, torch.Tensor) else f"[{_first_floating(output)}]"
-    forward = _compiled(f"def forward({', '.join(given)}):\n    out = {result}{picked}\n    return out\n", rule)
+    picked = "" if isinstance(output, torch.Tensor) else _picked(output)
+    forms = {name: kept(value) for name, value in given.items() if isinstance(value, torch.Tensor)}
+    lines = [f"    {name} = {form.format(name)}\n" for name, form in forms.items() if form]
+    lines += [f"    out = {result}{picked}\n    return out\n"]
+    forward = _compiled(f"def forward({', '.join(given)}):\n{''.join(lines)}", rule)
     upstream = torch.randn_like(forward(**given)) if forward(**given).ndim else None
     return cr.derive(forward, upstream=upstream, **given)
 
@@ -129,8 +135,10 @@ def _run(rule: Rule, result: str, given: dict[str, Any]) -> Any:
     return eval(result, {"operation": rule.function, "torch": torch, **given})  # from the book's own samples
 
 
-def _first_floating(outputs: Any) -> int:
-    return next(i for i, out in enumerate(outputs) if out.dtype.is_floating_point)
+def _picked(outputs: Any) -> str:
+    """The first result that has a gradient; of complex ones the size."""
+    index = next(i for i, out in enumerate(outputs) if out.dtype.is_floating_point or out.dtype.is_complex)
+    return f"[{index}].abs()" if outputs[index].dtype.is_complex else f"[{index}]"
 
 
 def _compiled(source: str, rule: Rule) -> Any:

@@ -152,6 +152,11 @@ def opening(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     return add
 
 
+def reached(part: Any) -> bool:
+    """Whether the program goes on from this one of several results; where it does not, its `.g` is zero."""
+    return getattr(part, "reached", True)
+
+
 def assume_size(x: Any, axis: int, size: int) -> None:
     """The rule took a path that holds only while `x.shape[axis] == size`: the derived code asserts it."""
     number = x.shape[axis]

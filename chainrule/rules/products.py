@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 
 from chainrule.rules.book import rule
-from chainrule.rules.broadcast import broadcast
 
 
 def _t(x):
@@ -92,41 +91,3 @@ def baddbmm(out, c, a, b, *, beta=1, alpha=1):
     c.g = out.g if beta == 1 else beta * out.g
     a.g = g @ b.mT
     b.g = a.mT @ g
-
-
-@rule(torch.einsum, samples=["'ij,jk->ik', r(3, 4), r(4, 5)", "'bij,bkj->bik', r(2, 3, 4), r(2, 5, 4)", "'ij->j', r(3, 4)",
-                             "'ij,jk', r(3, 4), r(4, 5)", "'i,j->ij', r(3), r(4)", "'bhid,bhjd->bhij', r(2, 2, 3, 4), r(2, 2, 5, 4)",
-                             "'ij,ij->', r(3, 4), r(3, 4)", "'a,ab,b->', r(3), r(3, 4), r(4)", "'ij,jk->ik', r(3, 4), r(1, 5)", "'...i,ij->...j', r(2, 3, 4), r(4, 5)"])  # fmt: skip
-def einsum(out, equation, *operands):
-    if not isinstance(equation, str):
-        return NotImplemented
-    if len(operands) == 1 and isinstance(operands[0], list | tuple):
-        operands = tuple(operands[0])
-    left, _, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if "->" not in equation:
-        letters = sorted(set(left) - {",", "."})
-        right = ("..." if "..." in left else "") + "".join(c for c in letters if left.count(c) == 1)
-    for term in [*terms, right]:
-        if len(set(term.replace("...", ""))) != len(term.replace("...", "")):
-            return NotImplemented  # a diagonal: ii->i
-    for k, x in enumerate(operands):
-        others = [t for i, t in enumerate(terms) if i != k]
-        tensors = [t for i, t in enumerate(operands) if i != k]
-        known = set("".join([right, *others]))
-        alone = [c for c in terms[k] if c not in known and c != "."]
-        if "..." in right and "..." not in terms[k]:
-            dotless = [t.replace("...", "") for t in [right, *others]]
-            if any("." in t for t in others) and any(t.count(".") for t in dotless):
-                return NotImplemented
-        kept = "".join(c for c in terms[k] if c not in alone)
-        g = torch.einsum(",".join([right, *others]) + "->" + kept, out.g, *tensors)
-        for axis, letter in enumerate(terms[k].replace("...", "")):
-            if letter in alone:
-                if "..." in terms[k]:
-                    return NotImplemented
-                g = g.unsqueeze(axis)
-        stretched = any(int(s) == 1 != int(t) for s, t in zip(tuple(g.shape)[-x.ndim :], tuple(x.shape), strict=False))
-        if alone or stretched:
-            g = g.expand(broadcast(tuple(g.shape), tuple(x.shape))) if stretched and not alone else g.expand(x.shape)
-        x.g = g

@@ -142,26 +142,6 @@ def prod(out, x, dim=None, keepdim=False, dtype=None):
     x.g = (out.g * others).reshape(x.shape) if dim is None else restore(out.g, x, dim, keepdim) * others
 
 
-@rule(torch.linalg.vector_norm, samples=["r(3, 4)", "r(3, 4), 2, 1", "r(3, 4), dim=0, keepdim=True", "r(3, 4), 1", "r(3, 4), 3, 1"],
-      note="at 0 the gradient is 0")  # fmt: skip
-def vector_norm(out, x, ord=2, dim=None, keepdim=False):
-    if ord in (0, float("inf"), -float("inf")):
-        return NotImplemented
-    norm, g = restore(out, x, dim, keepdim), restore(out.g, x, dim, keepdim)
-    if ord == 1:
-        x.g = g * x.sign()
-    elif ord == 2:
-        x.g = (g * x / norm).masked_fill(norm == 0, 0)
-    else:
-        x.g = (g * x.sign() * x.abs() ** (ord - 1) / norm ** (ord - 1)).masked_fill(norm == 0, 0)
-    return None
-
-
-@rule(torch.linalg.norm, samples=["r(3, 4)", "r(3, 4), dim=1, keepdim=True", "r(5), 3", "r(2, 3), 1, 1"])
-def norm(out, x, ord=None, dim=None, keepdim=False):
-    if ord is not None and not isinstance(dim, int) and x.ndim != 1:
-        return NotImplemented  # a matrix norm
-    return vector_norm(out, x, 2 if ord is None else ord, dim, keepdim)
 
 
 @opening(F.cosine_similarity)

@@ -14,7 +14,8 @@ def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     """The arguments that `sample` stands for.
 
     r(3, 4) normal numbers; p(...) positive numbers, from 0.5 to 1.5; u(...) numbers from 0.1 to 0.9;
-    i(5, 3, 4) whole numbers below 5 of shape (3, 4); m(...) a mask.
+    i(5, 3, 4) whole numbers below 5 of shape (3, 4); m(...) a mask; s(3, 3) symmetric positive definite
+    matrices, l(3, 3) lower triangular ones.
 
     >>> args, kwargs = arguments("r(3, 4), dim=0")
     >>> args[0].shape, kwargs
@@ -37,9 +38,31 @@ def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     def m(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=generator) > 0.4
 
+    def s(*shape: int) -> torch.Tensor:
+        half = r(*shape)
+        return half @ half.mT + torch.eye(shape[-1], dtype=dtype)
+
+    def lower(*shape: int) -> torch.Tensor:
+        return r(*shape).tril(-1) + torch.diag_embed(p(*shape[:-1]))
+
     def collect(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, kwargs
 
-    names = {"r": r, "p": p, "u": u, "i": i, "m": m, "torch": torch, "collect": collect, "slice": slice}
+    makers = {"r": r, "p": p, "u": u, "i": i, "m": m, "s": s, "l": lower}
+    names = {**makers, "torch": torch, "collect": collect, "slice": slice}
     made: tuple[tuple[Any, ...], dict[str, Any]] = eval(f"collect({sample})", names)  # samples are our own text
     return made
+
+
+def kept(tensor: torch.Tensor) -> str:
+    """What keeps a symmetric or triangular matrix one while its elements are moved: a call on `{}`, or "".
+
+    Operations that read such matrices count on their form: each element alone is not theirs to have a slope in.
+
+    >>> kept(torch.eye(3)), kept(torch.ones(3, 3).triu()), kept(torch.rand(3, 3))
+    ('({0} + {0}.mT) / 2', '{0}.triu()', '')
+    """
+    if tensor.ndim < 2 or tensor.shape[-1] != tensor.shape[-2] or not tensor.dtype.is_floating_point:
+        return ""
+    forms = {"({0} + {0}.mT) / 2": tensor.mT, "{0}.tril()": tensor.tril(), "{0}.triu()": tensor.triu()}
+    return next((text for text, form in forms.items() if torch.equal(tensor, form)), "") if tensor.shape[-1] > 1 else ""
