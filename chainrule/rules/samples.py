@@ -14,7 +14,7 @@ def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     """The arguments that `sample` stands for.
 
     r(3, 4) normal numbers; p(...) positive numbers, from 0.5 to 1.5; u(...) numbers from 0.1 to 0.9;
-    i(5, 3, 4) whole numbers below 5 of shape (3, 4); m(...) a mask.
+    i(5, 3, 4) whole numbers below 5 of shape (3, 4); m(...) a mask; z(...) complex normal numbers.
 
     >>> args, kwargs = arguments("r(3, 4), dim=0")
     >>> args[0].shape, kwargs
@@ -37,9 +37,12 @@ def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     def m(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=generator) > 0.4
 
+    def z(*shape: int) -> torch.Tensor:
+        return torch.complex(r(*shape), r(*shape))
+
     def collect(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, kwargs
 
-    names = {"r": r, "p": p, "u": u, "i": i, "m": m, "torch": torch, "collect": collect, "slice": slice}
+    names = {"r": r, "p": p, "u": u, "i": i, "m": m, "z": z, "torch": torch, "collect": collect, "slice": slice}
     made: tuple[tuple[Any, ...], dict[str, Any]] = eval(f"collect({sample})", names)  # samples are our own text
     return made
