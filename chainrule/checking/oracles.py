@@ -71,7 +71,9 @@ def autograd_gradients(
         order = [n for n in program.wanted if n in asked]
         if not output.requires_grad or not order:
             return [None for _ in program.wanted]
-        scalar = (output * upstream.to(output.dtype).conj()).real.sum()  # giving autograd the upstream itself imports sympy
+        scalar = (
+            output * upstream.to(output.dtype).conj()
+        ).real.sum()  # giving autograd the upstream itself imports sympy
         found = torch.autograd.grad(scalar, [leaves[n] for n in order], allow_unused=True)
     by_node = dict(zip(order, found, strict=True))
     return [by_node.get(n) for n in program.wanted]

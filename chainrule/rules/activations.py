@@ -5,7 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from chainrule.rules.book import rule
+from chainrule.rules.book import opening, rule
+from chainrule.rules.broadcast import unbroadcast
 
 
 @rule(torch.relu, samples=["r(3, 4)", "r()", "r(0, 3)"], elementwise=True, note="at 0 the gradient is 0")
@@ -36,9 +37,10 @@ def shrink(out, x, lambd=0.5):
     x.g = out.g.masked_fill(x.abs() <= lambd, 0)
 
 
-@rule(F.hardsigmoid, samples=["4 * r(3, 4)"], elementwise=True, note="at -3 and at 3 the gradient is 0")
-def hardsigmoid(out, x):
-    x.g = torch.where((x > -3) & (x < 3), out.g / 6, 0)
+@opening(F.hardsigmoid)
+def hardsigmoid(input, inplace=False):
+    y = F.relu6(input + 3) / 6
+    return input.copy_(y) if inplace else y
 
 
 @rule(F.hardswish, samples=["4 * r(3, 4)"], elementwise=True, note="at -3 the slope is 0, at 3 it is 1")
@@ -51,14 +53,12 @@ def leaky_relu(out, x, negative_slope=0.01):
     x.g = torch.where(x > 0, out.g, out.g * negative_slope)
 
 
-@rule(torch.prelu, F.prelu, samples=["r(2, 3, 4), r(3)", "r(3, 4), r(1)", "r(3, 4), r()", "r(5), r(1)", "r(), r(1)"],
-      elementwise=True, note="at 0 the slope is the weight")  # fmt: skip
+@rule(F.prelu, samples=["r(2, 3, 4), r(3)", "r(3, 4), r(1)", "r(3, 4), r()", "r(5), r(1)", "r(), r(1)"],
+      note="at 0 the slope is the weight")  # fmt: skip
 def prelu(out, x, weight):
-    slope = weight.reshape(1, -1, *[1] * (x.ndim - 2)) if x.ndim > 1 and weight.ndim else weight
-    slope = slope.reshape(()) if x.ndim == 0 else slope
+    slope = weight.reshape((1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else ())
     x.g = torch.where(x > 0, out.g, out.g * slope)
-    g = torch.where(x > 0, 0, out.g * x)
-    weight.g = g.transpose(1, -1) if x.ndim > 1 and weight.ndim else g.reshape(weight.shape) if x.ndim == 0 else g
+    weight.g = unbroadcast(torch.where(x > 0, 0, out.g * x), slope).reshape(weight.shape)
 
 
 @rule(torch.sigmoid, samples=["r(3, 4)", "r()"], elementwise=True, holomorphic=True)

@@ -46,12 +46,12 @@ def polar(out, abs, angle):
     angle.g = (out.g * out.conj()).imag
 
 
-@rule(torch.angle, samples=["z(3, 4)", "r(3, 4)"], elementwise=True, complex=True, note="at 0 the gradient is 0")
+@rule(torch.angle, samples=["z(3, 4)"], elementwise=True, complex=True, note="at 0 the gradient is 0")
 def angle(out, z):
     z.g = torch.where(z == 0, 0, 1j * out.g / z.conj()) if z.is_complex() else None
 
 
-@rule(torch.sgn, samples=["z(3, 4)", "r(3, 4)"], elementwise=True, complex=True,
+@rule(torch.sgn, samples=["z(3, 4)"], elementwise=True, complex=True,
       note="z / abs(z): only the angle counts; at 0 the gradient is 0; real numbers have none")  # fmt: skip
 def sgn(out, z):
     z.g = torch.where(z == 0, 0, 1j * out * (out.g * out.conj()).imag / z.abs()) if z.is_complex() else None
@@ -67,6 +67,17 @@ def view_as_complex(out, x):
     x.g = torch.view_as_real(out.g.resolve_conj())
 
 
-@rule(torch.Tensor.cdouble, torch.Tensor.cfloat, samples=["r(3, 4)", "z(3, 4)"], complex=True)
-def to_complex(out, x):
+@rule(
+    torch.Tensor.cdouble,  # type: ignore[attr-defined]
+    torch.Tensor.cfloat,  # type: ignore[attr-defined]
+    samples=["r(3, 4)", "z(3, 4)"],
+    complex=True,
+)
+def to_complex(out, x, memory_format=None):
     x.g = out.g
+
+
+@rule(torch.vdot, samples=["z(4), z(4)", "r(4), r(4)"], complex=True)
+def vdot(out, a, b):
+    a.g = out.g.conj() * b
+    b.g = out.g * a

@@ -15,7 +15,7 @@ _PICKS = (torch.Tensor, list, range)
              "r(3, 4), (slice(None), None)", "r(3, 4), (..., 2)", "r(2, 3, 4), (1, slice(1, None))", "r(3, 4), m(3, 4)", "r(3, 4), m(3)",
              "r(5, 4), i(5, 7)", "r(5, 4), (i(5, 3), i(4, 3))", "r(3, 4), (slice(None), i(4, 5))", "r(5, 4), [0, 2, 2]", "r(3, 4), (range(3), i(4, 3))",
              "r(3, 4, 2), (slice(1, None), i(4, 6))", "r(2, 3, 4), (0, i(3, 2))", "r(1, 4), 0", "r(2, 3), (1, 2)", "r(1, 3, 1), (0, slice(None), 0)"],
-    note="an element that is picked twice gets both gradients",
+    note="an element that is picked twice gets both gradients", complex=True,
 )  # fmt: skip
 def getitem(out, x, index):
     index = _complete(index if isinstance(index, tuple) else (index,), x.ndim)
@@ -123,6 +123,7 @@ def _as_index(i):
         "r(5, 4), (torch.tensor([0, 2]),), r(2, 4)",
         "r(3, 4), (m(3, 4),), r()",
     ],
+    complex=True,
 )
 def index_put(out, x, indices, values, accumulate=False):
     where = tuple(FULL if i is None else i for i in indices)
@@ -130,34 +131,38 @@ def index_put(out, x, indices, values, accumulate=False):
     values.g = out.g[where if len(where) > 1 else where[0]]
 
 
-@rule(torch.select, samples=["r(3, 4), 0, 1", "r(3, 4), -1, -2"])
+@rule(torch.select, samples=["r(3, 4), 0, 1", "r(3, 4), -1, -2"], complex=True)
 def select(out, x, dim, index):
     x.g = torch.select_scatter(torch.zeros_like(x), out.g, dim, index)
 
 
-@rule(torch.narrow, samples=["r(5, 4), 0, 1, 3", "r(5, 4), 1, 0, 2", "r(5, 4), 0, 0, 5"])
+@rule(torch.narrow, samples=["r(5, 4), 0, 1, 3", "r(5, 4), 1, 0, 2", "r(5, 4), 0, 0, 5"], complex=True)
 def narrow(out, x, dim, start, length):
     x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, start + length)
 
 
-@rule(torch.select_scatter, samples=["r(3, 4), r(4), 0, 1"])
+@rule(torch.select_scatter, samples=["r(3, 4), r(4), 0, 1"], complex=True)
 def select_scatter(out, x, src, dim, index):
     x.g = torch.select_scatter(out.g, torch.zeros_like(src), dim, index)
     src.g = out.g.select(dim, index)
 
 
-@rule(torch.slice_scatter, samples=["r(5, 4), r(2, 4), 0, 1, 3", "r(5, 4), r(5, 2), 1, 0, 4, 2"])
+@rule(torch.slice_scatter, samples=["r(5, 4), r(2, 4), 0, 1, 3", "r(5, 4), r(5, 2), 1, 0, 4, 2"], complex=True)
 def slice_scatter(out, x, src, dim=0, start=None, end=None, step=1):
     x.g = torch.slice_scatter(out.g, torch.zeros_like(src), dim, start, end, step)
     src.g = out.g[(*(FULL,) * (dim % x.ndim), slice(start, end, step))]
 
 
-@rule(torch.gather, samples=["r(3, 4), 1, i(4, 3, 2)", "r(3, 4), 0, i(3, 2, 4)"])
+@rule(torch.gather, samples=["r(3, 4), 1, i(4, 3, 2)", "r(3, 4), 0, i(3, 2, 4)"], complex=True)
 def gather(out, x, dim, index, sparse_grad=False):
     x.g = torch.zeros_like(x).scatter_add(dim, index, out.g)
 
 
-@rule(torch.take_along_dim, samples=["r(3, 4), i(4, 3, 2), 1", "r(1, 4), i(4, 3, 2), 1", "r(3, 4), i(4, 1, 2), 1"])
+@rule(
+    torch.take_along_dim,
+    samples=["r(3, 4), i(4, 3, 2), 1", "r(1, 4), i(4, 3, 2), 1", "r(3, 4), i(4, 1, 2), 1"],
+    complex=True,
+)
 def take_along_dim(out, x, indices, dim=None):
     if dim is None:
         return NotImplemented
@@ -170,7 +175,7 @@ def take_along_dim(out, x, indices, dim=None):
     return None
 
 
-@rule(torch.scatter_add, samples=["r(3, 4), 1, i(4, 3, 2), r(3, 2)"])
+@rule(torch.scatter_add, samples=["r(3, 4), 1, i(4, 3, 2), r(3, 2)"], complex=True)
 def scatter_add(out, x, dim, index, src):
     x.g = out.g
     src.g = out.g.gather(dim, index)
@@ -179,6 +184,7 @@ def scatter_add(out, x, dim, index, src):
 @rule(
     torch.scatter,
     samples=["r(3, 4), 1, torch.tensor([[0, 2], [1, 3], [0, 1]]), r(3, 2)", "r(3, 4), 1, i(4, 3, 1), 2.0"],
+    complex=True,
 )
 def scatter(out, x, dim, index, src, reduce=None):
     if reduce is not None:
@@ -189,19 +195,19 @@ def scatter(out, x, dim, index, src, reduce=None):
     return None
 
 
-@rule(torch.index_select, samples=["r(5, 4), 0, i(5, 7)", "r(5, 4), 1, i(4, 2)"])
+@rule(torch.index_select, samples=["r(5, 4), 0, i(5, 7)", "r(5, 4), 1, i(4, 2)"], complex=True)
 def index_select(out, x, dim, index):
     x.g = torch.zeros_like(x).index_add(dim, index, out.g)
 
 
-@rule(torch.index_add, samples=["r(5, 4), 0, i(5, 7), r(7, 4)", "r(5, 4), 1, i(4, 2), r(5, 2), alpha=2"])
+@rule(torch.index_add, samples=["r(5, 4), 0, i(5, 7), r(7, 4)", "r(5, 4), 1, i(4, 2), r(5, 2), alpha=2"], complex=True)
 def index_add(out, x, dim, index, source, alpha=1):
     x.g = out.g
     source.g = out.g.index_select(dim, index) if alpha == 1 else alpha * out.g.index_select(dim, index)
 
 
 @rule(F.embedding, samples=["i(5, 3), r(5, 4)", "i(5, 2, 3), r(5, 4)", "i(5, 6), r(5, 4), padding_idx=2"],
-      note="a row that is looked up twice gets both gradients; the row of padding_idx gets none")  # fmt: skip
+      note="a row that is looked up twice gets both gradients; the row of padding_idx gets none", complex=True)  # fmt: skip
 def embedding(
     out, indices, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
 ):
@@ -218,6 +224,7 @@ def embedding(
     torch.masked_fill,
     samples=["r(3, 4), m(3, 4), 0.0", "r(3, 4), m(4), -1e9", "r(3, 4), m(3, 1), r()"],
     elementwise=True,
+    complex=True,
 )
 def masked_fill(out, x, mask, value):
     x.g = out.g.masked_fill(mask, 0)
@@ -225,6 +232,6 @@ def masked_fill(out, x, mask, value):
         value.g = (out.g * mask).sum()
 
 
-@rule(torch.masked_select, samples=["r(3, 4), m(3, 4)"])
+@rule(torch.masked_select, samples=["r(3, 4), m(3, 4)"], complex=True)
 def masked_select(out, x, mask):
     x.g = torch.index_put(torch.zeros_like(x), (mask,), out.g, accumulate=True)

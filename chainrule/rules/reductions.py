@@ -47,12 +47,12 @@ def count(x, dim):
     return math.prod(x.shape[axis] for axis in axes) if x.ndim else 1
 
 
-@rule(torch.sum, samples=[*ALL, "r()", "r(0, 3)"])
+@rule(torch.sum, samples=[*ALL, "r()", "r(0, 3)"], complex=True)
 def sum(out, x, dim=None, keepdim=False, dtype=None):
     x.g = spread(out.g, x, dim, keepdim)
 
 
-@rule(torch.mean, samples=[*ALL, "r()"])
+@rule(torch.mean, samples=[*ALL, "r()"], complex=True)
 def mean(out, x, dim=None, keepdim=False, dtype=None):
     x.g = spread(out.g, x, dim, keepdim) / count(x, dim)
 
@@ -104,7 +104,7 @@ def _mean(x, dim):
     return x.mean() if no_axes(dim) else x.mean(dim, keepdim=True)
 
 
-@rule(torch.var, samples=SPREADS)
+@rule(torch.var, samples=SPREADS, complex=True)
 def var(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -112,7 +112,7 @@ def var(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     x.g = restore(out.g, x, dim, keepdim) * 2 * (x - _mean(x, dim)) / n
 
 
-@rule(torch.std, samples=SPREADS, note="where all values are equal the gradient is 0")
+@rule(torch.std, samples=SPREADS, note="where all values are equal the gradient is 0", complex=True)
 def std(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -121,13 +121,13 @@ def std(out, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
     x.g = restore(g, x, dim, keepdim) * (x - _mean(x, dim)) / n
 
 
-@rule(torch.logsumexp, samples=["r(3, 4), 1", "r(3, 4), dim=(0, 1)", "r(3, 4), 0, True", "r(5), 0"])
+@rule(torch.logsumexp, samples=["r(3, 4), 1", "r(3, 4), dim=(0, 1)", "r(3, 4), 0, True", "r(5), 0"], holomorphic=True)
 def logsumexp(out, x, dim, keepdim=False):
     x.g = restore(out.g, x, dim, keepdim) * (x - restore(out, x, dim, keepdim)).exp()
 
 
 @rule(torch.prod, samples=["r(3, 4)", "r(3, 4), 1", "r(3, 4), 0, True", "r(3, 4) * m(3, 4), 1", "r(4) * m(4)", "r(3, 0), 1"],
-      note="the product of the other elements is used, so that zeros are no trouble")  # fmt: skip
+      note="the product of the other elements is used, so that zeros are no trouble", holomorphic=True)  # fmt: skip
 def prod(out, x, dim=None, keepdim=False, dtype=None):
     flat, axis = (x.flatten(), 0) if dim is None else (x, dim)
     if not flat.shape or not int(flat.shape[axis]):
@@ -141,13 +141,13 @@ def prod(out, x, dim=None, keepdim=False, dtype=None):
     x.g = (out.g * others).reshape(x.shape) if dim is None else restore(out.g, x, dim, keepdim) * others
 
 
-@rule(torch.cumsum, samples=["r(3, 4), 1", "r(3, 4), dim=0", "r(5), -1"])
+@rule(torch.cumsum, samples=["r(3, 4), 1", "r(3, 4), dim=0", "r(5), -1"], complex=True)
 def cumsum(out, x, dim, dtype=None):
     x.g = out.g.flip(dim).cumsum(dim).flip(dim)
 
 
 @rule(torch.cumprod, samples=["p(3, 4), 1", "p(5), 0", "r(4) * m(4), 0"],
-      note="the products of the other elements are formed, n * n of them, so that zeros are no trouble")  # fmt: skip
+      note="the products of the other elements are formed, n * n of them, so that zeros are no trouble", holomorphic=True)  # fmt: skip
 def cumprod(out, x, dim, dtype=None):
     values, g = x.movedim(dim, -1).unsqueeze(-1), out.g.movedim(dim, -1).unsqueeze(-2)
     n = x.shape[dim] if x.ndim else 1

@@ -44,8 +44,12 @@ def fmin(out, a, b):
     b.g = out.g * ~first
 
 
-@rule(torch.where, samples=["m(3, 4), r(3, 4), r(4)", "m(3), r(3), 0.0", "m(3, 1), r(), r(1, 4)"],
-      elementwise=True, complex=True)
+@rule(
+    torch.where,
+    samples=["m(3, 4), r(3, 4), r(4)", "m(3), r(3), 0.0", "m(3, 1), r(), r(1, 4)"],
+    elementwise=True,
+    complex=True,
+)
 def where(out, condition, a, b):
     if condition.dtype != torch.bool:  # the method: x.where(condition, y)
         condition, a = a, condition
@@ -84,10 +88,11 @@ def clamp_max(out, x, max):
     max.g = out.g * (x > max)
 
 
-@rule(torch.fill, samples=["r(3, 4), 2.0", "r(3, 4), r()"], elementwise=True, complex=True)
+@rule(torch.fill, samples=["r(3, 4), r()"], elementwise=True, complex=True)
 def fill(out, x, value):
     x.g = None
-    value.g = out.g
+    if isinstance(value, torch.Tensor):
+        value.g = out.g.sum()
 
 
 @rule(torch.nan_to_num, samples=["r(3, 4)", "r(3, 4), 1.0, posinf=2.0, neginf=3.0"], elementwise=True,
