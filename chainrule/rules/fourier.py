@@ -7,7 +7,7 @@ the factor 1/n, which belongs to the direction that `norm` names: hence `_swappe
 import torch
 import torch.nn.functional as F
 
-from chainrule.rules.book import rule
+from chainrule.rules.book import opening, rule
 
 ONE = [
     "r(3, 5)",
@@ -32,6 +32,7 @@ def _swapped(norm):
 
 def _axes(x, s, dim):
     """The transformed axes, and their lengths (None where those of `x` are kept)."""
+    s, dim = [s] if isinstance(s, int) else s, [dim] if isinstance(dim, int) else dim
     if dim is None:
         dim = range(-x.ndim if s is None else -len(s), 0)
     lengths = [None if n == -1 else n for n in s] if s is not None else [None for _ in dim]
@@ -177,3 +178,77 @@ def fftshift(out, x, dim=None):
 @rule(torch.fft.ifftshift, samples=["r(4, 5)", "z(5), 0", "r(3, 4, 5), dim=(0, 2)"], complex=True)
 def ifftshift(out, x, dim=None):
     x.g = torch.fft.fftshift(out.g, dim)
+
+
+@opening(torch.stft)
+def stft(
+    input,
+    n_fft,
+    hop_length=None,
+    win_length=None,
+    window=None,
+    center=True,
+    pad_mode="reflect",
+    normalized=False,
+    onesided=None,
+    return_complex=None,
+    align_to_window=None,
+):
+    window = _window(input, window, win_length, n_fft)
+    if align_to_window and win_length:
+        input = F.pad(input, ((n_fft - win_length) // 2, n_fft - win_length - (n_fft - win_length) // 2))
+    if center:
+        wide = input if input.ndim > 1 else input.unsqueeze(0)  # F.pad reflects batches only
+        input = F.pad(wide, (n_fft // 2, n_fft // 2), mode=pad_mode).reshape((*input.shape[:-1], -1))
+    frames = input.unfold(-1, n_fft, hop_length or n_fft // 4)
+    whole = onesided is False or frames.is_complex() or (window is not None and window.is_complex())
+    transform = torch.fft.fft if whole else torch.fft.rfft
+    spectrum = transform(frames if window is None else frames * window, norm="ortho" if normalized else None)
+    return spectrum.mT if return_complex or return_complex is None else torch.view_as_real(spectrum.mT)
+
+
+@opening(torch.istft)
+def istft(
+    input,
+    n_fft,
+    hop_length=None,
+    win_length=None,
+    window=None,
+    center=True,
+    normalized=False,
+    onesided=None,
+    length=None,
+    return_complex=False,
+):
+    hop, norm = hop_length or n_fft // 4, "ortho" if normalized else None
+    if return_complex:
+        frames = torch.fft.ifft(input.mT, norm=norm)
+    else:
+        half = input if onesided or input.shape[-2] == n_fft // 2 + 1 else input.narrow(-2, 0, n_fft // 2 + 1)
+        frames = torch.fft.irfft(half.mT, n_fft, norm=norm)
+    window = _window(frames, window, win_length, n_fft)
+    if window is None:
+        window = torch.ones(n_fft, dtype=frames.dtype, device=frames.device)
+    count = input.shape[-1]
+    places = (torch.arange(count, device=input.device) * hop).unsqueeze(-1) + torch.arange(n_fft, device=input.device)
+    summed = _overlapped(frames * window, places, n_fft + hop * (count - 1))
+    weight = _overlapped((window**2).expand((count, n_fft)), places, n_fft + hop * (count - 1))
+    start = n_fft // 2 if center else 0
+    end = summed.shape[-1] - start if length is None else start + length
+    y = summed[..., start:end] / weight[start:end]
+    missing = 0 if length is None else length - y.shape[-1]
+    return F.pad(y, (0, missing)) if missing > 0 else y
+
+
+def _window(x, window, win_length, n_fft):
+    """The window in the middle of `n_fft` places; None where it is one everywhere."""
+    missing = n_fft - (win_length or n_fft)
+    if missing and window is None:
+        window = torch.ones(win_length, dtype=x.dtype, device=x.device)
+    return F.pad(window, (missing // 2, missing - missing // 2)) if missing else window
+
+
+def _overlapped(frames, places, size):
+    """The frames added up, each at its place."""
+    zeros = torch.zeros((*frames.shape[:-2], size), dtype=frames.dtype, device=frames.device)
+    return zeros.index_add(-1, places.flatten(), frames.flatten(-2))
