@@ -144,10 +144,9 @@ def frexp(out, x):
     x.g = torch.ldexp(mantissa.g, -exponent)
 
 
-@rule(torch.ldexp, samples=["r(3, 4), r(4)", "r(3), i(5, 3)"], elementwise=True, holomorphic=True)
-def ldexp(out, a, b):
-    a.g = out.g * 2.0**b
-    b.g = out.g * out * math.log(2)
+@opening(torch.ldexp, torch.Tensor.ldexp)
+def ldexp(input, other):
+    return input * 2.0**other
 
 
 @rule(torch.copysign, samples=["r(3, 4), r(4)", "r(3), -2.0"], elementwise=True,

@@ -120,10 +120,13 @@ def atanh(out, x):
     x.g = out.g / (1 - x**2)
 
 
-@rule(torch.atan2, torch.arctan2, samples=["r(3, 4), r(3, 4)", "r(3, 4), p(4)"], elementwise=True)
+@rule(torch.atan2, torch.arctan2, samples=["r(3, 4), r(3, 4)", "r(3, 4), p(4)"], elementwise=True,
+      note="at the origin the gradient is 0")  # fmt: skip
 def atan2(out, a, b):
-    a.g = out.g * b / (a**2 + b**2)
-    b.g = -out.g * a / (a**2 + b**2)
+    square = a**2 + b**2
+    g = (out.g / square).masked_fill(square == 0, 0)
+    a.g = g * b
+    b.g = -g * a
 
 
 @rule(torch.hypot, samples=["r(3, 4), r(3, 4)", "r(3, 4), p(4)"], elementwise=True)

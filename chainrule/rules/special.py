@@ -90,13 +90,13 @@ def i0e(out, x):
 
 @rule(torch.special.i1, samples=["r(3, 4)"], elementwise=True, note="at 0 the slope is 1/2")
 def i1(out, x):
-    x.g = out.g * torch.where(x == 0, 0.5, torch.special.i0(x) - out / x)
+    x.g = out.g * torch.where(x.abs() > 0, torch.special.i0(x) - out / x, 0.5)
 
 
 @rule(torch.special.i1e, samples=["r(3, 4)"], elementwise=True, note="at 0 the slope is 1/2",
       source="i1e(x) = exp(-|x|) * i1(x)")  # fmt: skip
 def i1e(out, x):
-    x.g = out.g * torch.where(x == 0, 0.5, torch.special.i0e(x) - out * (x.sign() + 1 / x))
+    x.g = out.g * torch.where(x.abs() > 0, torch.special.i0e(x) - out * (x.sign() + 1 / x), 0.5)
 
 
 @rule(torch.special.entr, samples=["p(3, 4)"], elementwise=True, source="entr(x) = -x * log(x)")
