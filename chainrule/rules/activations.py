@@ -66,7 +66,7 @@ def sigmoid(out, x):
     x.g = out.g * out * (1 - out)
 
 
-@rule(F.silu, samples=["r(3, 4)"], elementwise=True, holomorphic=True)
+@rule(F.silu, samples=["r(3, 4)"], elementwise=True)
 def silu(out, x):
     s = x.sigmoid()
     x.g = out.g * s * (1 + x * (1 - s))

@@ -19,10 +19,7 @@ ONE = [
 ]
 TWO = ["r(3, 5)", "z(2, 3, 4)", "z(3, 5), (4, 3)", "r(4, 3, 2), s=(2, 4), dim=(0, 1)", "z(3, 4), norm='ortho'"]
 MANY = [*TWO, "r(2, 3, 4), dim=(0, 2)", "z(5)", "r(2, 3, 4), (2, 5)", "r(3, 4), (-1, 3), (0, 1)"]
-
-
-def _real(samples):
-    return [sample.replace("z(", "r(") for sample in samples]
+ONE_REAL, TWO_REAL, MANY_REAL = ([s.replace("z(", "r(") for s in samples] for samples in (ONE, TWO, MANY))
 
 
 def _swapped(norm):
@@ -95,38 +92,38 @@ def ifft2(out, x, s=None, dim=(-2, -1), norm=None):
 HALF = "half of the frequencies are kept; the others count as zeros"
 
 
-@rule(torch.fft.rfft, samples=_real(ONE), complex=True, note=HALF)
+@rule(torch.fft.rfft, samples=ONE_REAL, complex=True, note=HALF)
 def rfft(out, x, n=None, dim=-1, norm=None):
     g = torch.fft.ifft(out.g, x.shape[dim] if n is None else n, dim, _swapped(norm))
     x.g = _fitted(g.real, x, [dim], [n])
 
 
-@rule(torch.fft.ihfft, samples=_real(ONE), complex=True, note=HALF)
+@rule(torch.fft.ihfft, samples=ONE_REAL, complex=True, note=HALF)
 def ihfft(out, x, n=None, dim=-1, norm=None):
     g = torch.fft.fft(out.g, x.shape[dim] if n is None else n, dim, _swapped(norm))
     x.g = _fitted(g.real, x, [dim], [n])
 
 
-@rule(torch.fft.rfftn, samples=_real(MANY), complex=True, note=HALF)
+@rule(torch.fft.rfftn, samples=MANY_REAL, complex=True, note=HALF)
 def rfftn(out, x, s=None, dim=None, norm=None):
     axes, lengths = _axes(x, s, dim)
     g = torch.fft.ifftn(out.g, _lengths(x, axes, lengths), axes, _swapped(norm))
     x.g = _fitted(g.real, x, axes, lengths)
 
 
-@rule(torch.fft.rfft2, samples=_real(TWO), complex=True, note=HALF)
+@rule(torch.fft.rfft2, samples=TWO_REAL, complex=True, note=HALF)
 def rfft2(out, x, s=None, dim=(-2, -1), norm=None):
     rfftn(out, x, s, dim, norm)
 
 
-@rule(torch.fft.ihfftn, samples=_real(MANY), complex=True, note=HALF)
+@rule(torch.fft.ihfftn, samples=MANY_REAL, complex=True, note=HALF)
 def ihfftn(out, x, s=None, dim=None, norm=None):
     axes, lengths = _axes(x, s, dim)
     g = torch.fft.fftn(out.g, _lengths(x, axes, lengths), axes, _swapped(norm))
     x.g = _fitted(g.real, x, axes, lengths)
 
 
-@rule(torch.fft.ihfft2, samples=_real(TWO), complex=True, note=HALF)
+@rule(torch.fft.ihfft2, samples=TWO_REAL, complex=True, note=HALF)
 def ihfft2(out, x, s=None, dim=(-2, -1), norm=None):
     ihfftn(out, x, s, dim, norm)
 
