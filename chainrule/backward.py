@@ -311,7 +311,7 @@ class _Walk:
             return {k: self._slots(v) for k, v in value.items()}
         if isinstance(value, slice):
             return slice(self._slots(value.start), self._slots(value.stop), self._slots(value.step))
-        if type(value) in (int, float):
+        if type(value) in (int, float, complex):
             return slot(value)
         return value
 

@@ -52,6 +52,8 @@ def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], 
     if node.op == "call_method":
         if convert is double and node.target in ("float", "half", "bfloat16"):
             return double(args[0])  # rounding is no part of the function
+        if convert is double and node.target == "cfloat":
+            return args[0].cdouble()
         return convert(getattr(args[0], str(node.target))(*args[1:], **kwargs))
     assert callable(node.target)
     return convert(node.target(*args, **kwargs))
@@ -134,4 +136,6 @@ def double(value: Any) -> Any:
         return value.to(torch.complex128)
     if isinstance(value, torch.dtype) and value.is_floating_point:
         return torch.float64
+    if isinstance(value, torch.dtype) and value.is_complex:
+        return torch.complex128
     return value

@@ -75,6 +75,10 @@ VARIANTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def differentiable(t: Tensor) -> bool:
+    return t.dtype.is_floating_point or t.dtype.is_complex
+
+
 def forward_of(rule: Rule, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Callable[..., Tensor] | None:
     """The call of the rule's operation as a function of one tensor; None where torch itself refuses it."""
     args, kwargs = given
@@ -87,7 +91,7 @@ def forward_of(rule: Rule, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Cal
         args, kwargs = over_tensors((args, kwargs), lambda t: next(form)(t))
         out = function(*args, **kwargs)
         if isinstance(out, Tensor):
-            return out
+            return torch.view_as_real(out.resolve_conj()) if out.is_complex() else out
         parts = [without_phase(part) * (i + 1) for i, part in enumerate(out) if not integral(part)]
         return torch.cat([part.flatten() for part in parts])
 
@@ -96,9 +100,9 @@ def forward_of(rule: Rule, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Cal
             one(*args, **kwargs)
     except (RuntimeError, IndexError, ValueError):
         return None
-    leaves = iter([t.clone().requires_grad_() for t in tensors_in(given) if t.dtype.is_floating_point])
+    leaves = iter([t.clone().requires_grad_() for t in tensors_in(given) if differentiable(t)])
     try:
-        args, kwargs = over_tensors(given, lambda t: next(leaves) if t.dtype.is_floating_point else t)
+        args, kwargs = over_tensors(given, lambda t: next(leaves) if differentiable(t) else t)
         one(*args, **kwargs).sum().backward()
     except RuntimeError as error:
         return one if says_no_derivative(error) else None

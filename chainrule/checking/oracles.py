@@ -71,7 +71,9 @@ def autograd_gradients(
         order = [n for n in program.wanted if n in asked]
         if not output.requires_grad or not order:
             return [None for _ in program.wanted]
-        scalar = (output * upstream.to(output.dtype)).sum()  # giving autograd the upstream itself imports sympy
+        scalar = (
+            output * upstream.to(output.dtype).conj()
+        ).real.sum()  # giving autograd the upstream itself imports sympy
         found = torch.autograd.grad(scalar, [leaves[n] for n in order], allow_unused=True)
     by_node = dict(zip(order, found, strict=True))
     return [by_node.get(n) for n in program.wanted]
@@ -176,7 +178,7 @@ def _from_the_run(d: Derivation) -> list[Any]:
         return [_NOT_ASKED for _ in tensors]
     try:
         with torch.enable_grad():
-            scalar = (output * _upstream(d).to(output.dtype)).sum()
+            scalar = (output * _upstream(d).to(output.dtype).conj()).real.sum()
             found = torch.autograd.grad(scalar, asked, allow_unused=True, retain_graph=True)
     except RuntimeError as error:  # overwritten in place what it needs, or a reentrant checkpoint
         d.notes.append(f"autograd refuses this forward pass: {str(error).splitlines()[0].split(': [')[0]}")
@@ -231,7 +233,7 @@ def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6
     inputs = {n: double(v) for n, v in _inputs(program).items()}
     shape = d.output.shape
     random = (
-        torch.randn(shape, dtype=torch.float64, generator=generator)
+        torch.randn(shape, dtype=double(d.output).dtype, generator=generator)
         if program.upstream is not None
         else torch.ones(shape, dtype=torch.float64)
     )
@@ -244,7 +246,7 @@ def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6
     def output(changed: fx.Node, by: torch.Tensor) -> float:
         moved = {**inputs, **constant, changed: inputs[changed] + by}  # detached values stand still
         with torch.no_grad():
-            return float((forward_values(program, moved, double)[program.output] * random).sum())
+            return float((forward_values(program, moved, double)[program.output] * random.conj()).real.sum())
 
     rows, kinks = [], []
     for node in program.wanted:
@@ -253,11 +255,11 @@ def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6
             continue
         found = []
         for _ in range(directions):
-            v = torch.randn(node.meta["val"].shape, dtype=torch.float64, generator=generator)
+            v = torch.randn(node.meta["val"].shape, dtype=inputs[node].dtype, generator=generator)
             v = v / max(float(v.norm()), 1e-12)
             h = step * max(1.0, float(inputs[node].abs().max()) if v.numel() else 1.0)
             up, down, mid = output(node, h * v), output(node, -h * v), output(node, 0 * v)
-            values = [0.0 if g is None else float((g * v).sum()) for g in (ours[node], theirs[node])]
+            values = [0.0 if g is None else float((g.conj() * v).real.sum()) for g in (ours[node], theirs[node])]
             differences = (up - down) / (2 * h)
             noise = 1e-9 * abs(mid) / h * 1e-6 + 1e-9 * abs(mid)
             one_sided = abs((up - mid) - (mid - down)) / h

@@ -149,12 +149,18 @@ class FloatSlot(float):
     """A real number passed to a rule; see IntSlot."""
 
 
-def slot(value: float) -> float:
+class ComplexSlot(complex):
+    """A complex number passed to a rule; see IntSlot."""
+
+
+def slot(value: complex) -> complex:
     """`value` as an object that a rule may leave a `.g` on.
 
     >>> two = slot(2.0); two.g = None; two * 3
     6.0
     """
+    if isinstance(value, complex):
+        return ComplexSlot(value)
     return IntSlot(value) if isinstance(value, int) else FloatSlot(value)
 
 
@@ -162,6 +168,8 @@ def literal(value: Any) -> Any:
     """The plain number in a slot; anything else as it is."""
     if isinstance(value, IntSlot):
         return int(value)
+    if isinstance(value, ComplexSlot):
+        return complex(value)
     return float(value) if isinstance(value, FloatSlot) else value
 
 

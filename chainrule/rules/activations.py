@@ -5,17 +5,47 @@ import math
 import torch
 import torch.nn.functional as F
 
-from chainrule.rules.book import rule
+from chainrule.rules.book import opening, rule
+from chainrule.rules.broadcast import unbroadcast
 
 
 @rule(torch.relu, samples=["r(3, 4)", "r()", "r(0, 3)"], elementwise=True, note="at 0 the gradient is 0")
 def relu(out, x):
-    x.g = out.g * (out > 0)
+    x.g = out.g.masked_fill(out <= 0, 0)
 
 
 @rule(F.relu6, samples=["4 * r(3, 4)"], elementwise=True, note="at 0 and at 6 the gradient is 0")
 def relu6(out, x):
-    x.g = out.g * ((x > 0) & (x < 6))
+    x.g = out.g.masked_fill((x <= 0) | (x >= 6), 0)
+
+
+@rule(F.hardtanh, samples=["2 * r(3, 4)", "r(3, 4), -0.5, max_val=0.2"], elementwise=True,
+      note="at the bounds the gradient is 0")  # fmt: skip
+def hardtanh(out, x, min_val=-1.0, max_val=1.0):
+    x.g = out.g.masked_fill((x <= min_val) | (x >= max_val), 0)
+
+
+@rule(torch.threshold, samples=["r(3, 4), 0.1, 20", "r(3, 4), threshold=-0.5, value=0.0"], elementwise=True,
+      note="at the threshold the gradient is 0")  # fmt: skip
+def threshold(out, x, threshold, value):
+    x.g = out.g.masked_fill(x <= threshold, 0)
+
+
+@rule(F.hardshrink, F.softshrink, samples=["r(3, 4)", "r(3, 4), 0.7", "r(3, 4), lambd=0.0"], elementwise=True,
+      note="up to lambd, and there, the gradient is 0")  # fmt: skip
+def shrink(out, x, lambd=0.5):
+    x.g = out.g.masked_fill(x.abs() <= lambd, 0)
+
+
+@opening(F.hardsigmoid)
+def hardsigmoid(input, inplace=False):
+    y = F.relu6(input + 3) / 6
+    return input.copy_(y) if inplace else y
+
+
+@rule(F.hardswish, samples=["4 * r(3, 4)"], elementwise=True, note="at -3 the slope is 0, at 3 it is 1")
+def hardswish(out, x):
+    x.g = torch.where(x < 3, out.g * (x / 3 + 0.5), out.g).masked_fill(x <= -3, 0)
 
 
 @rule(F.leaky_relu, samples=["r(3, 4)", "r(3, 4), 0.2"], elementwise=True, note="at 0 the slope is the leaky one")
@@ -23,7 +53,15 @@ def leaky_relu(out, x, negative_slope=0.01):
     x.g = torch.where(x > 0, out.g, out.g * negative_slope)
 
 
-@rule(torch.sigmoid, samples=["r(3, 4)", "r()"], elementwise=True)
+@rule(F.prelu, samples=["r(2, 3, 4), r(3)", "r(3, 4), r(1)", "r(3, 4), r()", "r(5), r(1)", "r(), r(1)"],
+      note="at 0 the slope is the weight")  # fmt: skip
+def prelu(out, x, weight):
+    slope = weight.reshape((1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else ())
+    x.g = torch.where(x > 0, out.g, out.g * slope)
+    weight.g = unbroadcast(torch.where(x > 0, 0, out.g * x), slope).reshape(weight.shape)
+
+
+@rule(torch.sigmoid, samples=["r(3, 4)", "r()"], elementwise=True, holomorphic=True)
 def sigmoid(out, x):
     x.g = out.g * out * (1 - out)
 
@@ -53,9 +91,37 @@ def softplus(out, x, beta=1, threshold=20):
     x.g = torch.where(z > threshold, out.g, out.g * z.sigmoid())
 
 
+@rule(F.mish, samples=["r(3, 4)"], elementwise=True, source="mish(x) = x * tanh(softplus(x)), Misra (2019)")
+def mish(out, x):
+    t = F.softplus(x).tanh()
+    x.g = out.g * (t + x * (1 - t**2) * x.sigmoid())
+
+
 @rule(F.elu, samples=["r(3, 4)", "r(3, 4), 0.5"], elementwise=True)
 def elu(out, x, alpha=1.0):
-    x.g = torch.where(x > 0, out.g, out.g * alpha * x.exp())
+    x.g = torch.where(x <= 0, out.g * alpha * x.exp(), out.g)
+
+
+@rule(F.celu, samples=["r(3, 4)", "r(3, 4), alpha=0.5"], elementwise=True)
+def celu(out, x, alpha=1.0):
+    x.g = torch.where(x <= 0, out.g * (x / alpha).exp(), out.g)
+
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+
+
+@rule(F.selu, samples=["r(3, 4)"], elementwise=True,
+      source="Klambauer et al. (2017), Self-normalizing neural networks, equation 2")  # fmt: skip
+def selu(out, x):
+    x.g = SELU_SCALE * torch.where(x <= 0, out.g * SELU_ALPHA * x.exp(), out.g)
+
+
+@rule(F.glu, samples=["r(3, 4)", "r(4, 3), 0", "r(2, 6, 3), dim=1"])
+def glu(out, x, dim=-1):
+    a, b = x.chunk(2, dim)
+    s = b.sigmoid()
+    x.g = torch.cat([out.g * s, out.g * a * s * (1 - s)], dim)
 
 
 @rule(F.logsigmoid, samples=["r(3, 4)"], elementwise=True)

@@ -92,7 +92,7 @@ def _unsafe_masked_index(out, x, mask, indices, fill):
 
 
 @rule(F.embedding, samples=["i(5, 3), r(5, 4)", "i(5, 2, 3), r(5, 4)", "i(5, 6), r(5, 4), padding_idx=2"],
-      note="a row that is looked up twice gets both gradients; the row of padding_idx gets none")  # fmt: skip
+      note="a row that is looked up twice gets both gradients; the row of padding_idx gets none", complex=True)  # fmt: skip
 def embedding(
     out, indices, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
 ):

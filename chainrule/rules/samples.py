@@ -14,8 +14,8 @@ def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     """The arguments that `sample` stands for.
 
     r(3, 4) normal numbers; p(...) positive numbers, from 0.5 to 1.5; u(...) numbers from 0.1 to 0.9;
-    i(5, 3, 4) whole numbers below 5 of shape (3, 4); m(...) a mask; s(3, 3) symmetric positive definite
-    matrices, l(3, 3) lower triangular ones.
+    i(5, 3, 4) whole numbers below 5 of shape (3, 4); m(...) a mask; z(...) complex normal numbers;
+    s(3, 3) symmetric positive definite matrices, l(3, 3) lower triangular ones.
 
     >>> args, kwargs = arguments("r(3, 4), dim=0")
     >>> args[0].shape, kwargs
@@ -45,10 +45,13 @@ def arguments(sample: str, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     def lower(*shape: int) -> torch.Tensor:
         return r(*shape).tril(-1) + torch.diag_embed(p(*shape[:-1]))
 
+    def z(*shape: int) -> torch.Tensor:
+        return torch.complex(r(*shape), r(*shape))
+
     def collect(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, kwargs
 
-    makers = {"r": r, "p": p, "u": u, "i": i, "m": m, "s": s, "l": lower}
+    makers = {"r": r, "p": p, "u": u, "i": i, "m": m, "s": s, "l": lower, "z": z}
     names = {**makers, "torch": torch, "collect": collect, "slice": slice}
     made: tuple[tuple[Any, ...], dict[str, Any]] = eval(f"collect({sample})", names)  # samples are our own text
     return made

@@ -7,17 +7,17 @@ from chainrule.rules.book import constant, rule
 
 
 @rule(torch.maximum, samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"], elementwise=True,
-      note="where both are equal, each gets one half")  # fmt: skip
+      note="where both are equal, each gets one half; where one is NaN, each gets all")  # fmt: skip
 def maximum(out, a, b):
-    a.g = torch.where(a == b, out.g / 2, out.g * (a > b))
-    b.g = torch.where(a == b, out.g / 2, out.g * (a < b))
+    a.g = torch.where(a == b, out.g / 2, out.g).masked_fill(a < b, 0)
+    b.g = torch.where(a == b, out.g / 2, out.g).masked_fill(a > b, 0)
 
 
 @rule(torch.minimum, samples=["r(3, 4), r(3, 4)", "r(3, 4), r(4)"], elementwise=True,
-      note="where both are equal, each gets one half")  # fmt: skip
+      note="where both are equal, each gets one half; where one is NaN, each gets all")  # fmt: skip
 def minimum(out, a, b):
-    a.g = torch.where(a == b, out.g / 2, out.g * (a < b))
-    b.g = torch.where(a == b, out.g / 2, out.g * (a > b))
+    a.g = torch.where(a == b, out.g / 2, out.g).masked_fill(a > b, 0)
+    b.g = torch.where(a == b, out.g / 2, out.g).masked_fill(a < b, 0)
 
 
 @rule(
@@ -44,7 +44,12 @@ def fmin(out, a, b):
     b.g = out.g * ~first
 
 
-@rule(torch.where, samples=["m(3, 4), r(3, 4), r(4)", "m(3), r(3), 0.0", "m(3, 1), r(), r(1, 4)"], elementwise=True)
+@rule(
+    torch.where,
+    samples=["m(3, 4), r(3, 4), r(4)", "m(3), r(3), 0.0", "m(3, 1), r(), r(1, 4)"],
+    elementwise=True,
+    complex=True,
+)
 def where(out, condition, a, b):
     if condition.dtype != torch.bool:  # the method: x.where(condition, y)
         condition, a = a, condition
@@ -83,10 +88,23 @@ def clamp_max(out, x, max):
     max.g = out.g * (x > max)
 
 
+@rule(torch.fill, samples=["r(3, 4), r()"], elementwise=True, complex=True)
+def fill(out, x, value):
+    x.g = None
+    if isinstance(value, torch.Tensor):
+        value.g = out.g.sum()
+
+
+@rule(torch.nan_to_num, samples=["r(3, 4)", "r(3, 4), 1.0, posinf=2.0, neginf=3.0"], elementwise=True,
+      note="what was not finite gets no gradient")  # fmt: skip
+def nan_to_num(out, x, nan=None, posinf=None, neginf=None):
+    x.g = out.g * x.isfinite()
+
+
 constant(torch.gt, torch.ge, torch.lt, torch.le, torch.eq, torch.ne, torch.isnan, torch.isinf, torch.isfinite,
          torch.bitwise_and, torch.bitwise_or, torch.bitwise_xor, torch.bitwise_not, torch.logical_and,
          torch.logical_or, torch.logical_not, torch.logical_xor, why="gives truth values")  # fmt: skip
-constant(torch.sign, torch.sgn, torch.floor, torch.ceil, torch.round, torch.trunc, torch.floor_divide, torch.heaviside,
+constant(torch.sign, torch.floor, torch.ceil, torch.round, torch.trunc, torch.floor_divide, torch.heaviside,
          why="is flat between its steps")  # fmt: skip
 constant(torch.argmax, torch.argmin, torch.argsort, torch.bincount, torch.nonzero, torch.searchsorted, torch.bucketize,
          F.one_hot, torch.count_nonzero, torch.unique, why="gives indices or counts")  # fmt: skip

@@ -19,7 +19,7 @@ from chainrule.simplify.rewriter import Rewriter, shaped_like
 class Product:
     """A tree of `*`, `/` and unary `-`, flattened: number / divisor * factors / denominators."""
 
-    number: float = 1
+    number: Any = 1
     divisor: float = 1
     factors: list[fx.Node] = field(default_factory=list)
     denominators: list[fx.Node] = field(default_factory=list)
@@ -34,6 +34,11 @@ class Product:
 
     def tensors(self) -> list[fx.Node]:
         return [f for f in (*self.factors, *self.denominators) if isinstance(f.meta.get("val"), torch.Tensor)]
+
+    def is_negative(self) -> bool:
+        """Whether a minus stands in front: of a number, or of an imaginary one."""
+        number = self.number
+        return bool(number.real < 0 or (number.real == 0 and number.imag < 0))
 
     def with_factor(self, old: fx.Node, new: fx.Node) -> Product:
         return replace(self, factors=[new if f is old else f for f in self.factors])
@@ -54,11 +59,14 @@ class Product:
             self._take(value.args[1], not below)
         elif inside and operation == "neg":
             self.length += 1
-            self.number = -self.number
+            self._number(-1, False)
             self._take(value.args[0], below)
         elif inside and operation == "expand" and not below:
             self.length += 1
             self.stretched.append(value)
+            self._take(value.args[0], below)
+        elif inside and from_real(value):
+            self.length += 1
             self._take(value.args[0], below)
         elif value.meta["phase"] == "backward" and operation == "ones_like":
             self.length += 1
@@ -70,15 +78,19 @@ class Product:
         else:
             (self.denominators if below else self.factors).append(value)
 
-    def _number(self, value: float, below: bool) -> None:
+    def _number(self, value: Any, below: bool) -> None:
         if below:
             self.divisor *= value
         else:
             self.number *= value
+        if isinstance(self.number, complex):
+            self.number += 0.0  # -1j, and no -0-1j
 
     def rebuilt(self, rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
         """The product written anew, where that is shorter or in better order."""
         shape = tuple(node.meta["val"].shape)
+        if node.meta["val"].dtype.is_complex and not self._is_complex():
+            return None
         self._lead_with_dtype(rewriter, node.meta["val"])
         shapes = [tuple(t.meta["val"].shape) for t in self.tensors()]
         if broadcast(*shapes, ()) != shape:
@@ -102,6 +114,8 @@ class Product:
     def _lead_with_dtype(self, rewriter: Rewriter, out: torch.Tensor) -> None:
         """Masks and counts come after a factor of the gradient's own dtype, or would be divided as integers.
         Where there is none, the first takes its dtype from what was ones."""
+        if out.dtype.is_complex:
+            return  # real factors do no harm
         typed = [t for t in self.tensors() if _dtype(t) == out.dtype]
         others = [f for f in self.factors if _dtype(f) not in (out.dtype, None)]
         deciding = [t for t in typed if t.meta["val"].ndim or not out.ndim]  # a scalar tensor does not promote
@@ -131,6 +145,9 @@ class Product:
         like = shaped_like(filled) if filled.meta["operation"] == "expand" else filled.args[0]
         if not isinstance(like, fx.Node):
             return None
+        if isinstance(self.number, complex):
+            real = replace(self, number=1)._constant(rewriter, filled) if self.length > 2 else None
+            return rewriter.call(operator.mul, self.number, real) if real is not None else None
         value: Any = self.number
         for factor in self.factors:
             value = factor if value == 1 else rewriter.call(operator.mul, value, factor)
@@ -140,6 +157,10 @@ class Product:
         if value == 1:
             return rewriter.call(torch.ones_like, like)
         return rewriter.call(torch.full_like, like, value)
+
+    def _is_complex(self) -> bool:
+        dtypes = [_dtype(t) for t in self.tensors()]
+        return isinstance(self.number, complex) or any(d is not None and d.is_complex for d in dtypes)
 
     def _is_written(self, node: fx.Node) -> bool:
         """Whether `node` already is what `built` would give."""
@@ -175,6 +196,14 @@ def is_part(node: fx.Node) -> bool:
     if isinstance(node.meta["val"], int | float):
         return True
     return node.meta["phase"] == "backward" and len(node.users) == 1 and "named" not in node.meta
+
+
+def from_real(node: fx.Node) -> bool:
+    """Whether `node` turns real numbers into complex ones."""
+    if node.meta["phase"] != "backward" or node.meta["operation"] not in ("to", "type_as"):
+        return False
+    before, after = node.args[0].meta.get("val"), node.meta["val"]  # type: ignore[union-attr]
+    return bool(after.dtype.is_complex and isinstance(before, torch.Tensor) and not before.dtype.is_complex)
 
 
 def _dtype(value: fx.Node) -> torch.dtype | None:

@@ -128,8 +128,10 @@ def infer(node: fx.Node) -> Any:
         return args[0].to(args[1].dtype)
     if tensors and node.meta["operation"] in _ELEMENTWISE:
         dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
-        if not dtype.is_floating_point and any(isinstance(a, float) for a in args):
+        if not (dtype.is_floating_point or dtype.is_complex) and any(isinstance(a, float) for a in args):
             dtype = torch.get_default_dtype()
+        if any(isinstance(a, complex) for a in args):
+            dtype = dtype.to_complex()
         return torch.empty((), dtype=dtype).expand(broadcast(*(tuple(t.shape) for t in tensors)))
     if node.op == "call_method":  # the other rows make views, which cost nothing
         return getattr(args[0], str(node.target))(*args[1:])

@@ -37,7 +37,7 @@ def row(identity: str, *operations: str) -> Callable[[Row], Row]:
 
 @row("(a * 1) * (-b) / c * expand(d) = -a * b * d / c", "mul", "div", "neg")
 def product(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
-    if not is_tensor(node) or not node.meta["val"].dtype.is_floating_point:
+    if not is_tensor(node) or not (node.meta["val"].dtype.is_floating_point or node.meta["val"].dtype.is_complex):
         return None
     if len(node.users) == 1 and _continues(next(iter(node.users)), node):
         return None  # part of a longer product
@@ -59,8 +59,8 @@ def difference(rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
         return rewriter.call(operator.sub, a, b.args[0])  # type: ignore[union-attr]
     if isinstance(b, fx.Node) and b.meta["operation"] in ("mul", "div") and is_part(b):
         product = Product.of(b)
-        if product.number < 0 and not product.stretched:
-            return rewriter.call(operator.sub, a, replace(product, number=-product.number).built(rewriter))
+        if product.is_negative() and not product.stretched:
+            return rewriter.call(operator.sub, a, replace(product, number=0 - product.number).built(rewriter))
     if _is(a, "neg"):
         return rewriter.call(operator.sub, b, a.args[0])  # type: ignore[union-attr]
     return None
