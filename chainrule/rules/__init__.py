@@ -7,10 +7,12 @@ from chainrule.rules import (
     complexes,
     convolution,
     decompositions,
+    diagonals,
     distances,
     elementary,
     fourier,
     indexing,
+    joining,
     linear_algebra,
     losses,
     normalisation,
@@ -27,6 +29,7 @@ from chainrule.rules import (
     selections,
     shaping,
     special,
+    windows,
 )
 from chainrule.rules.book import BOOK, Rule, RuleBook, constant, opening, rule
 
@@ -41,9 +44,12 @@ FAMILIES = (
     scans,
     order,
     shaping,
+    joining,
+    diagonals,
     indexing,
     scattering,
     padding,
+    windows,
     losses,
     distances,
     normalisation,
