@@ -20,11 +20,6 @@ def diagonal(out, x, offset=0, dim1=0, dim2=1):
     x.g = torch.diagonal_scatter(torch.zeros_like(x), out.g, offset, dim1, dim2)
 
 
-@rule(torch.linalg.diagonal, samples=["r(3, 4)", "r(2, 3, 4), offset=1", "r(3, 2, 4), dim1=0, dim2=2"], complex=True)
-def linalg_diagonal(out, A, offset=0, dim1=-2, dim2=-1):
-    A.g = torch.diagonal_scatter(torch.zeros_like(A), out.g, offset, dim1, dim2)
-
-
 @rule(torch.diagonal_scatter, samples=["r(3, 3), r(3)", "r(2, 3, 4), r(2, 2), -1, 1, 2"], complex=True)
 def diagonal_scatter(out, x, src, offset=0, dim1=0, dim2=1):
     x.g = torch.diagonal_scatter(out.g, torch.zeros_like(src), offset, dim1, dim2)

@@ -141,9 +141,8 @@ def select(out, x, dim, index):
     complex=True,
 )
 def narrow(out, x, dim, start, length):
-    if start < 0:
-        start = x.shape[dim] + start
-    x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, start + length)
+    end = start + length if start >= 0 or start + length < 0 else None
+    x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, end)
 
 
 @rule(torch.ops.aten.slice, torch.slice_copy, samples=["r(5, 4)", "r(5, 4), 0, -3, -1", "r(5, 4), dim=1, start=1, end=4, step=2"], complex=True)  # fmt: skip

@@ -28,7 +28,7 @@ def hstack(out, tensors):
     _cut(out.g, tensors, min(out.ndim, 2) - 1)
 
 
-@rule(torch.vstack, samples=["[r(2, 3), r(1, 3)]", "[r(3), r(2, 3)]", "[r(), r()]"], complex=True)
+@rule(torch.vstack, torch.row_stack, samples=["[r(2, 3), r(1, 3)]", "[r(3), r(2, 3)]", "[r(), r()]"], complex=True)
 def vstack(out, tensors):
     _cut(out.g, tensors, 0, whole=2)
 
@@ -126,7 +126,7 @@ def meshgrid(out, *tensors, indexing="ij"):
     for axis, (x, y) in enumerate(pairs):
         own = 1 - axis if indexing == "xy" and axis < 2 <= len(pairs) else axis
         others = tuple(a for a in range(len(pairs)) if a != own)
-        g = y.g.sum(others) if others else y.g
+        g = y.g.sum(others if len(others) > 1 else others[0]) if others else y.g
         x.g = g if x.ndim else g.reshape(x.shape)
 
 

@@ -23,12 +23,14 @@ def pad(out, x, pad, mode="constant", value=None):
     if mode == "constant":
         constant_pad_nd(out, x, pad)
         return
+    margins = {x.ndim - 1 - i: pad[2 * i : 2 * i + 2] for i in range(len(pad) // 2)}
+    margins = {axis: (left, right) for axis, (left, right) in margins.items() if left != 0 or right != 0}
+    sizes = [out.shape[axis] if axis in margins else x.shape[axis] for axis in range(x.ndim)]
     g = out.g
-    for axis, left, right in zip(range(x.ndim - 1, -1, -1), pad[::2], pad[1::2], strict=False):
-        if left != 0 or right != 0:
-            n = x.shape[axis]
-            origin = _origin(torch.arange(-left, n + right, device=x.device), n, mode, min(left, 0), min(right, 0))
-            g = g.new_zeros((*g.shape[:axis], n, *g.shape[axis + 1 :])).index_add(axis, origin, g)
+    for axis, (left, right) in margins.items():
+        n = sizes[axis] = x.shape[axis]
+        origin = _origin(torch.arange(-left, n + right, device=x.device), n, mode, min(left, 0), min(right, 0))
+        g = g.new_zeros(tuple(sizes)).index_add(axis, origin, g)
     x.g = g
 
 

@@ -39,7 +39,8 @@ def interpolate(out, x, size=None, scale_factor=None, mode="nearest", align_corn
     aligned = () if mode.startswith("nearest") else (bool(align_corners),)
     factors = () if scale_factor is None or recompute_scale_factor else scale_factor
     factors = factors if isinstance(factors, tuple | list) else [factors] * axes
-    x.g = step(out.g, out.shape[2:], x.shape, *aligned, *factors)
+    g = step(out.g, out.shape[2:], x.shape, *aligned, *factors)
+    x.g = g
 
 
 def _averaged(g, x):
@@ -47,6 +48,35 @@ def _averaged(g, x):
     if x.ndim == 3:
         return aten._adaptive_avg_pool2d_backward(g.unsqueeze(2), x.unsqueeze(2)).squeeze(2)
     return aten._adaptive_avg_pool2d_backward(g, x) if x.ndim == 4 else aten._adaptive_avg_pool3d_backward(g, x)
+
+
+_SAMPLES = {
+    "upsample_nearest1d": "r(2, 2, 5), (5,), (2, 2, 3)",
+    "upsample_nearest2d": "r(1, 2, 4, 5), (4, 5), (1, 2, 2, 3), 2.0, 1.5",
+    "upsample_nearest3d": "r(1, 1, 3, 2, 3), (3, 2, 3), (1, 1, 2, 3, 2)",
+    "_upsample_nearest_exact1d": "r(2, 2, 5), (5,), (2, 2, 3)",
+    "_upsample_nearest_exact2d": "r(1, 2, 4, 5), (4, 5), (1, 2, 2, 3)",
+    "_upsample_nearest_exact3d": "r(1, 1, 3, 2, 3), (3, 2, 3), (1, 1, 2, 3, 2)",
+    "upsample_linear1d": "r(2, 2, 5), (5,), (2, 2, 3), False",
+    "upsample_bilinear2d": "r(1, 2, 4, 5), (4, 5), (1, 2, 2, 3), True",
+    "upsample_trilinear3d": "r(1, 1, 3, 2, 3), (3, 2, 3), (1, 1, 2, 3, 2), False",
+    "upsample_bicubic2d": "r(1, 2, 4, 5), (4, 5), (1, 2, 2, 3), False, 2.0, 1.7",
+    "_upsample_bilinear2d_aa": "r(1, 2, 2, 3), (2, 3), (1, 2, 4, 5), False",
+    "_upsample_bicubic2d_aa": "r(1, 2, 2, 3), (2, 3), (1, 2, 4, 5), False",
+}
+
+
+def _back_again(forward):
+    """Resampling is linear, so the backward step of its backward step is resampling."""
+
+    def backward(out, g, output_size, input_size, *how):
+        g.g = forward(out.g, output_size, *how)
+
+    return backward
+
+
+for _name, _sample in _SAMPLES.items():
+    rule(getattr(aten, f"{_name}_backward"), samples=[_sample])(_back_again(getattr(aten, _name)))  # type: ignore[no-untyped-call]
 
 
 @rule(aten._upsample_bilinear2d_aa, samples=["r(1, 2, 6, 5), (3, 2), False", "r(1, 2, 6, 5), (3, 2), True, None, 0.5"])

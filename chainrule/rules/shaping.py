@@ -59,12 +59,6 @@ def mT(out, x):
     x.g = out.g.mT
 
 
-@rule(torch.adjoint, torch.Tensor.mH, samples=["r(3, 4)", "r(2, 3, 4)"], complex=True)
-@rule(torch.Tensor.H, samples=["r(3, 4)"], complex=True)
-def mH(out, x):
-    x.g = out.g.mH
-
-
 @rule(
     torch.Tensor.expand,
     torch.broadcast_to,
@@ -99,7 +93,7 @@ def repeat(out, x, *times, **named):
             split.append(n)
         if axis >= 0:
             split.append(x.shape[axis])
-    x.g = out.g.reshape(tuple(split)).sum(tuple(copies)) if copies else out.g
+    x.g = out.g.reshape(tuple(split)).sum(copies[0] if len(copies) == 1 else tuple(copies)) if copies else out.g
 
 
 @rule(torch.repeat_interleave, samples=["r(3, 4), 2", "r(3, 4), 2, 1", "r(3, 4), torch.tensor([1, 0, 2]), dim=0", "r(), repeats=2",
@@ -117,7 +111,8 @@ def repeat_interleave(out, x, repeats, dim=None, output_size=None):
 
 @rule(torch.flip, samples=["r(3, 4), (0, 1)", "r(5), (0,)", "r(3, 4), dims=(1,)", "r(3), dims=()"], complex=True)
 def flip(out, x, *dims, **named):
-    x.g = out.g.flip(_numbers(dims, named))
+    dims = _numbers(dims, named)
+    x.g = out.g.flip(*dims) if dims else out.g
 
 
 @rule(torch.fliplr, samples=["r(3, 4)"], complex=True)
@@ -153,8 +148,6 @@ def roll(out, x, shifts, dims=None):
     torch.Tensor.cpu,
     torch.positive,
     torch.alias_copy,
-    torch.resolve_conj,
-    torch.resolve_neg,
     samples=["r(3, 4)"],
     note="back in the argument's own dtype",
     complex=True,
@@ -172,8 +165,9 @@ def cuda(x, device="cuda", non_blocking=False, **how):
     return x.to("cuda" if device is None else device, **how)
 
 
-for _name, _dtype in {"chalf": torch.complex32, "cfloat": torch.complex64, "cdouble": torch.complex128}.items():
-    opening(getattr(torch.Tensor, _name))(lambda x, dtype=_dtype, **how: x.to(dtype, **how))
+@opening(torch.Tensor.chalf)
+def chalf(x, **how):
+    return x.to(torch.complex32, **how)
 
 
 def _only_the_shape(others):

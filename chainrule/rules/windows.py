@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from chainrule.rules.book import rule
+from chainrule.rules.book import assume_size, rule
 
 
 @rule(torch.Tensor.unfold, samples=["r(5, 3), 0, 2, 1", "r(3, 7), -1, 3, 2", "r(2, 5, 3), dimension=1, size=2, step=3", "r(), 0, 1, 1"],
@@ -38,10 +38,12 @@ def col2im(out, x, output_size, kernel_size, dilation=1, padding=0, stride=1):
 def as_strided(out, x, size, stride, storage_offset=None):
     first = x.storage_offset()
     offset = first if storage_offset is None else storage_offset
-    if x.is_contiguous() and _cells(x) == x.numel():
+    if x.is_contiguous() and _cells(x) == int(x.numel()):
         places = torch.arange(x.numel(), device=x.device).as_strided(size, stride, offset)
         x.g = torch.zeros_like(x).put(places, out.g, accumulate=True)
         return
+    for axis in range(x.ndim):
+        assume_size(x, axis, int(x.shape[axis]))  # so that x lies in its memory as it does now
     cells = torch.arange(_cells(x), device=x.device)
     places, own = cells.as_strided(size, stride, offset), cells.as_strided(x.shape, x.stride(), first)
     empty = torch.zeros_like(cells, dtype=x.dtype)
