@@ -6,6 +6,7 @@ outputs times fixed weights, and compared with autograd.
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -113,7 +114,8 @@ def _one(op: Any, sample: Any, result: Result, emit: bool) -> str:
         return weighted(out)
 
     leaves = [
-        t.detach().clone().requires_grad_(t.requires_grad) for t in _tensors((sample.input, sample.args, sample.kwargs))
+        copy.deepcopy(t.detach()).requires_grad_(t.requires_grad)  # laid out in memory as it was
+        for t in _tensors((sample.input, sample.args, sample.kwargs))
     ]
     wanted = [t for t in leaves if t.requires_grad]
     loss = forward(*leaves)
@@ -143,6 +145,7 @@ def weighted(out: Any) -> torch.Tensor:
     """The sum of the floating outputs times fixed weights; of complex ones, the real part."""
     total = torch.zeros((), dtype=torch.float64)
     for part in _tensors(out):
+        part = part.to(torch.complex64) if part.dtype == torch.complex32 else part  # which torch cannot sum
         if part.dtype.is_floating_point or part.dtype.is_complex:
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 weights = torch.linspace(0.5, 1.5, max(part.numel(), 1), dtype=torch.float64)[: part.numel()].cos()

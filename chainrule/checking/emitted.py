@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chainrule.backward import Program
-from chainrule.checking.oracles import _close, derived_gradients
+from chainrule.checking.oracles import _close, copier, derived_gradients
 from chainrule.errors import ChainruleError
 from chainrule.rules.autograd import FunctionStep
 from chainrule.show.dialects import called, executed
@@ -23,7 +23,8 @@ def confirm_source(d: Derivation, source: str, style: str) -> None:
     inputs = {n: n.meta["val"].detach() for n in program.inputs}
     upstream = torch.ones_like(d.output) if program.upstream is None else program.upstream.meta["val"]
     truth = derived_gradients(program, inputs, upstream, convert=lambda value: value)
-    given = [inputs[n].clone() for n in d._arguments()]  # running statistics are not to move
+    copied = copier(program)
+    given = [copied(inputs[n]) for n in d._arguments()]  # running statistics are not to move
     found = _RUNNERS[style](d, executed(source, own_functions(program)), given, upstream)
     for node, gradient in zip(program.wanted, found, strict=True):
         if not _close(gradient, truth[node]):
@@ -41,7 +42,7 @@ def own_functions(program: Program) -> dict[str, Any]:
 
 def _run_dotg(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
     names = Layout(d.program, dotted=True).variables
-    fresh = {n: value.clone() for n, value in zip(d._arguments(), given, strict=True)}
+    fresh = dict(zip(d._arguments(), given, strict=True))
     with torch.no_grad():
         exec(space["__code__"], space | {names[n]: v for n, v in fresh.items() if n in names} | {"out_g": upstream})
     return [getattr(fresh[n], "g", None) for n in d.program.wanted]
@@ -56,7 +57,7 @@ def _run_function(d: Derivation, space: dict[str, Any], given: list[Any], upstre
 
 def _run_autograd(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
     wanted = set(d.program.wanted)
-    leaves = [v.clone().requires_grad_(n in wanted) for n, v in zip(d._arguments(), given, strict=True)]
+    leaves = [v.requires_grad_(n in wanted) for n, v in zip(d._arguments(), given, strict=True)]
     with torch.enable_grad():
         output = space["Derived"].apply(*leaves)
         if output.requires_grad:

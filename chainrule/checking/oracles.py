@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,11 @@ def forward_values(program: Program, inputs: dict[fx.Node, Any], convert: Any = 
     return run(needed([program.output]), inputs, convert)
 
 
+def copier(program: Program) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How inputs are copied for running `program` again: as they lie in memory, where it can see that."""
+    return copy.deepcopy if any(n.meta["operation"] == "as_strided" for n in program.graph.nodes) else torch.clone
+
+
 def autograd_gradients(
     d: Derivation, inputs: list[torch.Tensor], upstream: torch.Tensor, convert: Any = lambda v: v
 ) -> list[torch.Tensor | None]:
@@ -65,7 +72,8 @@ def autograd_gradients(
     program = d._base
     given = [n for n in program.inputs if n is not program.upstream]
     asked = {n for n in program.wanted if "no_gradient" not in n.meta or n in program.gradients}
-    leaves = {n: v.clone().requires_grad_() if n in asked else v for n, v in zip(given, inputs, strict=True)}
+    copied = copier(program)
+    leaves = {n: copied(v).requires_grad_() if n in asked else v for n, v in zip(given, inputs, strict=True)}
     with torch.enable_grad():
         output = _replay(program, leaves, convert)[program.output]
         order = [n for n in program.wanted if n in asked]

@@ -30,6 +30,9 @@ SYNONYMS = {
     "arccosh": "acosh", "fix": "trunc",
 }  # fmt: skip
 
+# Functions that share their name with another operation.
+_APART = {F.unfold: "im2col", F.fold: "col2im"}
+
 # Tensor methods that Python's operators reach, by operation; the reflected ones swap their operands.
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
@@ -66,6 +69,8 @@ def operation_name(function: Any) -> str:
     >>> operation_name(torch.Tensor.__matmul__), operation_name(torch.clip), operation_name(torch.Tensor.mT)
     ('matmul', 'clamp', 'mT')
     """
+    if function in _APART:
+        return _APART[function]
     if isinstance(function, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
         name = str(function).split(".")[1]
     else:

@@ -49,7 +49,7 @@ def _arithmetic(name: str, reflected: bool) -> Callable[[Any, Any], Any]:
             self.home.pinned(self)  # [w] * n
         if not isinstance(other, int | float) or isinstance(other, bool):
             return NotImplemented
-        if type(other) is int and other == _NEUTRAL.get(name):
+        if isinstance(other, int) and not isinstance(other, Tracked) and other == _NEUTRAL.get(name):
             return self
         left, right = (other, self) if reflected else (self, other)
         value = function(_plain(left), _plain(right))

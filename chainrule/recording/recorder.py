@@ -158,8 +158,10 @@ class Recorder(TorchFunctionMode):
         node_args = tuple([self.to_nodes(a, frames, site) for a in call.args])
         node_kwargs = {k: self.to_nodes(v, frames, site) for k, v in call.kwargs.items()} if call.kwargs else {}
         region = self._region(frame, frames, site) if self.phase == "forward" else None
-        if frame.f_code is self.rule_code:
-            self.rule_frame = frame
+        if self.rule_code is not None:
+            caller = frame if frame.f_code is self.rule_code else frame.f_back  # torch.ops has a frame between
+            if caller is not None and caller.f_code is self.rule_code:
+                self.rule_frame = caller
         if call.written is not None:
             self._before_writing(call, call.written, site)
             if call.operation in writes.REPLACED:

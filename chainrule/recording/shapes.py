@@ -63,7 +63,7 @@ class Numbers:
             for axis, size in enumerate(value)
         )
 
-    def shape_entry(self, shape: fx.Node, axis: int, size: int) -> fx.Node:
+    def shape_entry(self, shape: fx.Node, axis: int | slice, size: Any) -> fx.Node:
         node = self.recorder.graph.call_function(operator.getitem, (shape, axis))
         node.meta.update(operation="shape_entry", phase=self.recorder.phase, val=size)
         return node
@@ -102,11 +102,14 @@ class Numbers:
 
 
 def whole_shape(value: tuple[Any, ...]) -> fx.Node | None:
-    """The shape node that a tuple of sizes came from, where it is all of one shape."""
+    """The node that a tuple of sizes came from: a shape, or all of a shape from an axis on (`x.shape[2:]`)."""
     origins = [v.origin if isinstance(v, Tracked) else None for v in value]
     if not origins or origins[0] is None:
         return None
-    shape = origins[0][0]
-    if len(shape.meta["val"]) == len(value) and origins == [(shape, axis) for axis in range(len(value))]:
+    shape, first = origins[0]
+    if origins != [(shape, axis) for axis in range(first, len(shape.meta["val"]))]:
+        return None
+    if first == 0:
         return shape
-    return None
+    home: Numbers = value[0].home
+    return home.shape_entry(shape, slice(first, None), shape.meta["val"][first:]) if len(value) > 1 else None

@@ -9,10 +9,12 @@ from chainrule.rules import (
     convolution,
     covariance,
     decompositions,
+    diagonals,
     distances,
     elementary,
     fourier,
     indexing,
+    joining,
     linear_algebra,
     losses,
     normalisation,
@@ -31,6 +33,7 @@ from chainrule.rules import (
     shaping,
     special,
     systems,
+    windows,
 )
 from chainrule.rules.book import BOOK, Rule, RuleBook, constant, opening, rule
 
@@ -48,9 +51,12 @@ FAMILIES = (
     scans,
     order,
     shaping,
+    joining,
+    diagonals,
     indexing,
     scattering,
     padding,
+    windows,
     losses,
     distances,
     normalisation,

@@ -43,6 +43,11 @@ class Rule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "signature", inspect.signature(self.backward))
 
+    @property
+    def _takes_any(self) -> bool:
+        """Whether the rule has a `**ignored` for keywords that do not matter backward."""
+        return any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
+
     def bind(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments | None:
         """The rule's arguments for a call as the person wrote it; None where the rule does not cover it."""
         names = list(self.signature.parameters)[1:]
@@ -51,7 +56,7 @@ class Rule:
             known = key if key in names else _KEYWORDS.get(key, key)
             if isinstance(known, int):
                 known = names[known] if known < len(names) else key
-            if known in names:
+            if known in names or self._takes_any:
                 renamed[known] = value
             elif value is not None and value is not False:
                 return None
@@ -63,7 +68,7 @@ class Rule:
 
 # Keywords that torch spells in several ways, as positions among the rule's arguments or as names.
 _KEYWORDS: dict[str, int | str] = {"input": 0, "self": 0, "tensors": 0, "other": 1, "mat2": 1, "axis": "dim",
-                                   "keepdims": "keepdim", "exponent": 1, "vec2": 1, "target": 1}  # fmt: skip
+                                   "keepdims": "keepdim", "exponent": 1, "vec2": 1, "target": 1, "axis0": "dim0", "axis1": "dim1"}  # fmt: skip
 
 
 @dataclass

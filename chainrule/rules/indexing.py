@@ -41,9 +41,19 @@ def select(out, x, dim, index):
     x.g = torch.select_scatter(torch.zeros_like(x), out.g, dim, index)
 
 
-@rule(torch.narrow, samples=["r(5, 4), 0, 1, 3", "r(5, 4), 1, 0, 2", "r(5, 4), 0, 0, 5"], complex=True)
+@rule(
+    torch.narrow,
+    samples=["r(5, 4), 0, 1, 3", "r(5, 4), 1, 0, 2", "r(5, 4), 0, 0, 5", "r(5, 4), 0, -2, 2"],
+    complex=True,
+)
 def narrow(out, x, dim, start, length):
-    x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, start + length)
+    end = start + length if start >= 0 or start + length < 0 else None
+    x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, end)
+
+
+@rule(torch.ops.aten.slice, torch.slice_copy, samples=["r(5, 4)", "r(5, 4), 0, -3, -1", "r(5, 4), dim=1, start=1, end=4, step=2"], complex=True)  # fmt: skip
+def slice_(out, x, dim=0, start=None, end=None, step=1):
+    x.g = torch.slice_scatter(torch.zeros_like(x), out.g, dim, start, end, step)
 
 
 @rule(torch.gather, samples=["r(3, 4), 1, i(4, 3, 2)", "r(3, 4), 0, i(3, 2, 4)"], complex=True)

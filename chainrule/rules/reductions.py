@@ -142,8 +142,6 @@ def prod(out, x, dim=None, keepdim=False, dtype=None):
     x.g = (out.g * others).reshape(x.shape) if dim is None else restore(out.g, x, dim, keepdim) * others
 
 
-
-
 @opening(F.cosine_similarity)
 def cosine_similarity(x1, x2, dim=1, eps=1e-8):
     length1 = torch.linalg.vector_norm(x1, dim=dim).clamp_min(eps)

@@ -1,8 +1,8 @@
 """The shared menagerie: small functions as different people write them, each run through every invariant."""
 
-from zoo import elementwise, indexing, losses, networks, recurrent, shapes, sizes, statistics, styles
+from zoo import elementwise, images, indexing, losses, networks, recurrent, shapes, sizes, statistics, styles
 from zoo.registry import ENTRIES, SEED, Entry
 
-FAMILIES = (elementwise, indexing, losses, networks, recurrent, shapes, sizes, statistics, styles)
+FAMILIES = (elementwise, images, indexing, losses, networks, recurrent, shapes, sizes, statistics, styles)
 
 __all__ = ["ENTRIES", "FAMILIES", "SEED", "Entry"]
