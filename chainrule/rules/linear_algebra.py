@@ -1,9 +1,9 @@
-"""Determinants, powers, exponentials and products of matrices, traces and adjoints."""
+"""Determinants, powers, exponentials and products of matrices, and traces."""
 
 import torch
 
 from chainrule.rules.book import constant, rule
-from chainrule.rules.shaping import diagonal
+from chainrule.rules.diagonals import diagonal
 
 GILES = "Giles (2008), An extended collection of matrix derivative results"
 BLOCKS = (
@@ -81,11 +81,6 @@ def multi_dot(out, tensors):
 @rule(torch.trace, samples=["r(3, 3)", "r(3, 4)"], holomorphic=True)
 def trace(out, x):
     x.g = out.g * torch.eye(x.shape[0], x.shape[1], dtype=x.dtype, device=x.device)
-
-
-@rule(torch.Tensor.mH, torch.Tensor.H, torch.adjoint, samples=["r(3, 4)"], complex=True)
-def adjoint(out, x):
-    x.g = out.g.mH
 
 
 @rule(
