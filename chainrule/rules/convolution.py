@@ -5,20 +5,23 @@ A convolution is linear in its input and linear in its kernel. torch.nn.grad has
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn import grad
 from torch.overrides import handle_torch_function, has_torch_function
 
 from chainrule.recording.numbers import Tracked
 from chainrule.rules.book import assume_size, opening, rule
 
 
-def _in_sight(function):
+def _in_sight(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` for the recorder to write down whole: those of torch.nn.grad do not call it by themselves."""
 
     @functools.wraps(function)
-    def call(*args, **how):
+    def call(*args: Any, **how: Any) -> Any:
         seen = has_torch_function(args)
         return handle_torch_function(function, args, *args, **how) if seen else function(*args, **how)
 
@@ -27,8 +30,8 @@ def _in_sight(function):
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-_INPUT = {n: _in_sight(getattr(torch.nn.grad, f"conv{n}d_input")) for n in (1, 2, 3)}
-_WEIGHT = {n: _in_sight(getattr(torch.nn.grad, f"conv{n}d_weight")) for n in (1, 2, 3)}
+_INPUT = {n: _in_sight(getattr(grad, f"conv{n}d_input")) for n in (1, 2, 3)}
+_WEIGHT = {n: _in_sight(getattr(grad, f"conv{n}d_weight")) for n in (1, 2, 3)}
 
 
 @rule(F.conv1d, samples=["r(2, 3, 7), r(4, 3, 3), r(4)", "r(2, 4, 9), r(6, 2, 3), None, 2, 1, 2, 2", "r(3, 7), r(4, 3, 3), r(4)", "r(2, 3, 7), r(4, 3, 4), padding='same', dilation=2"],
