@@ -242,6 +242,7 @@ def _owners(program: Program) -> dict[fx.Node, fx.Node]:
         wanted = [c for c in candidates if c in asked]
         named = [c for c in candidates if c.meta.get("name") and c not in asked and c.op != "placeholder"]
         others = [c for c in candidates if c.op != "placeholder"]
+        hinted = [c for c in others if "hint" in c.meta]
         if wanted and ((len(wanted) == 1 and not gradient.users) or not others):
             owners[gradient] = wanted[0]
         elif named:
@@ -249,5 +250,5 @@ def _owners(program: Program) -> dict[fx.Node, fx.Node]:
         elif len(wanted) >= 1:
             owners[gradient] = wanted[0]
         elif others:
-            owners[gradient] = others[-1]
+            owners[gradient] = hinted[0] if hinted else others[-1]
     return owners
