@@ -12,22 +12,26 @@ from chainrule.recording.recorder import drawn
 from chainrule.rules.book import assume, assume_size, opening, rule
 
 
+def affine(x, weight, bias=None):
+    return F.linear(x, weight) if bias is None else F.linear(x, weight, bias)
+
+
 def lstm_step(from_input, state, w_hh, b_hh=None, w_hr=None):
     """Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000)."""
     h, c = state
-    gates = from_input + F.linear(h, w_hh, b_hh)
+    gates = from_input + affine(h, w_hh, b_hh)
     a_i, a_f, a_g, a_o = gates.chunk(4, -1)
     i, f, g, o = a_i.sigmoid(), a_f.sigmoid(), a_g.tanh(), a_o.sigmoid()
     c = f * c + i * g
     h = o * c.tanh()
-    return (h if w_hr is None else F.linear(h, w_hr)), c
+    return (h if w_hr is None else affine(h, w_hr)), c
 
 
 def gru_step(from_input, state, w_hh, b_hh=None, w_hr=None):
     """Cho et al. (2014), with the reset gate after the product, as cuDNN and torch have it."""
     (h,) = state
     x_r, x_z, x_n = from_input.chunk(3, -1)
-    from_state = F.linear(h, w_hh, b_hh)
+    from_state = affine(h, w_hh, b_hh)
     h_r, h_z, h_n = from_state.chunk(3, -1)
     r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
     n = (x_n + r * h_n).tanh()
@@ -36,33 +40,33 @@ def gru_step(from_input, state, w_hh, b_hh=None, w_hr=None):
 
 
 def tanh_step(from_input, state, w_hh, b_hh=None, w_hr=None):
-    h = (from_input + F.linear(state[0], w_hh, b_hh)).tanh()
+    h = (from_input + affine(state[0], w_hh, b_hh)).tanh()
     return (h,)
 
 
 def relu_step(from_input, state, w_hh, b_hh=None, w_hr=None):
-    h = (from_input + F.linear(state[0], w_hh, b_hh)).relu()
+    h = (from_input + affine(state[0], w_hh, b_hh)).relu()
     return (h,)
 
 
 @opening(torch.lstm_cell)
 def lstm_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
-    return lstm_step(F.linear(input, w_ih, b_ih), hx, w_hh, b_hh)
+    return lstm_step(affine(input, w_ih, b_ih), hx, w_hh, b_hh)
 
 
 @opening(torch.gru_cell)
 def gru_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
-    return gru_step(F.linear(input, w_ih, b_ih), (hx,), w_hh, b_hh)[0]
+    return gru_step(affine(input, w_ih, b_ih), (hx,), w_hh, b_hh)[0]
 
 
 @opening(torch.rnn_tanh_cell)
 def rnn_tanh_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
-    return tanh_step(F.linear(input, w_ih, b_ih), (hx,), w_hh, b_hh)[0]
+    return tanh_step(affine(input, w_ih, b_ih), (hx,), w_hh, b_hh)[0]
 
 
 @opening(torch.rnn_relu_cell)
 def rnn_relu_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
-    return relu_step(F.linear(input, w_ih, b_ih), (hx,), w_hh, b_hh)[0]
+    return relu_step(affine(input, w_ih, b_ih), (hx,), w_hh, b_hh)[0]
 
 
 @opening(torch.lstm)
@@ -96,7 +100,7 @@ def _dense(step, input, hx, params, has_biases, num_layers, dropout, train, bidi
     assume_size(input, time, int(input.shape[time]))
 
     def through_time(x, state, w_ih, w_hh, b_ih, b_hh, w_hr, backwards):
-        inputs = F.linear(x, w_ih, b_ih)
+        inputs = affine(x, w_ih, b_ih)
         steps = inputs.unbind(time)
         outputs = []
         for from_input in reversed(steps) if backwards else steps:
@@ -114,7 +118,7 @@ def _packed(step, data, batch_sizes, hx, params, has_biases, num_layers, dropout
     assume((batch_sizes == torch.tensor(sizes)).all(), batch_sizes)
 
     def through_time(x, state, w_ih, w_hh, b_ih, b_hh, w_hr, backwards):
-        inputs = F.linear(x, w_ih, b_ih)
+        inputs = affine(x, w_ih, b_ih)
         steps = inputs.split(sizes)
         first, ended, outputs = state, [], []
         if backwards:
@@ -182,7 +186,10 @@ def pack_padded_sequence(out, x, lengths, batch_first):
     x.g = torch._pad_packed_sequence(data.g, batch_sizes, batch_first, 0.0, longest)[0]
 
 
-@rule(torch._pad_packed_sequence, samples=["r(7, 2), torch.tensor([3, 2, 1, 1]), False, 0.0, 4", "r(7, 2), torch.tensor([3, 2, 2]), True, -1.0, 5"])
+@rule(
+    torch._pad_packed_sequence,
+    samples=["r(7, 2), torch.tensor([3, 2, 1, 1]), False, 0.0, 4", "r(7, 2), torch.tensor([3, 2, 2]), True, -1.0, 5"],
+)
 def pad_packed_sequence(out, x, batch_sizes, batch_first, padding_value, total_length):
     padded, lengths = out
     x.g = torch._pack_padded_sequence(padded.g, lengths, batch_first)[0]
