@@ -87,7 +87,7 @@ def test_pooled_and_unpooled() -> None:
         lambda x, w, b: torch.ops.aten.convolution(x, w, b, [1, 1], [0, 0], [1, 2], False, [0, 0], 1),
         lambda x, w, b: torch.conv2d(x, w, b),
         lambda x, w, b: torch.ops.aten.conv2d.default(x, w, b, [2, 2]),
-        lambda x, w, b: torch.conv_tbc(x[:, :, 0].transpose(1, 2), w[:, :, 0].permute(2, 1, 0), b, 1),
+        lambda x, w, b: torch.conv_tbc(x[:, :, 0].mT.contiguous(), w[:, :, 0].permute(2, 1, 0).contiguous(), b, 1),
     ],
 )
 def test_spellings_of_convolution(call: Any) -> None:
