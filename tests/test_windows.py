@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from agreement import Leaves, assert_close
 from test_recurrent import assert_as_autograd, loss_of, normal
 from torch import Tensor, nn
 
@@ -95,6 +96,20 @@ def test_spellings_of_convolution(call: Any) -> None:
         return loss_of(call(x, w, b))
 
     assert_as_autograd(forward, normal(2, 3, 5, 6), normal(4, 3, 3, 2), normal(4))
+
+
+@pytest.mark.parametrize("convolution", [F.conv1d, F.conv_transpose1d])
+def test_complex_convolution(convolution: Any) -> None:
+    def call(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return loss_of(convolution(x, w, b, 2, 1).abs())
+
+    x, w, b = (torch.randn(*shape, dtype=torch.complex128) for shape in ((2, 3, 7), (3, 3, 3), (3,)))
+    d = cr.derive(call, x, w, b, wrt=None)
+    assert convolution.__name__ not in d.fallbacks
+    with Leaves(d) as leaves:
+        truth = leaves.gradients(call(x, w, b))
+    for name, gradient in zip(leaves.names, truth, strict=True):
+        assert_close(d.grads[name], gradient)
 
 
 def test_how_a_convolution_reads() -> None:

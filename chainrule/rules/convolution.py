@@ -49,11 +49,11 @@ def convolution(out, x, weight, bias=None, stride=1, padding=0, dilation=1, grou
     how = _how(stride, padding, dilation, groups)
     if any(beyond):  # "same" with an even kernel: the zero that is left over stands on the right
         source = F.pad(source, beyond)
-    source_g = _INPUT[n](source.shape, weight, g, **how)
+    source_g = _input_gradient(n, source.shape, weight, g, **how)
     if any(beyond):
         source_g = F.pad(source_g, [-width for width in beyond])
     x.g = source_g if x.ndim == n + 2 else source_g.squeeze(0)
-    weight.g = _WEIGHT[n](source, weight.shape, g, **how)
+    weight.g = _weight_gradient(n, source, weight.shape, g, **how)
     if bias is not None:
         bias.g = _over_all_but_channels(out.g, n)
 
@@ -73,7 +73,7 @@ def transposed(out, x, weight, bias=None, stride=1, padding=0, output_padding=0,
     if any(beyond):  # output_padding of a whole stride or more: positions that the input does not have
         source, source_g = F.pad(source, beyond), F.pad(source_g, [-width for width in beyond])
     x.g = source_g if x.ndim == n + 2 else source_g.squeeze(0)
-    weight.g = _WEIGHT[n](g, weight.shape, source, **how)
+    weight.g = _weight_gradient(n, g, weight.shape, source, **how)
     if bias is not None:
         bias.g = _over_all_but_channels(out.g, n)
 
@@ -83,7 +83,7 @@ def transposed(out, x, weight, bias=None, stride=1, padding=0, output_padding=0,
 @rule(_INPUT[3], samples=["(2, 2, 4, 3, 5), r(3, 2, 2, 2, 3), r(2, 3, 3, 2, 3)"], holomorphic=True)
 def input_gradient(out, input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1):
     n, how = weight.ndim - 2, _how(stride, padding, dilation, groups)
-    weight.g = _WEIGHT[n](out.g, weight.shape, grad_output, **how)
+    weight.g = _weight_gradient(n, out.g, weight.shape, grad_output, **how)
     grad_output.g = _CONV[n](out.g, weight, **how)
 
 
@@ -92,8 +92,24 @@ def input_gradient(out, input_size, weight, grad_output, stride=1, padding=0, di
 @rule(_WEIGHT[3], samples=["r(2, 2, 4, 3, 5), (3, 2, 2, 2, 3), r(2, 3, 3, 2, 3)"], holomorphic=True)
 def weight_gradient(out, x, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1):
     n, how = x.ndim - 2, _how(stride, padding, dilation, groups)
-    x.g = _INPUT[n](x.shape, out.g, grad_output, **how)
+    x.g = _input_gradient(n, x.shape, out.g, grad_output, **how)
     grad_output.g = _CONV[n](x, out.g, **how)
+
+
+def _input_gradient(n, size, weight, g, **how):
+    return _by_parts(lambda w, g: _INPUT[n](size, w, g, **how), weight, g)
+
+
+def _weight_gradient(n, x, size, g, **how):
+    return _by_parts(lambda x, g: _WEIGHT[n](x, size, g, **how), x, g)
+
+
+def _by_parts(product, a, b):
+    """A product of complex tensors from those of their parts: torch has these two for real numbers only."""
+    if not a.is_complex():
+        return product(a, b)
+    real = product(a.real, b.real) - product(a.imag, b.imag)
+    return torch.complex(real, product(a.real, b.imag) + product(a.imag, b.real))
 
 
 def _batched(x, n):
