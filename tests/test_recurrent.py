@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from agreement import Leaves, assert_close, run_emitted
+from agreement import assert_as_autograd, loss_of, normal, run_emitted
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -36,10 +35,6 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 each_setting = pytest.mark.parametrize("setting", SETTINGS)
 
 
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
 def layer_of(kind: str, setting: str) -> Any:
     torch.manual_seed(0)
     make, more = KINDS[kind]
@@ -50,30 +45,6 @@ def states_of(layer: Any, *batch: int) -> Any:
     rows = layer.num_layers * (2 if layer.bidirectional else 1)
     h, c = normal(rows, *batch, layer.proj_size or HIDDEN), normal(rows, *batch, HIDDEN)
     return (h, c) if isinstance(layer, nn.LSTM) else h
-
-
-def loss_of(output: Any) -> Tensor:
-    """All that a layer gives, so that every path back is taken."""
-    parts = output if isinstance(output, tuple) else (output,)
-    return sum((loss_of(p) if isinstance(p, tuple) else (p**2).sum()) * (k + 1) for k, p in enumerate(parts))  # type: ignore[return-value]
-
-
-def assert_as_autograd(call: Callable[..., Tensor], *args: Any) -> cr.Derivation:
-    torch.manual_seed(3)
-    d = cr.derive(call, *args, wrt=None)
-    assert d.fallbacks == []
-    with Leaves(d, only_given=True) as leaves:
-        torch.manual_seed(3)
-        loss = call(*args)
-        truth = dict(zip(leaves.names, leaves.gradients(loss), strict=True))
-    assert_close(d.output, loss)
-    for name, gradient in truth.items():
-        assert_close(d.grads[name], gradient)
-    output, emitted = run_emitted(d, *(d[name].value.clone() for name in d.inputs))
-    assert_close(output, loss)
-    for name, gradient in truth.items():
-        assert_close(emitted[name], gradient)
-    return d
 
 
 @each_kind

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from agreement import Leaves, assert_close
-from test_recurrent import assert_as_autograd, loss_of, normal
+from agreement import Leaves, assert_as_autograd, assert_close, loss_of, normal
 from torch import Tensor, nn
 
 import chainrule as cr
