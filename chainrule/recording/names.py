@@ -18,6 +18,7 @@ import torch
 from chainrule.errors import Site
 
 _OTHERS = tuple(os.path.dirname(m) + os.sep for m in (torch.__file__, os.path.dirname(__file__)))
+_RULES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "rules") + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _is_person: dict[types.CodeType, bool] = {}
 
@@ -30,6 +31,12 @@ def is_person(code: types.CodeType) -> bool:
         library = file.startswith(_OTHERS) or (file.startswith(_STANDARD) and "site-packages" not in file)
         known = _is_person[code] = not library and not file.startswith("<frozen")
     return known
+
+
+@functools.cache
+def is_rule(code: types.CodeType) -> bool:
+    """Whether the code stands in the rule book, as what is run in place of another function does."""
+    return code.co_filename.startswith(_RULES)
 
 
 @functools.cache
@@ -58,8 +65,12 @@ class FrameWatch:
     `bound(tensor, name, depth)` is called for each tensor found under a local name.
     """
 
-    def __init__(self, bound: Callable[[torch.Tensor, str, int], None]) -> None:
-        self.bound = bound
+    def __init__(
+        self,
+        bound: Callable[[torch.Tensor, str, int], None],
+        watched: Callable[[types.CodeType], bool] = is_person,
+    ) -> None:
+        self.bound, self.watched = bound, watched
         self.root: types.FrameType | None = None
         self.inclusive = False
         self.live: list[types.FrameType] = []
@@ -69,10 +80,10 @@ class FrameWatch:
         self.root, self.inclusive = root, inclusive
 
     def frames(self, frame: types.FrameType | None) -> list[types.FrameType]:
-        """The person's frames from the outermost to the one that runs."""
+        """The watched frames, the person's, from the outermost to the one that runs."""
         found = []
         while frame is not None and frame is not self.root:
-            if is_person(frame.f_code):
+            if self.watched(frame.f_code):
                 found.append(frame)
             frame = frame.f_back
         if self.inclusive and frame is not None:
@@ -103,8 +114,10 @@ class FrameWatch:
         return outermost
 
     def _read(self, frame: types.FrameType, depth: int) -> None:
+        code = frame.f_code
+        given = code.co_varnames[: code.co_argcount] if self.watched is is_rule else ()  # the person's values
         for name, value in frame.f_locals.items():
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.Tensor) and name not in given:
                 if not name.startswith("_") or name.strip("_"):
                     self.bound(value, name, depth)
             elif name == "self" and isinstance(getattr(value, "__dict__", None), dict):

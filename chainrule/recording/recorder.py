@@ -70,6 +70,7 @@ class Recorder(TorchFunctionMode):
         self.inputs: list[fx.Node] = []
         self.phase = "forward"
         self.watch = names.FrameWatch(self._bound)
+        self.inside = names.FrameWatch(self._hinted, names.is_rule)  # functions run in place of others
         self.forward: Any = None
         self.arguments: dict[str, Any] = {}
         self.locals: dict[str, Any] = {}  # of the outermost function, when it returned
@@ -129,12 +130,26 @@ class Recorder(TorchFunctionMode):
             return function(*plain(args), **plain(kwargs))
         frame = sys._getframe(1)
         frames = self.watch.look(frame) if self.phase == "forward" else []
+        if self.inside.root is not None and self.phase == "forward":
+            self.inside.look(frame)
         if how.instead is not None:
-            with self:
-                return how.instead(*args, **kwargs)
+            return self._instead(how.instead, args, kwargs, frame)
         if how.numbers:
             return self.numbers.ask(function, how.operation, args, kwargs, frame, frames)
         return self._record(function, args, kwargs, frame, frames)
+
+    def _instead(self, function: Any, args: Any, kwargs: Any, frame: types.FrameType) -> Any:
+        """What `function` gives in place of the call; its values take its own names, where the person gives none."""
+        outermost = self.inside.root is None
+        if outermost:
+            self.inside.start(frame, inclusive=False)
+        try:
+            with self:
+                return function(*args, **kwargs)
+        finally:
+            if outermost:
+                self.inside.finish()
+                self.inside.start(None, inclusive=False)
 
     def _way(self, function: Any) -> _Way:
         """How calls of `function` are treated; found once for each function."""
@@ -385,6 +400,11 @@ class Recorder(TorchFunctionMode):
         if entry is not None and entry.tensor is tensor and depth < entry.depth:
             entry.depth = depth
             entry.node.meta["name"] = name
+
+    def _hinted(self, tensor: torch.Tensor, name: str, depth: int) -> None:
+        entry = self.entry(tensor)
+        if entry is not None and entry.node.op != "placeholder":
+            entry.node.meta.setdefault("hint", name)
 
 
 def _sequence(tensor: torch.Tensor) -> int:

@@ -25,4 +25,5 @@ def scaled_dot_product_attention(
         return dropout(weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0), dropout_p) @ value
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return dropout(scores.softmax(-1), dropout_p) @ value
+    weights = scores.softmax(-1)
+    return dropout(weights, dropout_p) @ value

@@ -147,13 +147,13 @@ class Layout:
                 if base is not None and self.dotted:
                     self.variables[node] = f"{base}.g"
                 else:
-                    base = base or self.namer.give(temporary(owner.meta["operation"]))  # nobody else's name
+                    base = base or self.namer.give(_temporary(owner))  # nobody else's name
                     self.variables[node] = self.namer.give(f"{base}_g")
             elif node is self.program.output:
                 scalar = isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].ndim == 0
                 self.variables[node] = self.namer.give("loss" if scalar else "out")
             else:
-                self.variables[node] = self.namer.give(node.meta.get("hint") or temporary(node.meta["operation"]))
+                self.variables[node] = self.namer.give(_temporary(node))
 
     def _variable(self, node: fx.Node) -> str | None:
         return self.variables.get(node) if node in self.shown else None
@@ -225,6 +225,11 @@ class Layout:
         return found
 
 
+def _temporary(node: fx.Node) -> str:
+    """A name for a value to which the person gave none: the rule's, or that of its operation."""
+    return node.meta.get("hint") or temporary(node.meta["operation"])
+
+
 def _picks(node: fx.Node) -> bool:
     """Whether `node` is x[...] by integers and slices alone: a view, as cheap to write twice as to name."""
     return (
@@ -267,6 +272,7 @@ def _owners(program: Program) -> dict[fx.Node, fx.Node]:
         wanted = [c for c in candidates if c in asked]
         named = [c for c in candidates if c.meta.get("name") and c not in asked and c.op != "placeholder"]
         others = [c for c in candidates if c.op != "placeholder"]
+        hinted = [c for c in others if "hint" in c.meta]
         if wanted and ((len(wanted) == 1 and not gradient.users) or not others):
             owners[gradient] = wanted[0]
         elif named:
@@ -274,5 +280,5 @@ def _owners(program: Program) -> dict[fx.Node, fx.Node]:
         elif len(wanted) >= 1:
             owners[gradient] = wanted[0]
         elif others:
-            owners[gradient] = others[-1]
+            owners[gradient] = hinted[0] if hinted else others[-1]
     return owners

@@ -135,7 +135,7 @@ def path_of(function: Any) -> str:
     """
     name = getattr(function, "__name__", str(function))
     for prefix, module in (
-        ("torch", torch), ("F", F), ("torch.linalg", torch.linalg), ("torch.special", torch.special),
+        ("F", F), ("torch", torch), ("torch.linalg", torch.linalg), ("torch.special", torch.special),
         ("torch.fft", torch.fft), ("torch.func", torch.func),
     ):  # fmt: skip
         for candidate in (name, name.split("_", 1)[-1]):
