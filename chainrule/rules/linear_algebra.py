@@ -1,4 +1,4 @@
-"""Determinants, powers, exponentials and products of matrices, and traces."""
+"""Determinants, powers, exponentials and products of matrices, traces."""
 
 import torch
 
