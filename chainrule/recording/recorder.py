@@ -128,7 +128,9 @@ class Recorder(TorchFunctionMode):
         frames = self.watch.look(frame) if self.phase == "forward" else []
         if how.instead is not None:
             with self:
-                return how.instead(*args, **kwargs)
+                result = how.instead(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         if how.numbers:
             return self.numbers.ask(function, how.operation, args, kwargs, frame, frames)
         return self._record(function, args, kwargs, frame, frames)
