@@ -16,8 +16,8 @@ def _kept(x, p, shape=None):
     """What is kept, a mask of `shape` (of `x`, unless it is given)."""
     with torch._C.DisableTorchFunction():
         x = x.detach()
-        mask = (torch.empty_like(x) if shape is None else x.new_empty(shape)).bernoulli_(1 - p)
-    return drawn(mask.bool(), "mask")
+        mask = (torch.empty_like(x) if shape is None else x.new_empty(shape)).bernoulli_(1 - p).bool()
+    return drawn(mask, "mask")
 
 
 def _nothing_dropped(x, p, train):
@@ -55,7 +55,7 @@ def native_dropout(input, p, train):
     return _dropped(input, p, False, mask), mask
 
 
-@rule(torch.native_dropout_backward, samples=["r(3, 4), m(3, 4), 2.0"])
+@rule(torch.ops.aten.native_dropout_backward, samples=["r(3, 4), m(3, 4), 2.0"])
 def native_dropout_backward(out, grad_output, mask, scale):
     grad_output.g = out.g * mask * scale
 
