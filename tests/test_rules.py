@@ -22,6 +22,7 @@ def rules_of(book: RuleBook) -> list[Rule]:
 
 
 RULES = rules_of(BOOK)
+AS_TORCH_HAS_IT = ("ctc_loss",)  # the gradient is by convention not the slope of the function; the rule's note says so
 SAMPLES = [pytest.param(r, s, id=f"{r.name}: {s}") for r in RULES for s in r.samples]
 
 
@@ -157,7 +158,7 @@ def test_every_rule_has_a_sample(rule: Rule) -> None:
 
 @pytest.mark.parametrize(("rule", "sample"), SAMPLES)
 def test_rule_is_right(rule: Rule, sample: str) -> None:
-    assert_right(rule, arguments(sample), verify=True)
+    assert_right(rule, arguments(sample), verify=rule.name not in AS_TORCH_HAS_IT)
 
 
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning", "ignore:.*first appears in:RuntimeWarning")

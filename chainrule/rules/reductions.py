@@ -3,9 +3,8 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
-from chainrule.rules.book import opening, rule
+from chainrule.rules.book import rule
 from chainrule.rules.selections import maximum as larger
 from chainrule.rules.selections import minimum as smaller
 
@@ -176,10 +175,3 @@ def norm(out, x, ord=None, dim=None, keepdim=False):
     if ord is not None and not isinstance(dim, int) and x.ndim != 1:
         return NotImplemented  # a matrix norm
     return vector_norm(out, x, 2 if ord is None else ord, dim, keepdim)
-
-
-@opening(F.cosine_similarity)
-def cosine_similarity(x1, x2, dim=1, eps=1e-8):
-    length1 = torch.linalg.vector_norm(x1, dim=dim).clamp_min(eps)
-    length2 = torch.linalg.vector_norm(x2, dim=dim).clamp_min(eps)
-    return (x1 * x2).sum(dim) / (length1 * length2)
