@@ -1,7 +1,6 @@
 """Picking elements: the gradient goes back to where they were picked from, and adds up where one was picked twice."""
 
 import torch
-import torch.nn.functional as F
 
 from chainrule.rules.book import assume_size, rule
 
@@ -198,20 +197,6 @@ def index_select(out, x, dim, index):
 def index_add(out, x, dim, index, source, alpha=1):
     x.g = out.g
     source.g = out.g.index_select(dim, index) if alpha == 1 else alpha * out.g.index_select(dim, index)
-
-
-@rule(F.embedding, samples=["i(5, 3), r(5, 4)", "i(5, 2, 3), r(5, 4)", "i(5, 6), r(5, 4), padding_idx=2"],
-      note="a row that is looked up twice gets both gradients; the row of padding_idx gets none")  # fmt: skip
-def embedding(
-    out, indices, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
-):
-    if scale_grad_by_freq or max_norm is not None:
-        return NotImplemented
-    g = out.g
-    if padding_idx is not None:
-        g = g * (indices != padding_idx % int(weight.shape[0])).unsqueeze(-1)
-    weight.g = torch.index_put(torch.zeros_like(weight), (indices,), g, accumulate=True)
-    return None
 
 
 @rule(
