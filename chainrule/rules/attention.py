@@ -85,9 +85,10 @@ def attention_with_its_weights(
         key, value = _for_each_query(key, query), _for_each_query(value, query)
     weights = _weights(query, key, attn_mask, is_causal, scale)
     if dropout_mask is None:
-        kept = dropout(weights, dropout_p)
-        return kept @ value, kept
-    return weights.masked_fill(~dropout_mask, 0) / (1 - dropout_p) @ value, weights
+        weights = dropout(weights, dropout_p)
+        return weights @ value, weights
+    weights = weights.masked_fill(~dropout_mask, 0)
+    return weights @ (value / (1 - dropout_p)), weights
 
 
 @opening(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
