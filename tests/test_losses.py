@@ -123,3 +123,18 @@ def test_triplets_of_modules() -> None:
     apart = nn.PairwiseDistance(p=1)
     far = nn.TripletMarginWithDistanceLoss(distance_function=apart, swap=True)
     right(lambda a, p, n: far(a, p, n) + nn.TripletMarginLoss(swap=True, p=3)(a, p, n), *(rand(5, 4) for _ in "apn"))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_spellings_with_a_numbered_reduction(quiet: None, number: int) -> None:
+    x, y, signs = rand(3, 4), rand(3, 4).sigmoid(), torch.where(rand(3, 4) > 0, 1.0, -1.0).double()
+    inner = torch._C._nn
+    for f in (inner.mse_loss, inner.l1_loss, inner.huber_loss, inner.smooth_l1_loss, torch.kl_div):
+        right(lambda x, y, f=f: f(x, y, number).sum(), x, y)
+    right(lambda x: inner.soft_margin_loss(x, signs, number).sum(), x)
+    right(lambda x: torch.margin_ranking_loss(x, y, signs, 0.1, number).sum(), x)
+    right(lambda x: torch.hinge_embedding_loss(x, signs, 0.1, reduction=number).sum(), x)
+    right(lambda x, y: torch.poisson_nll_loss(x, y, True, False, 1e-8, number).sum(), x, y)
+    right(lambda x, y: torch.binary_cross_entropy_with_logits(x, y, reduction=number).sum(), x, y)
+    right(lambda x: inner.cross_entropy_loss(x, torch.tensor([1, 3, 0]), None, number).sum(), x)
+    right(lambda x: torch.ops.aten.mse_loss(x, y, number).sum(), x)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from chainrule.rules.book import assume, opening, rule
-from chainrule.rules.losses import reduction_of
+from chainrule.rules.losses import by_number, reduction_of
 
 
 def _one_hot(target, x):
@@ -137,3 +137,19 @@ def ctc_loss(out, log_probs, targets, input_lengths, target_lengths, blank=0, re
         g = g / symbols / loss.numel()
     batch_g = torch.ops.aten._ctc_loss_backward(g, batch, *lengths, loss, log_alpha, blank, zero_infinity)
     log_probs.g = batch_g if log_probs.ndim == 3 else batch_g.squeeze(1)
+
+
+_nn, _aten = torch._C._nn, torch.ops.aten
+by_number(F.nll_loss, "input target weight reduction ignore_index", _nn.nll_loss_nd, _aten.nll_loss_nd)
+by_number(
+    F.cross_entropy,
+    "input target weight reduction ignore_index label_smoothing",
+    _nn.cross_entropy_loss,
+    _aten.cross_entropy_loss,
+)
+by_number(
+    F.ctc_loss,
+    "log_probs targets input_lengths target_lengths blank reduction zero_infinity",
+    torch.ctc_loss,
+    _aten.ctc_loss,
+)

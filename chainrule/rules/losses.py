@@ -1,12 +1,15 @@
 """Losses between numbers. With reduction "mean" the gradient is divided by the number of terms, with "none" each term
 has its own."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch.nn import _reduction
 
 from chainrule.rules.book import opening, rule
 
+REDUCTIONS = ("none", "mean", "sum")  # by the numbers that torch's C++ gives them
 REDUCED = ["r(3, 4), r(3, 4)", "r(3, 4), r(3, 4), reduction='sum'", "r(3, 4), r(3, 4), reduction='none'"]
 
 
@@ -32,6 +35,15 @@ def _upstream(out, x, target, reduction):
 
 def reduced(terms, reduction):
     return terms.mean() if reduction == "mean" else terms.sum() if reduction == "sum" else terms
+
+
+def by_number(function: Any, parameters: str, *spellings: Any) -> None:
+    """Open torch's C++ `spellings` of a loss, whose reduction is a number, as the Python `function`."""
+
+    @opening(*spellings)
+    def spelled(*args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(parameters.split(), args, strict=False)) | kwargs
+        return function(**given | {"reduction": REDUCTIONS[given.get("reduction", 1)]})
 
 
 @rule(F.mse_loss, samples=REDUCED)
@@ -163,3 +175,24 @@ def gaussian_nll_loss(out, x, target, var, full=False, eps=1e-6, reduction="mean
     if varies:
         by_term = g * (1 - difference**2 / v) / (2 * v)
         var.g = by_term.sum(-1) if axis_left_out else by_term
+
+
+_nn, _aten = torch._C._nn, torch.ops.aten
+by_number(F.mse_loss, "input target reduction", _nn.mse_loss, _aten.mse_loss)
+by_number(F.l1_loss, "input target reduction", _nn.l1_loss, _aten.l1_loss)
+by_number(F.huber_loss, "input target reduction delta", _nn.huber_loss, _aten.huber_loss)
+by_number(F.smooth_l1_loss, "input target reduction beta", _nn.smooth_l1_loss, _aten.smooth_l1_loss)
+by_number(F.binary_cross_entropy, "input target weight reduction", _nn.binary_cross_entropy, _aten.binary_cross_entropy)
+by_number(
+    F.binary_cross_entropy_with_logits,
+    "input target weight pos_weight reduction",
+    torch.binary_cross_entropy_with_logits,
+    _aten.binary_cross_entropy_with_logits,
+)
+by_number(F.kl_div, "input target reduction log_target", torch.kl_div, _aten.kl_div)
+by_number(
+    F.poisson_nll_loss,
+    "input target log_input full eps reduction",
+    torch.poisson_nll_loss,
+    _aten.poisson_nll_loss,
+)

@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from chainrule.rules.book import opening, rule
-from chainrule.rules.losses import averaged, reduced, reduction_of
+from chainrule.rules.losses import REDUCTIONS, averaged, by_number, reduced, reduction_of
 
-_REDUCTIONS = ("none", "mean", "sum")  # by the numbers that torch's C++ gives them
 SIGNS = "torch.tensor([[1., -1., 1., 1.], [-1., 1., -1., -1.], [1., 1., -1., 1.]]).double()"
 
 
@@ -85,7 +84,7 @@ def triplet_margin_loss(anchor, positive, negative, margin=1.0, p=2.0, eps=1e-6,
     to_negative = pairwise_distance(anchor, negative, p, eps)
     if swap:
         to_negative = torch.minimum(to_negative, pairwise_distance(positive, negative, p, eps))
-    return reduced((margin + to_positive - to_negative).clamp_min(0), _REDUCTIONS[reduction])
+    return reduced((margin + to_positive - to_negative).clamp_min(0), REDUCTIONS[reduction])
 
 
 @rule(F.cosine_similarity, samples=["r(3, 4), r(3, 4)", "r(3, 4), r(3, 4), 0", "r(3, 4), r(4), -1", "r(2, 3, 4), r(3, 1), dim=2"],
@@ -99,9 +98,10 @@ def cosine_similarity(out, x1, x2, dim=1, eps=1e-8):
     length1 = torch.linalg.vector_norm(a, dim=dim, keepdim=True)
     length2 = torch.linalg.vector_norm(b, dim=dim, keepdim=True)
     divisor1, divisor2 = length1.clamp_min(eps), length2.clamp_min(eps)
+    unit1, unit2 = (a / length1).masked_fill(length1 == 0, 0), (b / length2).masked_fill(length2 == 0, 0)
     g, cosine = out.g.unsqueeze(dim), out.unsqueeze(dim)
-    x1.g = g / divisor1 * (b / divisor2 - cosine * (a / length1).masked_fill(length1 == 0, 0))
-    x2.g = g / divisor2 * (a / divisor1 - cosine * (b / length2).masked_fill(length2 == 0, 0))
+    x1.g = g / divisor1 * (b / divisor2 - cosine * unit1)
+    x2.g = g / divisor2 * (a / divisor1 - cosine * unit2)
 
 
 @opening(torch.cosine_embedding_loss)
@@ -110,4 +110,12 @@ def cosine_embedding_loss(input1, input2, target, margin=0.0, reduction=1):
     cosine = (input1 * input2).sum(-1) / lengths.sqrt()
     alike = torch.where(target == 1, 1 - cosine, 0)
     unlike = torch.where(target == -1, (cosine - margin).clamp_min(0), 0)
-    return reduced(alike + unlike, _REDUCTIONS[reduction])
+    return reduced(alike + unlike, REDUCTIONS[reduction])
+
+
+_nn, _aten = torch._C._nn, torch.ops.aten
+by_number(F.hinge_embedding_loss, "input target margin reduction", torch.hinge_embedding_loss)
+by_number(F.margin_ranking_loss, "input1 input2 target margin reduction", torch.margin_ranking_loss)
+by_number(F.soft_margin_loss, "input target reduction", _nn.soft_margin_loss, _aten.soft_margin_loss)
+by_number(F.multi_margin_loss, "input target p margin weight reduction", _nn.multi_margin_loss, _aten.multi_margin_loss)
+by_number(F.multilabel_margin_loss, "input target reduction", _nn.multilabel_margin_loss, _aten.multilabel_margin_loss)
