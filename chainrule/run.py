@@ -40,15 +40,10 @@ def _last_reads(nodes: list[fx.Node], kept: set[fx.Node]) -> dict[fx.Node, list[
     return found
 
 
-_UPDATES_BUFFERS = frozenset(("batch_norm", "instance_norm"))
-
-
 def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value) -> Any:
     """The value of one node, from the values of the nodes that it reads."""
     args = filled(node.args, values, convert)
     kwargs = filled(node.kwargs, values, convert)
-    if node.meta.get("operation") in _UPDATES_BUFFERS:  # running it again must not count as another batch
-        args = (args[0], *(a.clone() if isinstance(a, torch.Tensor) else a for a in args[1:]))
     if node.op == "call_method":
         if convert is double and node.target in ("float", "half", "bfloat16"):
             return double(args[0])  # rounding is no part of the function

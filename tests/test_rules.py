@@ -22,6 +22,7 @@ def rules_of(book: RuleBook) -> list[Rule]:
 
 
 RULES = rules_of(BOOK)
+BY_CONVENTION = ("ctc_loss", "scale_grad_by_freq")  # the gradient is not the slope of the function, in torch either
 SAMPLES = [pytest.param(r, s, id=f"{r.name}: {s}") for r in RULES for s in r.samples]
 
 
@@ -181,7 +182,7 @@ def test_every_rule_has_a_sample(rule: Rule) -> None:
 
 @pytest.mark.parametrize(("rule", "sample"), SAMPLES)
 def test_rule_is_right(rule: Rule, sample: str) -> None:
-    assert_right(rule, arguments(sample), verify=True)
+    assert_right(rule, arguments(sample), verify=not any(word in f"{rule.name}: {sample}" for word in BY_CONVENTION))
 
 
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning", "ignore:.*first appears in:RuntimeWarning")

@@ -133,7 +133,9 @@ class Recorder(TorchFunctionMode):
         if self.inside.root is not None and self.phase == "forward":
             self.inside.look(frame)
         if how.instead is not None:
-            return self._instead(how.instead, args, kwargs, frame)
+            result = self._instead(how.instead, args, kwargs, frame)
+            if result is not NotImplemented:
+                return result
         if how.numbers:
             return self.numbers.ask(function, how.operation, args, kwargs, frame, frames)
         return self._record(function, args, kwargs, frame, frames)
@@ -417,3 +419,14 @@ def drawn(tensor: torch.Tensor, name: str) -> torch.Tensor:
     if stack := getattr(_recording, "stack", None):
         stack[-1].leaf(tensor, name=name).meta.update(operation="drawn", constant=True)
     return tensor
+
+
+def rewritten(tensor: torch.Tensor, unharmed: tuple[str, ...]) -> None:
+    """Take an input as it is now, after it was changed out of sight in a way that leaves the results of the
+    `unharmed` operations that have read it as they were."""
+    stack = getattr(_recording, "stack", None)
+    entry = stack[-1].entry(tensor) if stack else None
+    if entry is None or entry.node.op != "placeholder":
+        return
+    if all(user.meta["operation"] in unharmed for user in entry.node.users):
+        entry.version = entry.node.meta["version"] = version_of(tensor)

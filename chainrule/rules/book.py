@@ -147,7 +147,10 @@ def constant(*functions: Any, why: str) -> None:
 
 
 def opening(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Record the decorated function in place of `functions`: the same values from simpler parts."""
+    """Record the decorated function in place of `functions`: the same values from simpler parts.
+
+    Where it returns NotImplemented, the call is recorded as it is.
+    """
 
     def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
         for function in functions:

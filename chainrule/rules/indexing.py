@@ -1,7 +1,6 @@
 """Picking elements: the gradient goes back to where they were picked from, and adds up where one was picked twice."""
 
 import torch
-import torch.nn.functional as F
 
 from chainrule.recording.indices import FULL, is_full, is_one, parted, put, put_back, taken, without_new_axes
 from chainrule.rules.book import assume_size, rule
@@ -99,17 +98,3 @@ def masked_select(out, x, mask):
       note="torch's x[indices] where the mask is true; elsewhere indices may point outside", complex=True)  # fmt: skip
 def _unsafe_masked_index(out, x, mask, indices, fill):
     x.g = torch.ops.aten._unsafe_masked_index_put_accumulate(torch.zeros_like(x), mask, indices, out.g)
-
-
-@rule(F.embedding, samples=["i(5, 3), r(5, 4)", "i(5, 2, 3), r(5, 4)", "i(5, 6), r(5, 4), padding_idx=2"],
-      note="a row that is looked up twice gets both gradients; the row of padding_idx gets none", complex=True)  # fmt: skip
-def embedding(
-    out, indices, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
-):
-    if scale_grad_by_freq or max_norm is not None:
-        return NotImplemented
-    g = out.g
-    if padding_idx is not None:
-        g = g * (indices != padding_idx % int(weight.shape[0])).unsqueeze(-1)
-    weight.g = torch.index_put(torch.zeros_like(weight), (indices,), g, accumulate=True)
-    return None

@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
 from chainrule.rules.book import opening, rule
 
@@ -140,10 +139,3 @@ def prod(out, x, dim=None, keepdim=False, dtype=None):
     after = torch.cat([ones, flat.flip(axis).narrow(axis, 0, n - 1)], axis).cumprod(axis).flip(axis)
     others = before * after
     x.g = (out.g * others).reshape(x.shape) if dim is None else restore(out.g, x, dim, keepdim) * others
-
-
-@opening(F.cosine_similarity)
-def cosine_similarity(x1, x2, dim=1, eps=1e-8):
-    length1 = torch.linalg.vector_norm(x1, dim=dim).clamp_min(eps)
-    length2 = torch.linalg.vector_norm(x2, dim=dim).clamp_min(eps)
-    return (x1 * x2).sum(dim) / (length1 * length2)
