@@ -423,10 +423,10 @@ def drawn(tensor: torch.Tensor, name: str) -> torch.Tensor:
 
 def rewritten(tensor: torch.Tensor, unharmed: tuple[str, ...]) -> None:
     """Take an input as it is now, after it was changed out of sight in a way that leaves the results of the
-    `unharmed` operations that have read it as they were."""
+    `unharmed` operations that have read it, and of those that pass no gradient, as they were."""
     stack = getattr(_recording, "stack", None)
     entry = stack[-1].entry(tensor) if stack else None
     if entry is None or entry.node.op != "placeholder":
         return
-    if all(user.meta["operation"] in unharmed for user in entry.node.users):
+    if all(user.meta.get("constant") or user.meta["operation"] in unharmed for user in entry.node.users):
         entry.version = entry.node.meta["version"] = version_of(tensor)

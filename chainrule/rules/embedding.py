@@ -74,7 +74,7 @@ def _shortened(weight, rows, max_norm, norm_type):
     shortened in place, and the gradient passes as if nothing had happened to them."""
     with torch._C.DisableTorchFunction():
         torch.embedding_renorm_(weight.detach(), rows.detach().contiguous(), max_norm, norm_type)
-    rewritten(weight, unharmed=("add", "sub", "renorm"))
+    rewritten(weight, unharmed=("add",))
     with torch.no_grad():
         change = torch.renorm(weight, norm_type, 0, max_norm) - weight
     return weight + change

@@ -80,7 +80,7 @@ def fractional_max_pool2d(out, x, kernel_size, output_size, random_samples):
     random_samples.g = None
 
 
-@rule(_FRACTIONAL[3], samples=["r(2, 3, 5, 5, 7), 2, (3, 2, 4), u(2, 3, 3)", "r(2, 7, 6, 5), (2, 3, 1), 2, u(1, 2, 3)"], note=CHOICE)  # fmt: skip
+@rule(_FRACTIONAL[3], samples=["r(3, 5, 5, 7), 2, (3, 2, 4), u(1, 3, 3)", "r(2, 7, 6, 5), (2, 3, 1), 2, u(1, 2, 3)"], note=CHOICE)  # fmt: skip
 def fractional_max_pool3d(out, x, kernel_size, output_size, random_samples):
     _to_the_chosen(out, x, 3)
     random_samples.g = None

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from chainrule.simplify.products import from_real, is_part
-from chainrule.simplify.rewriter import Rewriter, blank, is_tensor
+from chainrule.simplify.rewriter import Rewriter, is_tensor
 from chainrule.simplify.rows import row
 
 # conj(f(a, b)) = f(conj(a), conj(b)): sums, products, and what only moves numbers
