@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.run import blank
 from chainrule.simplify.products import from_real, is_part
 from chainrule.simplify.rewriter import Rewriter, is_tensor
 from chainrule.simplify.rows import row
