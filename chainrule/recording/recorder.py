@@ -342,7 +342,8 @@ class Recorder(TorchFunctionMode):
             and node.meta["operation"] not in ("detach", "data")
             and "detached" not in node.meta
         ):
-            cut = self._add("call_method", "detach", (node,), {}, "detach")
+            with self.graph.inserting_after(node):
+                cut = self._add("call_method", "detach", (node,), {}, "detach")
             cut.meta.update(
                 operation="detach", phase="forward", constant=True, val=node.meta["val"], site=node.meta["site"]
             )

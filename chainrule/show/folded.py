@@ -16,7 +16,7 @@ from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.layers import Layers
 from chainrule.show.layout import Layout, Within
-from chainrule.show.names import Namer, keys
+from chainrule.show.names import Namer, keys, name_of
 from chainrule.show.text import docstring, filled, signature, wrapped
 
 
@@ -49,10 +49,12 @@ class _Folded:
         for name in ("p", "g", "saved", "drawn", "torch", "F"):
             namer.taken.add(name)
         spelled: dict[fx.Node, str] = {}
-        for node in [*layers.carried_in(0), *layers.shared()]:
-            spelled[node] = namer.give(node.meta.get("name") or node.meta["operation"])
+        for node, named in zip(layers.carried_in(0), layers.carried_in(1), strict=True):
+            spelled[node] = namer.give(named.meta.get("name") or named.meta["operation"])
+        for node in layers.shared():
+            spelled[node] = namer.give(name_of(node))
         for node in (n[0] for n in layers.drawn):
-            spelled[node] = namer.give(node.meta.get("name") or "drawn")
+            spelled[node] = namer.give(name_of(node))
         for node, role in layers.roles.items():
             spelled[node] = f'p["{role}"]'
         targets = {n: f'g["{role}"]' for n, role in layers.roles.items()}
@@ -139,7 +141,7 @@ class _Folded:
         for node in self.inputs:
             if node not in spelled:
                 spelled[node] = namer.give(node.meta.get("name") or "t")
-        carried = [namer.give(n.meta.get("name") or n.meta["operation"]) for n in layers.carried_out(layers.count - 1)]
+        carried = [namer.give(name_of(n)) for n in layers.carried_out(layers.count - 1)]
         spelled |= dict(zip(layers.carried_out(layers.count - 1), carried, strict=True))
         for position, node in enumerate(layers.passed_back(0)):
             spelled[node] = namer.give(f"{carried[min(position, len(carried) - 1)]}_g")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from chainrule.backward import Program
+from chainrule.run import needed
 from chainrule.show.layout import Layout, Line
 from chainrule.show.repeats import Lines, Run
 
@@ -156,6 +157,8 @@ def _is_closed(program: Program, layers: Layers) -> bool:
     given = {*layers.carried_out(layers.count - 1), *layers.passed_back(0)}
     if not layers.numbers or program.output in everything or given & set(layers.shared()):
         return False
+    if not all(_fits_one_layer(layers, guard.node, everything) for guard in program.guards):
+        return False
     reads: list[fx.Node] = []
     for lines in (layers.forward, layers.backward):
         for line, gaps in zip(lines.lines, lines.gaps, strict=True):
@@ -165,3 +168,13 @@ def _is_closed(program: Program, layers: Layers) -> bool:
         return False
     wanted = {program.gradients[w]: w for w in program.wanted if w in program.gradients}
     return all(w in layers.roles for g, w in wanted.items() if g in everything and g not in given)
+
+
+def _fits_one_layer(layers: Layers, condition: fx.Node, everything: set[fx.Node]) -> bool:
+    """Whether a condition speaks of no layer, or of the first one alone, which stands for all."""
+    layout = layers.forward.layout
+    spoken = [n for n in needed([condition], given=layout.shown) if n in layout.shown]
+    if not any(n in everything for n in spoken):
+        return True
+    known = {*layers.nodes(0), *layers.carried_in(0), *layers.shared(), *layers.roles}
+    return all(n in known for n in spoken)

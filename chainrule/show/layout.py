@@ -14,7 +14,7 @@ from chainrule.backward import Program
 from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.holds import statements
-from chainrule.show.names import name_values, temporary
+from chainrule.show.names import name_of, name_values
 from chainrule.show.python import Python
 
 WIDTH = 88
@@ -147,13 +147,13 @@ class Layout:
                 if base is not None and self.dotted:
                     self.variables[node] = f"{base}.g"
                 else:
-                    base = base or self.namer.give(_temporary(owner))  # nobody else's name
+                    base = base or self.namer.give(name_of(owner))  # nobody else's name
                     self.variables[node] = self.namer.give(f"{base}_g")
             elif node is self.program.output:
                 scalar = isinstance(node.meta["val"], torch.Tensor) and node.meta["val"].ndim == 0
                 self.variables[node] = self.namer.give("loss" if scalar else "out")
             else:
-                self.variables[node] = self.namer.give(_temporary(node))
+                self.variables[node] = self.namer.give(name_of(node))
 
     def _variable(self, node: fx.Node) -> str | None:
         return self.variables.get(node) if node in self.shown else None
@@ -223,11 +223,6 @@ class Layout:
             if child not in self.shown:
                 found += [child, *self._inlined(child)]
         return found
-
-
-def _temporary(node: fx.Node) -> str:
-    """A name for a value to which the person gave none: the rule's, or that of its operation."""
-    return node.meta.get("hint") or temporary(node.meta["operation"])
 
 
 def _picks(node: fx.Node) -> bool:

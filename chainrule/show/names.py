@@ -68,6 +68,17 @@ def keys(nodes: Iterable[fx.Node]) -> dict[fx.Node, str]:
     return found
 
 
+def name_of(node: fx.Node) -> str:
+    """The person's name for a value, the rule's, or one made from its operation; a detached value has the name of
+    what it was."""
+    for named in ("name", "hint"):
+        if node.meta.get(named):
+            return str(node.meta[named])
+    if node.meta["operation"] == "detach" and isinstance(node.args[0], fx.Node):
+        return name_of(node.args[0])
+    return temporary(str(node.meta["operation"]))
+
+
 def temporary(operation: str) -> str:
     """A name for a value that has none: its operation, clear of Python's own names."""
     return f"{operation}_1" if hasattr(builtins, operation) else operation
