@@ -132,7 +132,7 @@ class _Folded:
     def _main(self) -> Layout:
         layers, program = self.layers, self.program
         namer = Namer()
-        for name in ("p", "grads", "saved", "layer", "layers", "kept", "g", "i", "at", f"{self.word}_forward",
+        for name in ("p", "grads", "saved", "layer", "layers", "kept", "g", "i", "below", f"{self.word}_forward",
                      f"{self.word}_backward"):  # fmt: skip
             namer.taken.add(name)
         held = in_dictionary(program, program.inputs)
