@@ -75,7 +75,7 @@ def assert_right_elsewhere(model: nn.Module, d: cr.Derivation, *args: Tensor) ->
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(0.7)
-    held = {n: t for n, t in model.state_dict(keep_vars=True).items()}
+    held = dict(model.state_dict(keep_vars=True))
     with torch.no_grad():
         loss, found = function(*args, {n: t.detach() for n, t in held.items()})
     assert_close(loss, model(*args))

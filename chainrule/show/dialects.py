@@ -34,8 +34,8 @@ def dotg(program: Program) -> str:
 
 def function(program: Program, inputs: list[fx.Node]) -> str:
     """A stand-alone `forward_and_backward(...) -> (output, {name: gradient})`."""
-    if (layers := layers_of(program)) is not None:
-        return _file(folded(program, inputs, layers))
+    if stacks := layers_of(program):
+        return _file(folded(program, inputs, stacks))
     layout = Layout(program, dotted=False, indent=4)
     names = keys(program.graph.nodes)
     grads = {names[w]: _gradient(layout, w) for w in program.wanted}
@@ -178,7 +178,7 @@ def called(
     program: Program, function: Any, inputs: list[fx.Node], values: list[Any]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Call an emitted `forward_and_backward` with the values of `inputs`, and of the upstream gradient if it takes one."""
-    if "p" not in function.__code__.co_varnames[: function.__code__.co_argcount] or layers_of(program) is None:
+    if "p" not in function.__code__.co_varnames[: function.__code__.co_argcount] or not layers_of(program):
         result: tuple[torch.Tensor, dict[str, torch.Tensor]] = function(*values)
         return result
     names = keys(program.graph.nodes)

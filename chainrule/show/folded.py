@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from torch import fx
 
 from chainrule.backward import Program
-from chainrule.recording import Guard
-from chainrule.run import needed
 from chainrule.show.layers import Layers
-from chainrule.show.layout import Layout, Within
+from chainrule.show.layout import Layout, Line, Within
 from chainrule.show.names import Namer, keys, name_of
+from chainrule.show.one_layer import OneLayer
+from chainrule.show.repeats import Run
 from chainrule.show.text import docstring, filled, signature, wrapped
 
 
@@ -25,248 +25,165 @@ def in_dictionary(program: Program, inputs: Iterable[fx.Node]) -> list[fx.Node]:
     return [n for n in inputs if "." in (n.meta.get("name") or "") and n.meta["operation"] == "input"]
 
 
-def folded(program: Program, inputs: list[fx.Node], layers: Layers) -> str:
+def folded(program: Program, inputs: list[fx.Node], stacks: list[Layers]) -> str:
     """The definitions of `forward_and_backward(..., p)` and of the functions that it calls."""
-    return _Folded(program, inputs, layers).text()
+    return _Folded(program, inputs, stacks).text()
+
+
+class _Loops:
+    """The two loops over the layers of one stack, and the names that they leave their values under."""
+
+    def __init__(self, one: OneLayer, namer: Namer) -> None:
+        self.one, self.layers = one, one.layers
+        layers, last = one.layers, one.layers.count - 1
+        self.saved, self.stack, self.drawn = (namer.give(name) for name in ("saved", "layers", "drawn"))
+        self.also, self.also_g = namer.give("also"), namer.give("also_g")
+        outs = [namer.give(name_of(n)) for n in layers.carried_out(last)]
+        self.spelled = dict(zip(layers.carried_out(last), outs, strict=True))
+        for position, node in enumerate(layers.passed_back(0)):
+            self.spelled[node] = namer.give(f"{outs[min(position, len(outs) - 1)]}_g")
+        for t in range(layers.count):
+            ahead, back = layers.also(t)
+            for k, node in enumerate(ahead):
+                self.spelled.setdefault(node, f"{self.also}[{t}][{k}]")
+            for k, node in enumerate(back):
+                self.spelled.setdefault(node, f"{self.also_g}[{last - t}][{k}]")
+
+    def starts(self) -> dict[fx.Node, fx.Node]:
+        """What the loops start from -> whose name it may bear."""
+        layers, last = self.layers, self.layers.count - 1
+        ahead = zip(layers.carried_in(0), layers.carried_out(last), strict=True)
+        return dict(ahead) | dict(zip(layers.upstream(last), layers.passed_back(0), strict=True))
+
+    def forward(self, main: Layout) -> list[str]:
+        layers, numbers = self.layers, self.layers.numbers
+        outs = [main.variables[n] for n in layers.carried_out(layers.count - 1)]
+        ins = [main.python.text(n) for n in layers.carried_in(0)]
+        steady = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        which = f"range({f'{numbers[0]}, ' if numbers[0] else ''}{numbers[-1] + 1})" if steady else repr(numbers)
+        masks = [f"({', '.join(main.variables[n] for n in own)},)" for own in zip(*layers.drawn, strict=True)]
+        also = bool(layers.also_ahead)
+        call = ", ".join([*outs, "layer", *self._arguments(layers.ahead, main)])
+        return [
+            f'{self.stack} = [below(p, f"{layers.prefix}{{i}}.") for i in {which}]',
+            *(filled(f"{self.drawn} = [", masks, "]") if masks else []),
+            *([f"{', '.join(outs)} = {', '.join(ins)}"] if outs != ins else []),
+            f"{self.saved}, {self.also} = [], []" if also else f"{self.saved} = []",
+            f"for i, layer in enumerate({self.stack}):" if masks else f"for layer in {self.stack}:",
+            f"    {', '.join([*outs, 'kept', *['more'] * also])} = {self.one.forward_name}({call})",
+            f"    {self.saved}.append(kept)",
+            *([f"    {self.also}.append(more)"] if also else []),
+        ]
+
+    def backward(self, main: Layout) -> list[str]:
+        layers, numbers = self.layers, self.layers.numbers
+        backs = [main.variables[n] for n in layers.passed_back(0)]
+        ups = [main.python.text(n) for n in layers.upstream(layers.count - 1)]
+        first = numbers[0]
+        steady = numbers == list(range(first, first + len(numbers)))
+        number = f"{numbers}[i]" if not steady else f"i + {first}" if first else "i"
+        also = bool(layers.also_back)
+        call = ", ".join([*backs, f"{self.saved}[i]", f"{self.stack}[i]", *self._arguments(layers.back, main)])
+        return [
+            *([f"{', '.join(backs)} = {', '.join(ups)}"] if backs != ups else []),
+            *([f"{self.also_g} = []"] if also else []),
+            f"for i in reversed(range({layers.count})):",
+            f"    {', '.join([*backs, 'g', *['more'] * also])} = {self.one.backward_name}({call})",
+            f'    grads |= {{f"{layers.prefix}{{{number}}}.{{name}}": t for name, t in g.items()}}',
+            *([f"    {self.also_g}.append(more)"] if also else []),
+        ]
+
+    def _arguments(self, run: Run, main: Layout) -> list[str]:
+        return self.one.arguments(run, main.python.text, lambda k: f"{self.drawn}[i][{k}]")
 
 
 class _Folded:
-    def __init__(self, program: Program, inputs: list[fx.Node], layers: Layers) -> None:
-        self.program, self.inputs, self.layers = program, inputs, layers
+    def __init__(self, program: Program, inputs: list[fx.Node], stacks: list[Layers]) -> None:
+        self.program, self.inputs = program, inputs
         self.names = keys(program.graph.nodes)
-        word = layers.prefix.rstrip(".").rpartition(".")[2] or "layer"
-        self.word = word.removesuffix("s") if len(word) > 2 else word
-        self.everything = set().union(*(layers.nodes(t) for t in range(layers.count)))
-        self.one = self._one_layer()
-        self.saved = self._saved()
-        self.main = self._main()
-
-    # -- the two functions of a layer -------------------------------------------------------------
-
-    def _one_layer(self) -> Layout:
-        """The lines of the first layer, which stand for all."""
-        layers, namer = self.layers, Namer()
-        for name in ("p", "g", "saved", "drawn", "torch", "F"):
-            namer.taken.add(name)
-        spelled: dict[fx.Node, str] = {}
-        for node, named in zip(layers.carried_in(0), layers.carried_in(1), strict=True):
-            spelled[node] = namer.give(named.meta.get("name") or named.meta["operation"])
-        for node in layers.shared():
-            spelled[node] = namer.give(name_of(node))
-        for node in (n[0] for n in layers.drawn):
-            spelled[node] = namer.give(name_of(node))
-        for node, role in layers.roles.items():
-            spelled[node] = f'p["{role}"]'
-        targets = {n: f'g["{role}"]' for n, role in layers.roles.items()}
-        nodes = layers.nodes(0)
-        for gradient in layers.upstream(0):
-            spelled[gradient] = namer.give("out_g")
-        names = {
-            n: namer.give(f"{name}_g") for n, name in zip(layers.passed_back(0), [*spelled.values()], strict=False)
-        }
-        guards = [g for g in self.program.guards if self._reads_inside(g)]
-        return Layout(
-            self.program, dotted=False, indent=4, within=Within(nodes, spelled, targets, names, guards, namer.taken)
-        )
-
-    def _reads_inside(self, guard: Guard) -> bool:
-        return any(n in self.everything for n in needed([guard.node]))
-
-    def _saved(self) -> list[fx.Node]:
-        """What the backward function of a layer reads of its forward function."""
-        layers, found = self.layers, dict[fx.Node, None]()
-        known = {*layers.roles, *(n for nodes in layers.drawn for n in nodes), *layers.shared()}
-        shown = self.one.shown - known - set(layers.upstream(0))
-
-        def visit(node: fx.Node) -> None:
-            if node in shown and node.meta["phase"] == "forward":
-                found[node] = None
-            elif node.meta["phase"] == "forward" and node not in known and node.op != "placeholder":
-                for child in node.all_input_nodes:
-                    visit(child)
-
-        for line in self.one.part("backward"):
-            for node in [line.node] if line.alias else line.node.all_input_nodes:
-                self._visit_inlined(node, visit)
-        return [n for n in [*layers.carried_in(0), *self.one.live] if n in found]
-
-    def _visit_inlined(self, node: fx.Node, visit: object) -> None:
-        if node.meta["phase"] == "backward" and node not in self.one.shown:
-            for child in node.all_input_nodes:
-                self._visit_inlined(child, visit)
-        else:
-            visit(node)  # type: ignore[operator]
-
-    def _arguments(self) -> list[str]:
-        """What both functions take besides what is carried: parameters, drawn numbers, what all layers share."""
-        spelled = self.one.variables
-        drawn = [spelled[nodes[0]] for nodes in self.layers.drawn]
-        return ["p", *drawn, *(spelled[n] for n in self.layers.shared())]
-
-    def _functions(self) -> list[str]:
-        layers, one = self.layers, self.one
-        ins, outs = ([one.variables[n] for n in nodes] for nodes in (layers.carried_in(0), layers.carried_out(0)))
-        upstream = [one.variables[n] for n in layers.upstream(0)]
-        back = [one.variables[n] for n in layers.passed_back(0)]
-        saved = [one.variables[n] for n in self.saved]
-        first = [line.text for phase in ("given", "forward", "holds") for line in one.part(phase)]
-        shapes = signature(one, [*layers.carried_in(0), *layers.shared()])
-        return [
-            wrapped(f"def {self.word}_forward(", [*ins, *self._arguments()], "):"),
-            *docstring(f"One layer: {shapes}, its parameters p by name -> ({', '.join(outs)}, saved).", "    "),
-            *(f"    {line}" for line in first),
-            *filled("    saved = (", saved, ",)" if len(saved) == 1 else ")"),
-            f"    return {', '.join(outs)}, saved",
-            "",
-            "",
-            wrapped(f"def {self.word}_backward(", [*upstream, "saved", *self._arguments()], "):"),
-            *docstring(f"({', '.join(back)}, the gradients of its parameters by name).", "    "),
-            *filled("    (", saved, ",) = saved" if len(saved) == 1 else ") = saved"),
-            "    g = {}",
-            *(f"    {line.text}" for line in one.part("backward")),
-            f"    return {', '.join(back)}, g",
-        ]
-
-    # -- what calls them --------------------------------------------------------------------------
-
-    def _main(self) -> Layout:
-        layers, program = self.layers, self.program
         namer = Namer()
-        for name in ("p", "grads", "saved", "layer", "layers", "kept", "g", "i", "below", f"{self.word}_forward",
-                     f"{self.word}_backward"):  # fmt: skip
-            namer.taken.add(name)
+        namer.taken.update(("p", "grads", "layer", "kept", "more", "g", "i", "below", "name"))
+        self.ones = [OneLayer(program, layers, namer) for layers in stacks]
         held = in_dictionary(program, program.inputs)
         spelled = {n: f'p["{self.names[n]}"]' for n in held}
+        spelled |= {n: namer.give(n.meta.get("name") or "t") for n in inputs if n not in spelled}
+        self.loops = [_Loops(one, namer) for one in self.ones]
+        for loops in self.loops:
+            spelled |= loops.spelled
+        self.inside = set().union(*(one.nodes for one in self.ones))
+        starts = {k: v for loops in self.loops for k, v in loops.starts().items()}
+        free = {s: spelled[loop] for s, loop in starts.items() if s not in spelled and self._only_inside(s)}
         targets = {n: f'grads["{self.names[n]}"]' for n in program.wanted}
-        for node in self.inputs:
-            if node not in spelled:
-                spelled[node] = namer.give(node.meta.get("name") or "t")
-        carried = [namer.give(name_of(n)) for n in layers.carried_out(layers.count - 1)]
-        spelled |= dict(zip(layers.carried_out(layers.count - 1), carried, strict=True))
-        for position, node in enumerate(layers.passed_back(0)):
-            spelled[node] = namer.give(f"{carried[min(position, len(carried) - 1)]}_g")
-        names = self._handed_over(spelled)
-        nodes = {n for n in self.one.program.graph.nodes if n not in self.everything}
-        guards = [g for g in program.guards if not self._reads_inside(g)]
-        return Layout(
-            program, dotted=False, indent=4, within=Within(nodes, spelled, targets, names, guards, namer.taken)
+        guards = [g for g in program.guards if not any(one.reads_inside(g) for one in self.ones)]
+        nodes = {n for n in program.graph.nodes if n not in self.inside}
+        within = Within(nodes, spelled, targets, free, guards, namer.taken)
+        self.main = Layout(program, dotted=False, indent=4, within=within)
+
+    def _only_inside(self, node: fx.Node) -> bool:
+        """Whether nothing but layers reads `node`, so that a loop may overwrite its name."""
+        return node.op != "placeholder" and all(
+            user in self.inside or (user.meta["operation"] in ("shape", "shape_entry") and self._only_inside(user))
+            for user in node.users
         )
 
-    def _handed_over(self, spelled: dict[fx.Node, str]) -> dict[fx.Node, str]:
-        """What a loop starts from has the loop's own name, where nothing else reads it."""
-        layers, found = self.layers, {}
-        last = layers.count - 1
-        starts = [
-            *zip(layers.carried_in(0), layers.carried_out(last), strict=True),
-            *zip(layers.upstream(last), layers.passed_back(0), strict=True),
-        ]
-        for start, loop in starts:
-            if start.op != "placeholder" and all(self._is_inside(user) for user in start.users):
-                found[start] = spelled[loop]
-        return found
-
-    def _is_inside(self, user: fx.Node) -> bool:
-        alone = user.meta["operation"] in ("shape", "shape_entry")
-        return user in self.everything or (alone and all(self._is_inside(u) for u in user.users))
-
     def text(self) -> str:
-        layers, main, program = self.layers, self.main, self.program
+        main, program = self.main, self.program
+        upstream = [] if program.upstream is None else [program.upstream]
         held = in_dictionary(program, self.inputs)
-        plain = [main.variables[n] for n in self.inputs if n not in held]
-        if program.upstream is not None:
-            plain.append(main.variables[program.upstream])
-        head = [
-            n for n in [*self.inputs, *([program.upstream] if program.upstream is not None else [])] if n not in held
-        ]
+        plain = [n for n in [*self.inputs, *upstream] if n not in held]
         output = main.python.text(program.output)
-        forward, backward = main.part("forward"), main.part("backward")
         given, holds = [ln.text for ln in main.part("given")], [ln.text for ln in main.part("holds")]
-        before = self._before(forward, layers.carried_out(layers.count - 1), layers.carried_in(0))
-        after = self._before(backward, layers.passed_back(0), layers.upstream(layers.count - 1))
+        ahead = [
+            (one.layers.forward.lines[one.layers.ahead.start].node, loops.forward(main)) for one, loops in self._both()
+        ]
+        back = [
+            (one.layers.backward.lines[one.layers.back.start].node, loops.backward(main)) for one, loops in self._both()
+        ]
         body = [
             *(["# holds for", *given] if given else []),
             "# forward",
-            *(line.text for line in forward[:before]),
-            *self._forward_loop(),
-            *(line.text for line in forward[before:]),
+            *self._with_loops(main.part("forward"), ahead),
             *(["# holds for", *holds] if holds else []),
             "# backward",
             "grads = {}",
-            *(line.text for line in backward[:after]),
-            *self._backward_loop(),
-            *(line.text for line in backward[after:]),
+            *self._with_loops(main.part("backward"), back),
             *self._other_gradients(),
-            "assert all(g.shape == p[name].shape for name, g in grads.items() if name in p)",
+            "assert all(g.shape == p[name].shape for name, g in grads.items() if name in p and g is not None)",
         ]
         lines = [
-            *self._functions(),
-            "",
-            "",
+            *(line for one in self.ones for line in [*one.text(), "", ""]),
             "def below(p, prefix):",
             '    """The entries of p whose names begin with prefix, without it."""',
             "    return {name.removeprefix(prefix): t for name, t in p.items() if name.startswith(prefix)}",
             "",
             "",
-            wrapped("def forward_and_backward(", [*plain, "p"], "):"),
+            wrapped("def forward_and_backward(", [*(main.variables[n] for n in plain), "p"], "):"),
             *docstring(
-                f"{signature(main, head)}, the tensors of the model p by name -> ({output}, gradients).", "    "
+                f"{signature(main, plain)}, the tensors of the model p by name -> ({output}, gradients).", "    "
             ),
             *(f"    {line}" for line in body),
             f"    return {output}, grads",
         ]
         return "\n".join(lines)
 
-    def _before(self, lines: list, made: list[fx.Node], read: list[fx.Node]) -> int:  # type: ignore[type-arg]
-        """Where the loop stands among `lines`: after what it reads, before the first reader of what it makes."""
+    def _both(self) -> list[tuple[OneLayer, _Loops]]:
+        return list(zip(self.ones, self.loops, strict=True))
+
+    def _with_loops(self, lines: list[Line], loops: list[tuple[fx.Node, list[str]]]) -> list[str]:
+        """The lines with each loop where its first node stood."""
         order = {n: i for i, n in enumerate(self.program.graph.nodes)}
-        first = min(order[n] for n in made)
-        return sum(order[line.node] < first or line.node in read for line in lines)
-
-    def _calls(self) -> str:
-        extra = [f"drawn[i][{k}]" for k in range(len(self.layers.drawn))]
-        extra += [self.main.python.text(n) for n in self.layers.shared()]
-        return "".join(f", {e}" for e in extra)
-
-    def _forward_loop(self) -> list[str]:
-        layers, main = self.layers, self.main
-        outs = [main.variables[n] for n in layers.carried_out(layers.count - 1)]
-        ins = [main.python.text(n) for n in layers.carried_in(0)]
-        drawn = [", ".join(main.variables[n] for n in masks) for masks in zip(*layers.drawn, strict=True)]
-        numbers = layers.numbers
-        steady = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        which = f"range({f'{numbers[0]}, ' if numbers[0] else ''}{numbers[-1] + 1})" if steady else repr(numbers)
-        return [
-            f'layers = [below(p, f"{layers.prefix}{{i}}.") for i in {which}]',
-            *filled("drawn = [", [f"({d},)" for d in drawn], "]") * bool(drawn),
-            *([f"{', '.join(outs)} = {', '.join(ins)}"] if outs != ins else []),
-            "saved = []",
-            "for i, layer in enumerate(layers):" if drawn else "for layer in layers:",
-            f"    {', '.join(outs)}, kept = {self.word}_forward({', '.join(outs)}, layer{self._calls()})",
-            "    saved.append(kept)",
-        ]
-
-    def _backward_loop(self) -> list[str]:
-        layers, main = self.layers, self.main
-        backs = [main.variables[n] for n in layers.passed_back(0)]
-        ups = [main.python.text(n) for n in layers.upstream(layers.count - 1)]
-        number = "i" if layers.numbers == list(range(layers.count)) else f"{layers.numbers}[i]"
-        if layers.numbers[0] and layers.numbers == list(range(layers.numbers[0], layers.numbers[-1] + 1)):
-            number = f"i + {layers.numbers[0]}"
-        name = f"{layers.prefix}{{{number}}}.{{name}}"
-        return [
-            *([f"{', '.join(backs)} = {', '.join(ups)}"] if backs != ups else []),
-            f"for i in reversed(range({layers.count})):",
-            f"    {', '.join(backs)}, g = {self.word}_backward({', '.join(backs)}, saved[i], layers[i]{self._calls()})",
-            f'    grads |= {{f"{name}": t for name, t in g.items()}}',
-        ]
+        end = len(order)
+        placed = [(end if line.alias else order[line.node], [line.text]) for line in lines]
+        placed += [(order[first], text) for first, text in loops]
+        return [text for _, texts in sorted(placed, key=lambda at: at[0]) for text in texts]
 
     def _other_gradients(self) -> list[str]:
         """Inputs whose gradient another line has computed, and those that have none."""
         made = {line.target for line in self.main.part("backward")}
+        inside = {node for one in self.ones for node in one.layers.roles}
         lines = []
         for node in self.program.wanted:
-            target = f'grads["{self.names[node]}"]'
-            gradient = self.program.gradients.get(node)
-            if node not in self.layers.roles and target not in made:
+            target, gradient = f'grads["{self.names[node]}"]', self.program.gradients.get(node)
+            if node not in inside and target not in made:
                 lines.append(f"{target} = {'None' if gradient is None else self.main.python.text(gradient)}")
         return lines

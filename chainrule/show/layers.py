@@ -27,6 +27,8 @@ class Layers:
     numbers: list[int] = field(default_factory=list)
     roles: dict[fx.Node, str] = field(default_factory=dict)  # each layer's parameter -> its name below the prefix
     drawn: list[list[fx.Node]] = field(default_factory=list)  # for each mask or noise of a layer, its nodes
+    also_ahead: list[int] = field(default_factory=list)  # positions of forward lines that others read as well
+    also_back: list[int] = field(default_factory=list)  # and of backward lines
 
     @property
     def count(self) -> int:
@@ -63,18 +65,35 @@ class Layers:
         start = self.back.start + (self.count - 1 - layer) * self.back.period
         return [self.backward.lines[start + position].node for position in self.back.carried]
 
+    def also(self, layer: int) -> tuple[list[fx.Node], list[fx.Node]]:
+        """What a layer's forward and backward lines give to others, besides what they hand on."""
+        ahead, back = self.ahead.stretch(layer), self.back.stretch(self.count - 1 - layer)
+        return (
+            [self.forward.lines[ahead.start + p].node for p in self.also_ahead],
+            [self.backward.lines[back.start + p].node for p in self.also_back],
+        )
+
     def shared(self) -> list[fx.Node]:
         return list(dict.fromkeys([*self.ahead.shared, *self.back.shared]))
 
 
-def layers_of(program: Program) -> Layers | None:
-    """The repeated layers that are worth a function of their own, if there are any."""
+def layers_of(program: Program) -> list[Layers]:
+    """The repeated layers that are worth a function of their own: several where a model has several stacks."""
     layout = Layout(program, dotted=False, width=10**9)
     lines: dict[str, list[Line]] = {"forward": [], "backward": []}
     for line in layout.lines:
         if line.phase in ("forward", "backward", "unpacked"):
             lines[line.node.meta["phase"] if line.phase == "unpacked" else line.phase].append(line)
     forward, backward = Lines(layout, lines["forward"]), Lines(layout, _beside(lines["backward"]))
+    found: list[Layers] = []
+    while (layers := _next(program, forward, backward)) is not None:
+        found.append(layers)
+        forward.take(layers.ahead)
+        backward.take(layers.back)
+    return sorted(found, key=lambda layers: layers.ahead.start)
+
+
+def _next(program: Program, forward: Lines, backward: Lines) -> Layers | None:
     for ahead in forward.runs():
         for back in backward.runs():
             layers = _matched(forward, backward, ahead, back)
@@ -151,23 +170,32 @@ def _is_parameter(layers: Layers, nodes: list[fx.Node]) -> bool:
 
 
 def _is_closed(program: Program, layers: Layers) -> bool:
-    """Whether nothing outside reads what is inside of a layer, but for what the last one gives."""
-    inside = [layers.nodes(t) for t in range(layers.count)]
-    everything = set().union(*inside)
+    """Whether a layer can be left to a function: what is read outside of it besides is given back as well."""
+    everything = set().union(*(layers.nodes(t) for t in range(layers.count)))
     given = {*layers.carried_out(layers.count - 1), *layers.passed_back(0)}
-    if not layers.numbers or program.output in everything or given & set(layers.shared()):
+    if not layers.numbers or given & set(layers.shared()):
         return False
     if not all(_fits_one_layer(layers, guard.node, everything) for guard in program.guards):
         return False
-    reads: list[fx.Node] = []
-    for lines in (layers.forward, layers.backward):
-        for line, gaps in zip(lines.lines, lines.gaps, strict=True):
-            if line.node not in everything or line.alias:
-                reads += [n for n in gaps if line.node not in everything or n not in everything]
-    if any(n in everything and n not in given for n in reads):
-        return False
     wanted = {program.gradients[w]: w for w in program.wanted if w in program.gradients}
-    return all(w in layers.roles for g, w in wanted.items() if g in everything and g not in given)
+    read = {g for g, w in wanted.items() if w not in layers.roles} | {program.output}
+    for lines, run in ((layers.forward, layers.ahead), (layers.backward, layers.back)):
+        inside = range(run.start, run.start + run.period * run.count)
+        for index, gaps in enumerate(lines.gaps):
+            if index not in inside:
+                read.update(gaps)
+    for node in read & (everything - given):
+        phase, run, also = (
+            (layers.forward, layers.ahead, layers.also_ahead)
+            if node.meta["phase"] == "forward"
+            else (layers.backward, layers.back, layers.also_back)
+        )
+        if node not in phase.at:
+            return False
+        position = (phase.at[node] - run.start) % run.period
+        if position not in also:
+            also.append(position)
+    return True
 
 
 def _fits_one_layer(layers: Layers, condition: fx.Node, everything: set[fx.Node]) -> bool:

@@ -72,6 +72,11 @@ class Lines:
         value = line.node.meta["val"]
         return (text, line.alias, asked, str(getattr(value, "shape", "")), str(getattr(value, "dtype", ""))), gaps
 
+    def take(self, run: Run) -> None:
+        """Leave the lines of `run` out of further repeats."""
+        for at in range(run.start, run.start + run.period * run.count):
+            self.keys[at] = -1 - at
+
     def runs(self) -> Iterator[Run]:
         """Repeats, those that save most lines first."""
         n, found = len(self.keys), []
