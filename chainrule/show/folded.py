@@ -116,7 +116,7 @@ class _Folded:
         targets = {n: f'grads["{self.names[n]}"]' for n in program.wanted}
         guards = [g for g in program.guards if not any(one.reads_inside(g) for one in self.ones)]
         nodes = {n for n in program.graph.nodes if n not in self.inside}
-        within = Within(nodes, spelled, targets, free, guards, namer.taken)
+        within = Within(nodes, spelled, targets, free, guards, taken=namer.taken)
         self.main = Layout(program, dotted=False, indent=4, within=within)
 
     def _only_inside(self, node: fx.Node) -> bool:

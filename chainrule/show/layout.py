@@ -47,6 +47,7 @@ class Within:
     targets: dict[fx.Node, str] = field(default_factory=dict)  # where an input's gradient is left
     names: dict[fx.Node, str] = field(default_factory=dict)  # of values that are handed on to other functions
     guards: list[Guard] = field(default_factory=list)
+    upstream: fx.Node | None = None  # what its backward lines are given, where these stand apart
     taken: Collection[str] = ()  # other names that its code uses
 
 
@@ -170,8 +171,22 @@ class Layout:
                 if user in self.shown and user.meta["operation"] == "part":
                     names[user.args[1]] = self.variables[user]  # type: ignore[index]
             target = ", ".join(names) + ("," if len(names) == 1 else "")
+        self.python.at = self._place(node.meta["phase"])
         code = self.python.expression(node)[0]
         return Line(target, code, node, node.meta["phase"], of if node.meta["phase"] == "backward" else None)
+
+    def _place(self, phase: str) -> tuple[torch.device, str] | None:
+        """The device of the program, and a value in reach that is on it."""
+        within = self.within
+        upstream = self.program.upstream if self.upstream_of_output else within.upstream if within is not None else None
+        if phase == "backward" and upstream is not None:
+            reach = [upstream]
+        elif within is not None:
+            reach = list(within.spelled)
+        else:
+            reach = [n for n in self.variables if n.op == "placeholder"]
+        known = (n for n in reach if n in self.variables and isinstance(n.meta["val"], torch.Tensor))
+        return next(((n.meta["val"].device, f"{self.variables[n]}.device") for n in known), None)
 
     def _aliases(self) -> list[Line]:
         """Inputs whose gradient is that of another value, or is written inside one: `b.g = out.g`."""

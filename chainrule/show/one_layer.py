@@ -50,7 +50,7 @@ class OneLayer:
         }
         targets = {node: f'g["{role}"]' for node, role in layers.roles.items()}
         guards = [g for g in self.program.guards if self.reads_inside(g)]
-        within = Within(layers.nodes(0), spelled, targets, names, guards, namer.taken)
+        within = Within(layers.nodes(0), spelled, targets, names, guards, layers.upstream(0)[0], namer.taken)
         return Layout(self.program, dotted=False, indent=4, within=within)
 
     def _saved(self) -> list[fx.Node]:
