@@ -26,6 +26,7 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python bench/speed.py
+	@$(BIN)/python bench/scale.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

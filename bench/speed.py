@@ -50,6 +50,11 @@ def milliseconds(function: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
+def machine() -> str:
+    """What the figures were measured on."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+
+
 def derive_time(runs: int = 21) -> tuple[float, float]:
     """The first and the median time to derive the course network, in ms."""
     forward, args = course_network()
@@ -108,15 +113,14 @@ def main() -> None:
         "recording adds to an operation (us)": 30,
         "chainrule --help (ms)": 300,
     }
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
-    print(machine)
+    print(machine())
     for name, value in figures.items():
         limit = f"   target {limits[name]}" if name in limits else ""
         print(f"{name:<45} {value:9.1f}{limit}")
     if "--save" in sys.argv:
         path = Path(__file__).parent / "results" / "speed.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"machine": machine, "targets": limits, "measured": figures}, indent=2) + "\n")
+        path.write_text(json.dumps({"machine": machine(), "targets": limits, "measured": figures}, indent=2) + "\n")
         print(f"written to {path.relative_to(Path(__file__).parent.parent)}")
 
 

@@ -260,8 +260,8 @@ class Derivation:
 
     def _report_not_finite(self) -> None:
         values: Sequence[Any] = [self.output, *self.grads.values()]
-        if all(bool(torch.isfinite(v).all()) for v in values if v is not None):
-            return
+        if all(bool(torch.isfinite(v.sum())) or bool(torch.isfinite(v).all()) for v in values if v is not None):
+            return  # a finite sum has finite terms
         self.values()
         for node in self.program.graph.nodes:
             value = node.meta["val"]

@@ -224,14 +224,22 @@ def _close(ours: Any, theirs: Any, tolerance: float | None = None, floor: float 
         tolerance = (
             1e4 * torch.finfo(ours.dtype).eps if ours.dtype == torch.float64 else 30 * torch.finfo(ours.dtype).eps
         )
-    theirs = theirs.to(ours.dtype)
-    finite = torch.isfinite(theirs) & torch.isfinite(ours)
-    if not torch.equal(torch.isfinite(theirs), torch.isfinite(ours)):
-        return False
-    if not finite.any():
-        return True
-    scale = float(theirs[finite].abs().max())
-    return float((ours - theirs)[finite].abs().max()) <= tolerance * max(scale, floor)
+    theirs, scale, gap = theirs.to(ours.dtype), 0.0, 0.0
+    for a, b in zip(_pieces(ours), _pieces(theirs), strict=True):
+        if not math.isfinite(float((a - b).abs().max())):
+            finite = torch.isfinite(b)
+            if not torch.equal(finite, torch.isfinite(a)):
+                return False
+            a, b = a[finite], b[finite]
+        if a.numel():
+            scale, gap = max(scale, float(b.abs().max())), max(gap, float((a - b).abs().max()))
+    return gap <= tolerance * max(scale, floor)
+
+
+def _pieces(value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Parts of a tensor, so that comparing two large ones takes no memory of their size."""
+    flat = value.reshape(-1)
+    return tuple(flat[start : start + (1 << 20)] for start in range(0, flat.numel(), 1 << 20))
 
 
 def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6) -> Verdict:

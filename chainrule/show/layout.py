@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -171,7 +172,7 @@ class Layout:
                 if user in self.shown and user.meta["operation"] == "part":
                     names[user.args[1]] = self.variables[user]  # type: ignore[index]
             target = ", ".join(names) + ("," if len(names) == 1 else "")
-        self.python.at = self._place(node.meta["phase"])
+        self.python.place = functools.partial(self._place, node.meta["phase"])
         code = self.python.expression(node)[0]
         return Line(target, code, node, node.meta["phase"], of if node.meta["phase"] == "backward" else None)
 

@@ -36,7 +36,7 @@ class Python:
 
     def __init__(self, variable: Callable[[fx.Node], str | None]) -> None:
         self.variable = variable
-        self.at: tuple[torch.device, str] | None = None  # a device, and the code that gives it
+        self.place: Callable[[], tuple[torch.device, str] | None] = lambda: None  # a device, and the code that gives it
 
     def text(self, value: Any, tight: int = 0) -> str:
         """`value` as source text, in parentheses where it binds less tightly than `tight`."""
@@ -110,7 +110,8 @@ class Python:
         if value is Ellipsis:
             return "...", ATOM
         if isinstance(value, torch.device):
-            return self.at[1] if self.at is not None and self.at[0] == value else f'"{value}"', ATOM
+            place = self.place()
+            return place[1] if place is not None and place[0] == value else f'"{value}"', ATOM
         if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
             return str(value), ATOM
         return repr(value), ATOM
