@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import types
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from chainrule.errors import ChainruleError, Site
 from chainrule.recording import Recorder
 from chainrule.recording.names import caller
 from chainrule.recording.numbers import Tracked
+from chainrule.recording.plainly import as_plain_python
 from chainrule.recording.sizes import lent
 from chainrule.rules import BOOK
 from chainrule.run import needed, restore
@@ -72,7 +71,7 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
             recorder.leaf(tensor, name=path)
     recorder.watch.start(caller(0), inclusive=False)
     try:
-        with lent(recorder.forward), _uncompiled(), recorder.recording("forward"):
+        with lent(recorder.forward), as_plain_python(), recorder.recording("forward"):
             return forward(*args, **kwargs)
     except ChainruleError:
         raise
@@ -85,13 +84,6 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
     finally:
         recorder.locals = recorder.watch.finish()
         recorder.regions.clear()
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Parts under torch.compile run as the plain Python that they are."""
-    if "torch._dynamo" not in sys.modules:  # nothing can be compiled yet, and importing it takes seconds
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
 
 
 def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, Any]:

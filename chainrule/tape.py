@@ -11,6 +11,7 @@ from chainrule.derivation import Derivation
 from chainrule.deriving import EVERYTHING, derivation, new_recorder
 from chainrule.errors import ChainruleError
 from chainrule.recording.names import caller
+from chainrule.recording.plainly import as_plain_python
 from chainrule.recording.sizes import lent
 
 
@@ -24,6 +25,7 @@ class Tape:
     def __enter__(self) -> Tape:
         self.recorder.watch.start(caller(1), inclusive=True)
         self._open.enter_context(torch.enable_grad())
+        self._open.enter_context(as_plain_python())
         self._open.enter_context(lent(caller(1).f_globals))
         self._open.enter_context(self.recorder.recording("forward"))
         return self
