@@ -83,7 +83,7 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
         raise
     finally:
         recorder.locals = recorder.watch.finish()
-        recorder.regions.clear()
+        recorder.regions.forget()
 
 
 def arguments_of(forward: Any, args: Any, kwargs: Any, frame: Any) -> dict[str, Any]:

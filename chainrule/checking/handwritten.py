@@ -58,7 +58,7 @@ def run_handwritten(code: Any, args: Any, loss: Any, kwargs: Any, seed: int = 0)
                 upstream[0] = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
                 out.g = upstream[0]  # type: ignore[attr-defined]
             code.backward()
-        functions.extend(r for r in recorder.regions.values() if r.function is not None)
+        functions.extend(r for r in recorder.regions if r.function is not None)
         return out
 
     with torch.enable_grad():

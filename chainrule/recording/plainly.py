@@ -16,7 +16,8 @@ def as_plain_python() -> Iterator[None]:
     with ExitStack() as changes:
         if "torch._dynamo" in sys.modules:  # else nothing can be compiled yet, and importing it takes seconds
             changes.enter_context(torch.compiler.set_stance("force_eager"))
-        if (module := sys.modules.get("torch.utils.checkpoint")) is not None:
+        module = sys.modules.get("torch.utils.checkpoint")
+        if module is not None and vars(module.CheckpointFunction).get("apply") is not _wrapped:
             module.CheckpointFunction.apply = _wrapped
             changes.callback(delattr, module.CheckpointFunction, "apply")  # which uncovers that of the base class
         yield

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import operator
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,16 +27,17 @@ from torch.overrides import TorchFunctionMode
 
 from chainrule.errors import ChainruleError, Site
 from chainrule.recording import calls, names, writes
-from chainrule.recording.dispatch import APPLY, DRAWS, NUMBERS, QUESTIONS, has_tensor, plain, without_dispatch
-from chainrule.recording.entries import Entry, Guard, Region, not_dense, version_of
+from chainrule.recording.dispatch import DRAWS, NUMBERS, QUESTIONS, has_tensor, plain, without_dispatch
+from chainrule.recording.entries import Entry, Guard, not_dense, version_of
+from chainrule.recording.memory import Memory
 from chainrule.recording.numbers import Tracked, literal, track
 from chainrule.recording.precision import autocast_is_on, converted, without_autocast
+from chainrule.recording.regions import Regions
 from chainrule.recording.shapes import Numbers, whole_shape
-from chainrule.recording.views import Views
+from chainrule.recording.unseen import under_way
 
 _JUDGEMENTS = frozenset(("equal", "allclose", "is_nonzero"))  # what a program branches on
 _LITERALS = frozenset((int, float, bool, str, type(None), type(...)))
-_recording = threading.local()  # the recorders under way in this thread, innermost last
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ class Recorder(TorchFunctionMode):
         self.forward: Any = None
         self.arguments: dict[str, Any] = {}
         self.locals: dict[str, Any] = {}  # of the outermost function, when it returned
-        self.regions: dict[types.FrameType, Region] = {}
+        self.regions = Regions(self)
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
         self.numbers = Numbers(self)
-        self.views = Views(self)
+        self.memory = Memory(self)
         self._how: dict[Any, _Way] = {}
         self.started = torch._C._autograd._get_sequence_nr()  # autograd's clock
         self.rule_code: types.CodeType | None = None  # the rule under way, whose own names its values may take
@@ -104,7 +104,7 @@ class Recorder(TorchFunctionMode):
     @contextmanager
     def recording(self, phase: str) -> Iterator[None]:
         before, self.phase = self.phase, phase
-        stack = _recording.__dict__.setdefault("stack", [])
+        stack = under_way()
         stack.append(self)
         try:
             with self:
@@ -121,7 +121,7 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _recording.stack[-1] is not self:  # a derivation inside the recorded code is no part of it
+        if under_way()[-1] is not self:  # a derivation inside the recorded code is no part of it
             return function(*args, **kwargs)
         how = self._how.get(function)
         if how is None:
@@ -174,15 +174,15 @@ class Recorder(TorchFunctionMode):
         site = names.site_of(frames[-1] if frames else frame) if self.phase == "forward" else None
         node_args = tuple([self.to_nodes(a, frames, site) for a in call.args])
         node_kwargs = {k: self.to_nodes(v, frames, site) for k, v in call.kwargs.items()} if call.kwargs else {}
-        region = self._region(frame, frames, site) if self.phase == "forward" else None
+        region = self.regions.of(frame, frames, site) if self.phase == "forward" else None
         if self.rule_code is not None:
             caller = frame if frame.f_code is self.rule_code else frame.f_back  # torch.ops has a frame between
             if caller is not None and caller.f_code is self.rule_code:
                 self.rule_frame = caller
         if call.written is not None:
-            self._before_writing(call, call.written, site)
+            self.memory.before_writing(call, call.written, site)
             if call.operation in writes.REPLACED:
-                return self._replace(function, call, args, kwargs, site)
+                return self.memory.replace(function, call, args, kwargs, site)
         result = function(*plain(args), **plain(kwargs)) if kwargs else function(*plain(args))
         if call.written is None:
             known = self.entry(result) if isinstance(result, torch.Tensor) else None
@@ -197,9 +197,9 @@ class Recorder(TorchFunctionMode):
         node = self._write(call, node_args, node_kwargs, result, site)
         if self.phase == "forward":
             if call.written is None:
-                self.views.saw(function, call.operation, args, kwargs, result)
+                self.memory.saw(function, call.operation, args, kwargs, result)
             else:
-                self.views.written(call.written, site)
+                self.memory.written(call.written, site)
         if region is not None:
             region.nodes.append(node)
             if region.function is None or not self.every_path:
@@ -207,70 +207,6 @@ class Recorder(TorchFunctionMode):
         if not torch.is_grad_enabled() and self.phase == "forward" and region is None and not self.every_path:
             node.meta["constant"] = True
         return result
-
-    def _region(self, frame: types.FrameType, frames: list[types.FrameType], site: Site | None) -> Region | None:
-        """The outermost call under way that has a backward step of its own."""
-        if not torch.is_grad_enabled():
-            apply = self._function_frame(frame)
-            if apply is not None:
-                if apply not in self.regions:
-                    given = apply.f_locals["args"]
-                    nodes = self.to_nodes(given, frames, site)
-                    self.regions[apply] = Region(apply.f_code, nodes, apply.f_locals["cls"], given)
-                return self.regions[apply]
-        if self.owned is None:
-            return None
-        for frame in frames:
-            if self.owned(frame.f_code) is None:
-                continue
-            if frame not in self.regions:
-                code = frame.f_code
-                given = {name: frame.f_locals[name] for name in code.co_varnames[: code.co_argcount]}
-                self.regions[frame] = Region(code, self.to_nodes(given, frames, site))
-            return self.regions[frame]
-        return None
-
-    def _function_frame(self, frame: types.FrameType | None) -> types.FrameType | None:
-        """The outermost torch.autograd.Function.apply under way."""
-        found = None
-        while frame is not None and frame is not self.watch.root:
-            if frame.f_code is APPLY:
-                found = frame
-            frame = frame.f_back
-        return found
-
-    def _replace(self, function: Any, call: calls.Call, args: Any, kwargs: Any, site: Site | None) -> Any:
-        """A write that is recorded as the value that it leaves."""
-        with self:
-            value = writes.REPLACED[call.operation](*call.args, **call.kwargs)
-        result = function(*plain(args), **plain(kwargs))
-        entry = self.entry(value)
-        if entry is not None:
-            entry.node.meta["written"] = function.__name__
-            self.point(call.written, entry.node)
-            self.views.written(call.written, site)
-        return result
-
-    def _before_writing(self, call: calls.Call, tensor: torch.Tensor, site: Site | None) -> None:
-        """An input that the program overwrites is kept as it was, for running the program again."""
-        if (base := self.views.base(tensor)) is not None:
-            self._before_writing(call, base, site)
-        entry = self.entry(tensor)
-        if entry is None:
-            return
-        meta = entry.node.meta
-        if entry.node.op == "placeholder":
-            meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
-            return
-        cut = meta.get("constant") or self.every_path or not tensor.dtype.is_floating_point
-        if not torch.is_grad_enabled() and self.phase == "forward" and not cut:
-            raise ChainruleError(
-                f"a value {tuple(tensor.shape)} that carries a gradient is written in place under torch.no_grad: "
-                "its gradient would be that of another value; write the result to a new name",
-                site,
-            )
-        if call.operation in writes.OF_THE_SHAPE and meta["val"] is tensor:
-            meta["val"] = tensor.detach()  # which keeps the shape that it had
 
     def _write(self, call: calls.Call, args: Any, kwargs: Any, result: Any, site: Site | None) -> fx.Node:
         random = call.operation in DRAWS
@@ -328,7 +264,7 @@ class Recorder(TorchFunctionMode):
         if entry is None:
             return self.leaf(tensor, frames)
         if entry.version != version_of(tensor) and self.phase == "forward":
-            self.views.read(tensor, site)
+            self.memory.read(tensor, site)
             entry = self.entries[id(tensor)]
         if entry.node.meta.get("constant") and self.phase == "forward" and torch.is_grad_enabled():
             return self._cut(entry)
@@ -413,21 +349,3 @@ class Recorder(TorchFunctionMode):
 def _sequence(tensor: torch.Tensor) -> int:
     number = getattr(tensor.grad_fn, "_sequence_nr", None)
     return int(number()) if number else -1
-
-
-def drawn(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Make random numbers that were drawn out of sight an input of the program under recording."""
-    if stack := getattr(_recording, "stack", None):
-        stack[-1].leaf(tensor, name=name).meta.update(operation="drawn", constant=True)
-    return tensor
-
-
-def rewritten(tensor: torch.Tensor, unharmed: tuple[str, ...]) -> None:
-    """Take an input as it is now, after it was changed out of sight in a way that leaves the results of the
-    `unharmed` operations that have read it, and of those that pass no gradient, as they were."""
-    stack = getattr(_recording, "stack", None)
-    entry = stack[-1].entry(tensor) if stack else None
-    if entry is None or entry.node.op != "placeholder":
-        return
-    if all(user.meta.get("constant") or user.meta["operation"] in unharmed for user in entry.node.users):
-        entry.version = entry.node.meta["version"] = version_of(tensor)

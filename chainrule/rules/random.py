@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from chainrule.recording.recorder import drawn
+from chainrule.recording.unseen import drawn
 from chainrule.rules.book import opening, rule
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from chainrule.errors import ChainruleError
-from chainrule.recording.recorder import drawn
+from chainrule.recording.unseen import drawn
 from chainrule.rules.book import assume, assume_size, opening, rule
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chainrule.errors import ChainruleError, Site
-from chainrule.recording import writes
+from chainrule.recording import calls, writes
+from chainrule.recording.dispatch import plain
 
 if TYPE_CHECKING:
     from chainrule.recording.recorder import Recorder
@@ -31,8 +32,8 @@ class View:
     kwargs: dict[str, Any]
 
 
-class Views:
-    """The views that a recorder has seen."""
+class Memory:
+    """Which of a recorder's tensors share memory, and what is written to it."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -96,6 +97,39 @@ class Views:
         entry = recorder.entry(value)
         assert entry is not None
         recorder.point(tensor, entry.node)
+
+    def replace(self, function: Any, call: calls.Call, args: Any, kwargs: Any, site: Site | None) -> Any:
+        """A write that is recorded as the value that it leaves."""
+        with self.recorder:
+            value = writes.REPLACED[call.operation](*call.args, **call.kwargs)
+        result = function(*plain(args), **plain(kwargs))
+        entry = self.recorder.entry(value)
+        if entry is not None:
+            entry.node.meta["written"] = function.__name__
+            self.recorder.point(call.written, entry.node)
+            self.written(call.written, site)
+        return result
+
+    def before_writing(self, call: calls.Call, tensor: torch.Tensor, site: Site | None) -> None:
+        """An input that the program overwrites is kept as it was, for running the program again."""
+        if (base := self.base(tensor)) is not None:
+            self.before_writing(call, base, site)
+        entry = self.recorder.entry(tensor)
+        if entry is None:
+            return
+        meta = entry.node.meta
+        if entry.node.op == "placeholder":
+            meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
+            return
+        cut = meta.get("constant") or self.recorder.every_path or not tensor.dtype.is_floating_point
+        if not torch.is_grad_enabled() and self.recorder.phase == "forward" and not cut:
+            raise ChainruleError(
+                f"a value {tuple(tensor.shape)} that carries a gradient is written in place under torch.no_grad: "
+                "its gradient would be that of another value; write the result to a new name",
+                site,
+            )
+        if call.operation in writes.OF_THE_SHAPE and meta["val"] is tensor:
+            meta["val"] = tensor.detach()  # which keeps the shape that it had
 
     def _as_recorded(self, tensor: torch.Tensor) -> torch.Tensor:
         """An object for the value that `tensor` has in the recording, whatever its memory holds by now."""
