@@ -183,6 +183,10 @@ class Recorder(TorchFunctionMode):
             self._before_writing(call, call.written, site)
             if call.operation in writes.REPLACED:
                 return self._replace(function, call, args, kwargs, site)
+            if call.operation in writes.OF_THE_SHAPE and isinstance(call.written, torch.Tensor):
+                result = self.views.reshaped(call.written, call, lambda: function(*plain(args), **plain(kwargs)))
+                self._write(call, node_args, node_kwargs, result, site)
+                return result
         result = function(*plain(args), **plain(kwargs)) if kwargs else function(*plain(args))
         if call.written is None:
             known = self.entry(result) if isinstance(result, torch.Tensor) else None
@@ -260,7 +264,9 @@ class Recorder(TorchFunctionMode):
             return
         meta = entry.node.meta
         if entry.node.op == "placeholder":
-            meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
+            kept = tensor.detach().clone()
+            meta.update(given=tensor, val=kept, overwritten=site, version=version_of(kept))
+            self.views.overwrites(tensor)
             return
         cut = meta.get("constant") or self.every_path or not tensor.dtype.is_floating_point
         if not torch.is_grad_enabled() and self.phase == "forward" and not cut:
@@ -360,6 +366,12 @@ class Recorder(TorchFunctionMode):
                 "torch.jit, an extension), so its gradient would be lost; compute it with recorded operations",
                 names.site_of(sys._getframe()),
             )
+        if self.views.was_overwritten(tensor):
+            raise ChainruleError(
+                f"a tensor {tuple(tensor.shape)} is read for the first time after another one that shares its memory was "
+                "written in place; read it before, or take it as a view inside of the forward pass",
+                names.site_of(sys._getframe()),
+            )
         found = name or names.name_of_leaf(tensor, self.arguments, self.forward, frames or [])
         node = self.graph.placeholder(f"input_{len(self.inputs)}")
         self._first(node)
@@ -428,5 +440,6 @@ def rewritten(tensor: torch.Tensor, unharmed: tuple[str, ...]) -> None:
     entry = stack[-1].entry(tensor) if stack else None
     if entry is None or entry.node.op != "placeholder":
         return
+    entry.node.meta["rewritten"] = True
     if all(user.meta.get("constant") or user.meta["operation"] in unharmed for user in entry.node.users):
         entry.version = entry.node.meta["version"] = version_of(tensor)
