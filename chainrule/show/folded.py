@@ -95,11 +95,11 @@ class _Folded:
         else:
             visit(node)  # type: ignore[operator]
 
-    def _arguments(self) -> list[str]:
-        """What both functions take besides what is carried: parameters, drawn numbers, what all layers share."""
+    def _arguments(self, shared: list[fx.Node]) -> list[str]:
+        """What a function takes besides what is carried: parameters, drawn numbers, what all layers share."""
         spelled = self.one.variables
         drawn = [spelled[nodes[0]] for nodes in self.layers.drawn]
-        return ["p", *drawn, *(spelled[n] for n in self.layers.shared())]
+        return ["p", *drawn, *(spelled[n] for n in shared)]
 
     def _functions(self) -> list[str]:
         layers, one = self.layers, self.one
@@ -108,16 +108,17 @@ class _Folded:
         back = [one.variables[n] for n in layers.passed_back(0)]
         saved = [one.variables[n] for n in self.saved]
         first = [line.text for phase in ("given", "forward", "holds") for line in one.part(phase)]
-        shapes = signature(one, [*layers.carried_in(0), *layers.shared()])
+        ahead, every = layers.ahead.shared, layers.shared()
+        shapes = signature(one, [*layers.carried_in(0), *ahead])
         return [
-            wrapped(f"def {self.word}_forward(", [*ins, *self._arguments()], "):"),
+            wrapped(f"def {self.word}_forward(", [*ins, *self._arguments(ahead)], "):"),
             *docstring(f"One layer: {shapes}, its parameters p by name -> ({', '.join(outs)}, saved).", "    "),
             *(f"    {line}" for line in first),
             *filled("    saved = (", saved, ",)" if len(saved) == 1 else ")"),
             f"    return {', '.join(outs)}, saved",
             "",
             "",
-            wrapped(f"def {self.word}_backward(", [*upstream, "saved", *self._arguments()], "):"),
+            wrapped(f"def {self.word}_backward(", [*upstream, "saved", *self._arguments(every)], "):"),
             *docstring(f"({', '.join(back)}, the gradients of its parameters by name).", "    "),
             *filled("    (", saved, ",) = saved" if len(saved) == 1 else ") = saved"),
             "    g = {}",
@@ -130,7 +131,7 @@ class _Folded:
     def _main(self) -> Layout:
         layers, program = self.layers, self.program
         namer = Namer()
-        for name in ("p", "grads", "saved", "layer", "layers", "kept", "g", "i", "at", f"{self.word}_forward",
+        for name in ("p", "grads", "below", "saved", "layer", "layers", "kept", "g", "i", "at", f"{self.word}_forward",
                      f"{self.word}_backward"):  # fmt: skip
             namer.taken.add(name)
         held = in_dictionary(program, program.inputs)
@@ -220,9 +221,9 @@ class _Folded:
         first = min(order[n] for n in made)
         return sum(order[line.node] < first or line.node in read for line in lines)
 
-    def _calls(self) -> str:
+    def _calls(self, shared: list[fx.Node]) -> str:
         extra = [f"drawn[i][{k}]" for k in range(len(self.layers.drawn))]
-        extra += [self.main.python.text(n) for n in self.layers.shared()]
+        extra += [self.main.python.text(n) for n in shared]
         return "".join(f", {e}" for e in extra)
 
     def _forward_loop(self) -> list[str]:
@@ -239,7 +240,7 @@ class _Folded:
             *([f"{', '.join(outs)} = {', '.join(ins)}"] if outs != ins else []),
             "saved = []",
             "for i, layer in enumerate(layers):" if drawn else "for layer in layers:",
-            f"    {', '.join(outs)}, kept = {self.word}_forward({', '.join(outs)}, layer{self._calls()})",
+            f"    {', '.join(outs)}, kept = {self.word}_forward({', '.join(outs)}, layer{self._calls(layers.ahead.shared)})",
             "    saved.append(kept)",
         ]
 
@@ -254,7 +255,7 @@ class _Folded:
         return [
             *([f"{', '.join(backs)} = {', '.join(ups)}"] if backs != ups else []),
             f"for i in reversed(range({layers.count})):",
-            f"    {', '.join(backs)}, g = {self.word}_backward({', '.join(backs)}, saved[i], layers[i]{self._calls()})",
+            f"    {', '.join(backs)}, g = {self.word}_backward({', '.join(backs)}, saved[i], layers[i]{self._calls(layers.shared())})",
             f'    grads |= {{f"{name}": t for name, t in g.items()}}',
         ]
 
