@@ -228,7 +228,7 @@ def test_the_tape() -> None:
         lambda y: y.view(4, 3).fill_diagonal_(3.0),
         lambda y: (y[0], y.t_().add_(1))[0].mul_(3),
         lambda y: (y[0], y.unsqueeze_(0))[0].mul_(3),
-        lambda y: (y.T, y.t_())[0].mul_(y[:, :1].clone().T),
+        lambda y: (y.T, y.t_())[0].mul_(y[0, 0].clone()),
     ],
 )
 def test_writes_by_other_spellings(write: Callable[[Tensor], object]) -> None:
