@@ -51,6 +51,7 @@ class Derivation:
         self.fallbacks: list[str] = sorted(set(base.fallbacks))
         self.notes: list[str] = []
         self._confirmed: set[str] = set()  # emitted code that was run and compared
+        self._sums = self._sums_of_inputs()
         if check:
             from chainrule.checking.oracles import confirm
 
@@ -107,6 +108,14 @@ class Derivation:
                         "forward pass, but the backward pass needs the value that it had; pass a copy",
                         used.meta.get("site"),
                     )
+
+    def _sums_of_inputs(self) -> list[Any]:
+        values = [n.meta["val"] for n in self.program.inputs]
+        return [v.detach().sum().item() if isinstance(v, torch.Tensor) else v for v in values]
+
+    def inputs_have_moved(self) -> bool:
+        """Whether an input has other numbers than when it was recorded: parameters after a step."""
+        return self._sums != self._sums_of_inputs()
 
     @property
     def output(self) -> torch.Tensor:

@@ -22,7 +22,7 @@ def confirm_source(d: Derivation, source: str, style: str) -> None:
     program = d.program
     inputs = {n: n.meta["val"].detach() for n in program.inputs}
     upstream = torch.ones_like(d.output) if program.upstream is None else program.upstream.meta["val"]
-    truth = derived_gradients(program, inputs, upstream, convert=lambda value: value)
+    truth = derived_gradients(program, inputs, upstream, convert=lambda value: value, of=d)
     copied = copier(program)
     given = [copied(inputs[n]) for n in d._arguments()]  # running statistics are not to move
     found = _RUNNERS[style](d, executed(source, own_functions(program)), given, upstream)

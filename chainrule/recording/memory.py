@@ -16,6 +16,7 @@ import torch
 from chainrule.errors import ChainruleError, Site
 from chainrule.recording import calls, writes
 from chainrule.recording.dispatch import plain
+from chainrule.recording.entries import version_of
 
 if TYPE_CHECKING:
     from chainrule.recording.recorder import Recorder
@@ -38,6 +39,7 @@ class Memory:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self._taken: dict[int, View] = {}  # by the id of the view, which the recorder keeps alive
+        self._overwritten: list[torch.Tensor] = []  # inputs that the program wrote to
 
     def saw(self, function: Any, operation: str, args: Any, kwargs: Any, result: Any) -> None:
         """A call was recorded; note it if what it gave shares memory with what it read."""
@@ -51,8 +53,36 @@ class Memory:
                 again = function(base, *args[1:], **kwargs)
                 return again[index] if isinstance(again, tuple | list) else again
 
-            kept = (*args[1:], index) if isinstance(result, tuple | list) else args[1:]
-            self._taken[id(part)] = View(args[0], operation, take, kept, kwargs)
+            which = {"part": index} if isinstance(result, tuple | list) else {}
+            self._taken[id(part)] = View(args[0], operation, take, args[1:], {**kwargs, **which})
+
+    def reshaped(self, tensor: torch.Tensor, call: calls.Call, change: Callable[[], Any]) -> Any:
+        """`change()` gives `tensor` another shape in place: it becomes a view of an object that has the old one."""
+        recorder = self.recorder
+        old = recorder.alias(tensor, recorder.node_of(tensor, [], None))
+        for view in self._taken.values():
+            if view.of is tensor:
+                view.of = old
+        if id(tensor) in self._taken:
+            self._taken[id(old)] = self._taken.pop(id(tensor))
+        result = change()
+        recorder.entries[id(old)].version = version_of(old)
+        operation, args, kwargs = call.operation, call.args[1:], call.kwargs
+
+        def take(base: torch.Tensor) -> torch.Tensor:
+            taken: torch.Tensor = getattr(base, operation)(*args, **kwargs)
+            return taken
+
+        self._taken[id(tensor)] = View(old, operation, take, args, kwargs)
+        return result
+
+    def overwrites(self, given: torch.Tensor) -> None:
+        """The memory of an input is about to be written to."""
+        self._overwritten.append(given)
+
+    def was_overwritten(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor`, which no recorded call made, shares memory with an input that was written to."""
+        return any(_share(tensor, other) and _overlap(tensor, other) for other in self._overwritten)
 
     def base(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """What `tensor` is a view of."""
@@ -73,6 +103,9 @@ class Memory:
             )
         recorder = self.recorder
         base, new = self._as_recorded(view.of), self._as_recorded(tensor)
+        node = recorder.entries[id(view.of)].node
+        if view.operation == "data" and node.op != "placeholder":  # which leaves the tensor's version as it was
+            node.meta["version"] = -1
         with recorder:
             value = put_back(base, new, *view.args, **view.kwargs)
         entry = recorder.entry(value)
@@ -119,7 +152,9 @@ class Memory:
             return
         meta = entry.node.meta
         if entry.node.op == "placeholder":
-            meta.update(given=tensor, val=tensor.detach().clone(), overwritten=site)
+            kept = tensor.detach().clone()
+            meta.update(given=tensor, val=kept, overwritten=site, version=version_of(kept))
+            self.overwrites(tensor)
             return
         cut = meta.get("constant") or self.recorder.every_path or not tensor.dtype.is_floating_point
         if not torch.is_grad_enabled() and self.recorder.phase == "forward" and not cut:
@@ -145,6 +180,18 @@ def _share(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
 
 
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    (first, last), (start, stop) = _extent(a), _extent(b)
+    return first < stop and start < last
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """The bytes of its memory from its first element to its last."""
+    size, first = tensor.element_size(), int(tensor.storage_offset())
+    last = first + sum((int(n) - 1) * int(step) for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return first * size, (last + 1) * size
+
+
 def _reshaped(base: torch.Tensor, new: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return new.reshape(base.shape)
 
@@ -153,7 +200,8 @@ def _swapped(base: torch.Tensor, new: torch.Tensor, dim0: int, dim1: int) -> tor
     return new.transpose(dim0, dim1)
 
 
-def _permuted(base: torch.Tensor, new: torch.Tensor, *dims: Any) -> torch.Tensor:
+def _permuted(base: torch.Tensor, new: torch.Tensor, *axes: Any, dims: Any = ()) -> torch.Tensor:
+    dims = axes or dims
     order = [d % base.ndim for d in (dims[0] if isinstance(dims[0], tuple | list) else dims)]
     return new.permute([order.index(axis) for axis in range(base.ndim)])
 
@@ -163,27 +211,26 @@ def _moved(base: torch.Tensor, new: torch.Tensor, source: Any, destination: Any)
 
 
 def _narrowed(base: torch.Tensor, new: torch.Tensor, dim: int, start: int, length: int) -> torch.Tensor:
+    start = start + base.shape[dim] if start < 0 else start
     return torch.slice_scatter(base, new, dim, start, start + length)
 
 
-def _piece(base: torch.Tensor, new: torch.Tensor, size: Any, *rest: Any, dim: int = 0) -> torch.Tensor:
-    """One part of `split` or `chunk`; its number comes last."""
-    dim, index = (rest[0] if len(rest) == 2 else dim), rest[-1]
-    length = base.shape[dim]
-    if isinstance(size, tuple | list):
-        start = sum(size[:index])
-    else:
-        start = index * size
-    return torch.slice_scatter(base, new, dim, start, min(start + new.shape[dim], length))
+def _piece(base: torch.Tensor, new: torch.Tensor, split_size: Any, dim: int = 0, *, part: int) -> torch.Tensor:
+    start = sum(split_size[:part]) if isinstance(split_size, tuple | list) else part * split_size
+    return torch.slice_scatter(base, new, dim, start, min(start + new.shape[dim], base.shape[dim]))
 
 
-def _chunk(base: torch.Tensor, new: torch.Tensor, chunks: int, *rest: Any, dim: int = 0) -> torch.Tensor:
-    dim_ = rest[0] if len(rest) == 2 else dim
-    return _piece(base, new, -(-base.shape[dim_] // chunks), *rest, dim=dim)
+def _chunk(base: torch.Tensor, new: torch.Tensor, chunks: int, dim: int = 0, *, part: int) -> torch.Tensor:
+    return _piece(base, new, -(-base.shape[dim] // chunks), dim, part=part)
 
 
-def _unbound(base: torch.Tensor, new: torch.Tensor, *rest: Any, dim: int = 0) -> torch.Tensor:
-    return torch.select_scatter(base, new, rest[0] if len(rest) == 2 else dim, rest[-1])
+def _unbound(base: torch.Tensor, new: torch.Tensor, dim: int = 0, *, part: int) -> torch.Tensor:
+    return torch.select_scatter(base, new, dim, part)
+
+
+def _unseen(base: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """A write through `.data`: another value, with the gradient that the old one had."""
+    return base + (new - base).detach()
 
 
 # How a written view goes back into the tensor that it was taken from; None where that is not known.
@@ -196,6 +243,7 @@ _PUT_BACK: dict[str, Callable[..., torch.Tensor] | None] = {
     "split": _piece, "split_with_sizes": _piece, "tensor_split": None, "chunk": _chunk, "unbind": _unbound,
     **dict.fromkeys(("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
                     _reshaped),
+    "data": _unseen,
     "transpose": _swapped, "permute": _permuted, "movedim": _moved,
     **dict.fromkeys(("T", "t"), lambda base, new: new.T),
     **dict.fromkeys(("mT",), lambda base, new: new.mT),

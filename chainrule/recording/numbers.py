@@ -141,12 +141,32 @@ def track(
     return number
 
 
+def _of_slot(name: str) -> Callable[[Any, Any], Any]:
+    """Arithmetic of a slot: a plain number would win over a size that it meets, and hide where that came from."""
+
+    def method(self: Any, other: Any) -> Any:
+        if isinstance(other, Tracked):
+            return NotImplemented
+        value = getattr(type(self).__base__, name)(self, other)
+        return slot(value) if type(value) in (int, float) else value
+
+    return method
+
+
+_SLOT_METHODS = [f"__{r}{n}__" for r in ("", "r") for n in ("add", "sub", "mul", "truediv", "floordiv", "mod")]
+
+
 class IntSlot(int):
     """A whole number passed to a rule: it takes a `.g` as a tensor does, and the `.g` is dropped."""
 
 
 class FloatSlot(float):
     """A real number passed to a rule; see IntSlot."""
+
+
+for _name in _SLOT_METHODS:
+    setattr(IntSlot, _name, _of_slot(_name))
+    setattr(FloatSlot, _name, _of_slot(_name))
 
 
 class ComplexSlot(complex):

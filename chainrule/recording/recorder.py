@@ -183,6 +183,10 @@ class Recorder(TorchFunctionMode):
             self.memory.before_writing(call, call.written, site)
             if call.operation in writes.REPLACED:
                 return self.memory.replace(function, call, args, kwargs, site)
+            if call.operation in writes.OF_THE_SHAPE and isinstance(call.written, torch.Tensor):
+                result = self.memory.reshaped(call.written, call, lambda: function(*plain(args), **plain(kwargs)))
+                self._write(call, node_args, node_kwargs, result, site)
+                return result
         result = function(*plain(args), **plain(kwargs)) if kwargs else function(*plain(args))
         if call.written is None:
             known = self.entry(result) if isinstance(result, torch.Tensor) else None
@@ -295,6 +299,12 @@ class Recorder(TorchFunctionMode):
             raise ChainruleError(
                 f"a tensor {tuple(tensor.shape)} was made by autograd out of the recorder's sight (torch.autograd.grad, "
                 "torch.jit, an extension), so its gradient would be lost; compute it with recorded operations",
+                names.site_of(sys._getframe()),
+            )
+        if self.memory.was_overwritten(tensor):
+            raise ChainruleError(
+                f"a tensor {tuple(tensor.shape)} is read for the first time after another one that shares its memory was "
+                "written in place; read it before, or take it as a view inside of the forward pass",
                 names.site_of(sys._getframe()),
             )
         found = name or names.name_of_leaf(tensor, self.arguments, self.forward, frames or [])

@@ -88,7 +88,7 @@ class Numbers:
         if not asked_by_rule and (self.recorder.phase != "forward" or not names.is_person(frame.f_code)):
             return
         site = names.site_of(frame)
-        key = (function, repr(left), repr(right), site)
+        key = (function, _identity(left), _identity(right), site)
         if key not in self._answers:
             self._answers.add(key)
             node = self.number(function, (left, right), value)
@@ -99,6 +99,11 @@ class Numbers:
         site = names.site_of(sys._getframe(2))
         if self.recorder.phase == "forward" and site is not None:
             self.recorder.assume(self.number(operator.eq, (number, number.plain()), True), site)
+
+
+def _identity(number: Any) -> Any:
+    """What tells two numbers apart: where they come from, not what they happen to be."""
+    return (number.origin or number.node()) if isinstance(number, Tracked) else repr(number)
 
 
 def whole_shape(value: tuple[Any, ...]) -> fx.Node | None:

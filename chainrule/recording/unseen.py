@@ -35,5 +35,6 @@ def rewritten(tensor: torch.Tensor, unharmed: tuple[str, ...]) -> None:
     entry = stack[-1].entry(tensor) if stack else None
     if entry is None or entry.node.op != "placeholder":
         return
+    entry.node.meta["rewritten"] = True
     if all(user.meta.get("constant") or user.meta["operation"] in unharmed for user in entry.node.users):
         entry.version = entry.node.meta["version"] = version_of(tensor)

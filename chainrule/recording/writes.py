@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from chainrule.errors import ChainruleError
 from chainrule.recording.indices import is_full, parted, put, put_back, taken, without_new_axes
 
 
@@ -46,10 +47,18 @@ def _without_leading_ones(value: torch.Tensor, inner: torch.Tensor, places: list
     return value.reshape(value.shape[value.ndim - room :]) if value.ndim > room else value
 
 
+def fill_diagonal(x: torch.Tensor, fill_value: Any, wrap: bool = False) -> torch.Tensor:
+    """What `x` is after `x.fill_diagonal_(fill_value)`."""
+    if x.ndim != 2 or (wrap and x.shape[0] > x.shape[1]):
+        raise ChainruleError("fill_diagonal_ is followed for matrices without wrap; write the result as a new value")
+    return torch.diagonal_scatter(x, torch.full_like(x.diagonal(), fill_value))
+
+
 REPLACED: dict[str, Callable[..., torch.Tensor]] = {
     "setitem": set_item,
     "copy": lambda x, source, non_blocking=False: source.to(x.dtype).expand(x.shape),
     "zero": torch.zeros_like,
+    "fill_diagonal": fill_diagonal,
     "fill": lambda x, value: (
         value.to(x.dtype).expand(x.shape) if isinstance(value, torch.Tensor) else torch.full_like(x, value)
     ),

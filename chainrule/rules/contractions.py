@@ -194,5 +194,8 @@ def linalg_cross(out, a, b, dim=-1):
 @rule(torch.cross, samples=["r(2, 3), r(2, 3), 1", "r(3, 4), r(3, 4), dim=0"],
       note="without `dim`, along the first axis of size three", holomorphic=True)  # fmt: skip
 def cross(out, a, b, dim=None):
-    first = next(axis for axis in range(out.ndim) if int(out.shape[axis]) == 3) if dim is None else dim
-    linalg_cross(out, a, b, first)
+    if dim is None:
+        dim = 0
+        while out.shape[dim] != 3:
+            dim += 1
+    linalg_cross(out, a, b, dim)

@@ -48,7 +48,7 @@ def qr(out, x, mode="reduced"):
     Q, R = out
     Q_g, R_g = _given(Q), _given(R)
     k = Q.shape[-1]
-    if int(R.shape[-1]) <= int(R.shape[-2]):
+    if R.shape[-1] <= R.shape[-2]:
         x.g = _square_qr(Q, R, Q_g, R_g)
     elif R_g is None:
         x.g = torch.cat([_square_qr(Q, R[..., :k], Q_g, None), torch.zeros_like(x[..., k:])], -1)
@@ -91,11 +91,11 @@ def lu(out, x, *, pivot=True):
 def _lu_step(L, U, L_g, U_g):
     """The gradient of L @ U: a square block, and beside or below it the rest, which is solved for as it stands."""
     rows, columns = L.shape[-2], U.shape[-1]
-    if int(rows) < int(columns):
+    if rows < columns:
         U1, U2, g1, g2 = U[..., :rows], U[..., rows:], U_g[..., :rows], U_g[..., rows:]
         beside = torch.linalg.solve_triangular(L.mT, g2, upper=True, unitriangular=True)
         return torch.cat([_square_lu(L, U1, L.mT @ L_g - g2 @ U2.mT, g1 @ U1.mT), beside], -1)
-    if int(rows) > int(columns):
+    if rows > columns:
         L1, L2, g1, g2 = L[..., :columns, :], L[..., columns:, :], L_g[..., :columns, :], L_g[..., columns:, :]
         below = torch.linalg.solve_triangular(U.mT, g2, upper=False, left=False)
         return torch.cat([_square_lu(L1, U, L1.mT @ g1, U_g @ U.mT - L2.mT @ g2), below], -2)
@@ -135,9 +135,9 @@ def lu_unpack(out, LU, pivots, unpack_data=True, unpack_pivots=True):
     _, L, U = out
     rows, columns, k = LU.shape[-2], LU.shape[-1], min(LU.shape[-2:])
     below, above = L.g.tril(-1), U.g.triu()
-    if int(columns) > int(k):
+    if columns > k:
         below = torch.cat([below, torch.zeros_like(LU[..., k:])], -1)
-    if int(rows) > int(k):
+    if rows > k:
         above = torch.cat([above, torch.zeros_like(LU[..., k:, :])], -2)
     LU.g = below + above
 
@@ -196,7 +196,7 @@ def eigvals(out, x):
 def svd(out, x, full_matrices=True, *, driver=None):
     U, S, Vh = out
     U_g, S_g, Vh_g = _given(U), _given(S), _given(Vh)
-    k, tall, wide = S.shape[-1], int(x.shape[-2]) > int(S.shape[-1]), int(x.shape[-1]) > int(S.shape[-1])
+    k, tall, wide = S.shape[-1], x.shape[-2] > S.shape[-1], x.shape[-1] > S.shape[-1]
     if full_matrices and tall:
         U, U_g = U[..., :k], None if U_g is None else U_g[..., :k]
     if full_matrices and wide:

@@ -16,7 +16,8 @@ def embedding(
 ):
     g = out.g
     if padding_idx is not None:
-        g = g * (indices != padding_idx % int(weight.shape[0])).unsqueeze(-1)
+        padding = padding_idx if padding_idx >= 0 else padding_idx + weight.shape[0]
+        g = g * (indices != padding).unsqueeze(-1)
     if scale_grad_by_freq:
         g = g / torch.bincount(indices.flatten(), minlength=weight.shape[0])[indices].unsqueeze(-1)
     weight.g = torch.index_put(torch.zeros_like(weight), (indices,), g, accumulate=True)
@@ -47,7 +48,7 @@ def embedding_bag(
     if offsets is None:
         offsets = torch.arange(0, rows.shape[0], indices.shape[1], device=rows.device)
     offsets = offsets.contiguous()
-    padding = None if padding_idx is None else padding_idx % int(weight.shape[0])
+    padding = padding_idx if padding_idx is None or padding_idx >= 0 else padding_idx + weight.shape[0]
     if mode == "max":
         options = (False, 2, False, None, include_last_offset, -1 if padding is None else padding)
         _, _, filled, largest = torch.ops.aten._embedding_bag(weight.contiguous(), rows, offsets, *options)
