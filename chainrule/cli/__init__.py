@@ -139,12 +139,12 @@ def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rules(name: str | None, as_json: bool) -> None:
     """List the rule book, or show one rule in use."""
-    from chainrule.cli import cards
+    from chainrule.cli import book
 
     with refusals():
         if name is None:
-            cards.print_list(as_json)
-        elif not cards.print_card(name, as_json):
+            book.print_list(as_json)
+        elif not book.print_card(name, as_json):
             raise SystemExit(WRONG)
 
 
