@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from chainrule.cli.answers import console, print_code, print_json
-from chainrule.cli.cards import Card, card, families
+from chainrule.cli.cards import CONSTANTS, Card, card
 from chainrule.cli.lookup import find
 from chainrule.rules import BOOK
+from chainrule.rules.families import about, members
 
 _LETTERS = (
     "r normal numbers, p positive, u between 0 and 1, z complex, i(n, ...) whole numbers below n, "
@@ -21,19 +22,19 @@ _LETTERS = (
 
 
 def print_list(as_json: bool) -> None:
-    book = families()
+    lines, own = about(), members()
     if as_json:
-        print_json({name: {"about": about, "rules": own} for name, (about, own) in book.items()})
+        print_json({name: {"about": line, "rules": own[name]} for name, line in lines.items()})
         return
-    for name, (about, own) in book.items():
-        _family(name, about, own)
-    _family("no gradient", "Operations whose result counts as constant.", list(BOOK.constants))
+    for name, line in lines.items():
+        _family(name, line, own[name])
+    _family("no gradient", CONSTANTS, list(BOOK.constants))
     click.echo(f"\n{len(BOOK.rules)} rules; `chainrule rules matmul` shows one")
 
 
-def _family(name: str, about: str, own: list[str]) -> None:
+def _family(name: str, line: str, own: list[str]) -> None:
     click.secho(name, bold=True, nl=False)
-    click.echo(f": {about}")
+    click.echo(f": {line}")
     click.echo(textwrap.fill(", ".join(own), 100, initial_indent="    ", subsequent_indent="    "))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
 import textwrap
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +14,11 @@ from chainrule.checking.examples import Sample, of_opening, of_rule
 from chainrule.checking.oracles import Verdict
 from chainrule.cli.lookup import Entry, first_sentence, full_path, spellings
 from chainrule.derivation import Derivation
-from chainrule.rules import BOOK, FAMILIES
+from chainrule.rules.families import about, family_of
 from chainrule.show.formula import formula
 from chainrule.show.python import path_of
+
+CONSTANTS = "Operations whose result counts as constant."
 
 
 @dataclass
@@ -53,10 +54,13 @@ class Card:
 
 def card(entry: Entry) -> Card:
     """The card of an entry of the book, with its first sample derived and verified."""
-    family, line = family_of(entry)
-    about = first_sentence(entry.function) or line
+    family, line = "no gradient", CONSTANTS
+    if entry.backward is not None:
+        family = family_of(entry.backward)
+        line = about().get(family, "")
+    described = first_sentence(entry.function) or line
     where = full_path(entry.function)
-    made = Card(entry.name, "rule", family, _call(entry), about, where, spellings=spellings(entry))
+    made = Card(entry.name, "rule", family, _call(entry), described, where, spellings=spellings(entry))
     made.source = f"PyTorch's definition, {where}"
     if entry.constant:
         made.kind, made.note = "constant", f"the result {entry.constant}: it passes no gradient"
@@ -125,32 +129,10 @@ def _call(entry: Entry) -> str:
     return f"{path_of(entry.function)}{inspect.Signature(parameters)}"
 
 
-def family_of(entry: Entry) -> tuple[str, str]:
-    """The file of the rule, and its one line."""
-    if entry.backward is None:
-        return "no gradient", "Operations whose result counts as constant."
-    module = sys.modules[entry.backward.__module__]
-    return module.__name__.rpartition(".")[2], first_line(module)
-
-
-def first_line(module: Any) -> str:
-    return (module.__doc__ or "").strip().split("\n")[0]
-
-
-def families() -> dict[str, tuple[str, list[str]]]:
-    """The families in the order of the book: name, its one line, its operations."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for module in FAMILIES:
-        own = [r.name for r in BOOK.rules.values() if r.backward.__module__ == module.__name__]
-        opened = BOOK.openings.items()
-        own += [str(getattr(f, "__name__", f)) for f, r in opened if r.__module__ == module.__name__]
-        found[module.__name__.rpartition(".")[2]] = first_line(module), list(dict.fromkeys(own))
-    return found
-
-
 def without_decorators(function: Any) -> str:
     """A function as it is written, from its `def` on.
 
+    >>> from chainrule.rules import BOOK
     >>> print(without_decorators(BOOK.rules["matmul"].backward).splitlines()[0])
     def matmul(out, a, b):
     """
