@@ -21,15 +21,16 @@ _LETTERS = (
 )
 
 
-def print_list(as_json: bool) -> None:
+def print_list(as_json: bool) -> bool:
     lines, own = about(), members()
     if as_json:
         print_json({name: {"about": line, "rules": own[name]} for name, line in lines.items()})
-        return
+        return True
     for name, line in lines.items():
         _family(name, line, own[name])
     _family("no gradient", CONSTANTS, list(BOOK.constants))
     click.echo(f"\n{len(BOOK.rules)} rules; `chainrule rules matmul` shows one")
+    return True
 
 
 def _family(name: str, line: str, own: list[str]) -> None:

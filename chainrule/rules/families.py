@@ -18,7 +18,13 @@ def family_of(function: Any) -> str:
 
 def about() -> dict[str, str]:
     """The families in the order of the book, each with its one line."""
-    return {m.__name__.rpartition(".")[2]: (m.__doc__ or "").strip().split("\n")[0] for m in FAMILIES}
+    return {m.__name__.rpartition(".")[2]: _line(m.__doc__ or "") for m in FAMILIES}
+
+
+def _line(text: str) -> str:
+    """The first line of a docstring; where a sentence goes on in the second, the first sentence."""
+    line = text.strip().split("\n")[0]
+    return line if line.endswith(".") else line.split(". ")[0] + "."
 
 
 def members() -> dict[str, list[str]]:
