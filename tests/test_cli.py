@@ -298,6 +298,26 @@ def test_constants_and_openings_have_a_card() -> None:
         assert card(find(name)).ok
 
 
+def test_coverage() -> None:
+    text = run("rules", "--coverage", "sin", "to_sparse").stdout
+    assert "elementary" in text and "to_sparse: refused: its result is a sparse tensor" in text
+    assert "1 rules, 1 refused" in text
+    answer = parsed("rules", "--coverage", "masked.", "--part", "7:0.1")
+    assert answer["part"] == "7:0.1" and answer["entries"] == 2 and answer["totals"] == {"rules": 2}
+    assert "no differentiable entry 'sinus'" in run("rules", "--coverage", "sinus", code=2).stderr
+    assert "go with --coverage" in run("rules", "sin", "cos", code=2).stderr
+
+
+def test_coverage_that_finds_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    from chainrule.rules import Rule
+
+    def wrong(out: Any, x: Any) -> None:
+        x.g = out.g
+
+    monkeypatch.setitem(BOOK.rules, "sin", Rule("sin", None, wrong))  # type: ignore[arg-type]
+    assert "sin: crashed: sample 0: the derived gradient" in run("rules", "--coverage", "sin", code=1).stdout
+
+
 def test_colours_on_a_terminal(ready: str) -> None:
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "40"}
     command = [sys.executable, "-c", "from chainrule.cli import main; main()", "derive", f"{ready}:forward"]
