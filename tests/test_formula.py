@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from chainrule.checking.examples import of_rule
+from chainrule.checking.examples import of_opening, of_rule
 from chainrule.rules import BOOK
 from chainrule.show.formula import formula
 
@@ -25,6 +26,7 @@ FORMULAS = {
     "leaky_relu": ["∂L/∂x = ∂L/∂out where x > 0, else 0.01 ∂L/∂out"],
     "clamp": ["∂L/∂x = ∂L/∂out ⊙ [x ≥ −0.5 and x ≤ 0.5]"],
     "where": ["∂L/∂a = ∂L/∂out where condition, else 0", "∂L/∂b = Σ₀(0 where condition, else ∂L/∂out)"],
+    "hardswish": ["∂L/∂x = 0 where x ≤ −3, else ∂L/∂out ⊙ (x / 3 + 0.5) where x < 3, else ∂L/∂out"],
     "silu": ["s = σ(x)", "∂L/∂x = ∂L/∂out ⊙ s ⊙ (x ⊙ (1 − s) + 1)"],
     "softmax": ["∂L/∂x = out ⊙ (∂L/∂out − Σ₁(∂L/∂out ⊙ out))"],
     "logsumexp": ["∂L/∂x = (∂L/∂out)[:, None] ⊙ exp(x − out[:, None])"],
@@ -59,3 +61,11 @@ FORMULAS = {
 def test_the_formula_of_a_rule(name: str) -> None:
     sample = of_rule(BOOK.rules[name])
     assert sample is not None and formula(sample.derive().program) == FORMULAS[name]
+
+
+def test_what_the_forward_pass_gave_is_said_first() -> None:
+    found = of_opening(torch.dist, BOOK.openings[torch.dist])
+    assert found is not None
+    lines = formula(found[1].program)
+    assert lines[0] == "sub = input − other"
+    assert [line.split(" = ")[0] for line in lines[1:]] == ["∂L/∂input", "∂L/∂other"]

@@ -130,7 +130,8 @@ def spellings(entry: Entry) -> list[str]:
                 if function is not None and callable(function) and operation_name(function) in names:
                     found.append(f"Tensor.{written}" if place is torch.Tensor else path_of(function))
     own = path_of(entry.function) if callable(entry.function) else entry.name
-    return [s for s in dict.fromkeys(found) if s not in (own, own.removeprefix("torch."))]
+    short = dict.fromkeys(s.replace("torch.Tensor.", "Tensor.") for s in found)
+    return [s for s in short if s != own.replace("torch.Tensor.", "Tensor.")]
 
 
 _ROLE = re.compile(r":\w+:`~?([^`<]*?)(?: <[^`]*>)?`|``([^`]*)``|`([^`]*)`")

@@ -21,7 +21,7 @@ from chainrule.show.layout import Layout, Line
 from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY, Python, Spelled, path_of
 
 WIDTH = 110
-ALONE = 0  # needs parentheses wherever it is not alone
+ALONE = -1  # needs parentheses wherever it is not alone
 _RAISED, _LOWERED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"), str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
 _OVER_AXES = {"sum": "Σ", "prod": "Π", "sigmoid": "σ"} | {
     name: name
@@ -57,9 +57,16 @@ def formula(program: Program) -> list[str]:
     if program.output.op == "placeholder":  # the operation gave its argument back
         same = _gradient(layout.variables[program.output] + ".g")
         return [f"{same} = ∂L/∂out"]
-    read = set(re.findall(r"\w+", " ".join(backward)))
-    made = [line for line in layout.part("forward") if line.target and line.target != layout.variables[program.output]]
-    return [_line(line) for line in made if read & set(line.target.split(", "))] + backward
+    made, read = [], _words(backward)
+    for line in reversed(layout.part("forward")):
+        if line.target != layout.variables[program.output] and read & set(line.target.split(", ")):
+            made.append(_line(line))
+            read |= _words(made[-1:])
+    return made[::-1] + backward
+
+
+def _words(lines: list[str]) -> set[str]:
+    return set(re.findall(r"\w+", " ".join(lines)))
 
 
 def _line(line: Line) -> str:
@@ -167,7 +174,7 @@ class Notation(Python):
         """`value` in arithmetic: of a condition its indicator, [x > 0]."""
         if not isinstance(value, fx.Node):
             return re.sub("^-", "−", self.text(value, tight))
-        return f"[{self.text(value)}]" if _is_mask(value) and not self._bare(value) else self.text(value, tight)
+        return f"[{self.text(value, ALONE)}]" if _is_mask(value) and not self._bare(value) else self.text(value, tight)
 
     # -- words -----------------------------------------------------------------------------------
 
@@ -177,9 +184,9 @@ class Notation(Python):
         if operation in ("linalg_inv", "inverse"):
             return f"{self.text(args[0], ATOM)}⁻¹", POWER
         if operation == "where" and len(args) == 3:
-            return f"{self.text(args[1], SUM)} where {self.text(args[0])}, else {self.text(args[2])}", ALONE
+            return f"{self.text(args[1], SUM)} where {self.text(args[0], ALONE)}, else {self.text(args[2], ALONE)}", ALONE
         if operation == "masked_fill":
-            return f"{self.text(args[2])} where {self.text(args[1])}, else {self.text(args[0])}", ALONE
+            return f"{self.text(args[2], SUM)} where {self.text(args[1], ALONE)}, else {self.text(args[0], ALONE)}", ALONE
         if operation in _FILLED:
             return str(_FILLED[operation]), ATOM
         if operation == "full_like":
