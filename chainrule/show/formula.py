@@ -184,9 +184,15 @@ class Notation(Python):
         if operation in ("linalg_inv", "inverse"):
             return f"{self.text(args[0], ATOM)}⁻¹", POWER
         if operation == "where" and len(args) == 3:
-            return f"{self.text(args[1], SUM)} where {self.text(args[0], ALONE)}, else {self.text(args[2], ALONE)}", ALONE
+            return (
+                f"{self.text(args[1], SUM)} where {self.text(args[0], ALONE)}, else {self.text(args[2], ALONE)}",
+                ALONE,
+            )
         if operation == "masked_fill":
-            return f"{self.text(args[2], SUM)} where {self.text(args[1], ALONE)}, else {self.text(args[0], ALONE)}", ALONE
+            return (
+                f"{self.text(args[2], SUM)} where {self.text(args[1], ALONE)}, else {self.text(args[0], ALONE)}",
+                ALONE,
+            )
         if operation in _FILLED:
             return str(_FILLED[operation]), ATOM
         if operation == "full_like":
