@@ -1,7 +1,8 @@
 """A rule of one's own: rounding has slope zero almost everywhere, so nothing could be learned through it.
 
 The straight-through estimator rounds on the way forward and looks away on the way back. What happens
-inside a function that has a rule is left to the rule.
+inside a function that has a rule is left to the rule. `cr.testing.assert_rule` holds a rule to what the
+book's own are held to; this one fails there, and is meant to.
 
     python examples/own_rule.py
 """
@@ -50,6 +51,10 @@ def main() -> None:
     print(cr.derive(forward, *inputs(), wrt="w"))
     w_q, losses = learn()
     print(f"\nloss {losses[0]:.3f} -> {losses[-1]:.3f}; quantized weights {w_q.tolist()}, truth {TRUTH.tolist()}")
+    try:
+        cr.testing.assert_rule(quantized, ["r(3)"])
+    except AssertionError as difference:
+        print(f"\nno derivative, on purpose: {difference}")
 
 
 if __name__ == "__main__":

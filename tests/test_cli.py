@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chainrule.cli import main
+from chainrule.rules import BOOK
 
 NET = """
 import torch
@@ -229,22 +230,24 @@ def test_the_rule_book() -> None:
     assert "clamp_min" in book["selections"]["rules"]
 
 
-def test_cards() -> None:
-    text = run("rules", "matmul").stdout
-    assert "a.g = out.g @ " in text and "agree" in text
-    assert parsed("rules", "relu")["note"] == "at 0 the gradient is 0"
-    assert "passes no gradient" in run("rules", "floor").stdout
-    assert "recorded as these parts" in run("rules", "dropout").stdout
+def test_coverage() -> None:
+    text = run("rules", "--coverage", "sin", "to_sparse").stdout
+    assert "elementary" in text and "to_sparse: refused: its result is a sparse tensor" in text
+    assert "1 rules, 1 refused" in text
+    answer = parsed("rules", "--coverage", "masked.", "--part", "7:0.1")
+    assert answer["part"] == "7:0.1" and answer["entries"] == 2 and answer["totals"] == {"rules": 2}
+    assert "no differentiable entry 'sinus'" in run("rules", "--coverage", "sinus", code=2).stderr
+    assert "go with --coverage" in run("rules", "sin", "cos", code=2).stderr
 
 
-def test_every_rule_has_a_card() -> None:
-    from chainrule.cli.cards import example
-    from chainrule.rules import BOOK
+def test_coverage_that_finds_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    from chainrule.rules import Rule
 
-    for name, rule in BOOK.rules.items():
-        if isinstance(name, str) and rule.backward.__module__.startswith("chainrule.rules."):
-            assert rule.samples, name
-            assert example(rule).grads, name
+    def wrong(out: Any, x: Any) -> None:
+        x.g = out.g
+
+    monkeypatch.setitem(BOOK.rules, "sin", Rule("sin", None, wrong))  # type: ignore[arg-type]
+    assert "sin: crashed: sample 0: the derived gradient" in run("rules", "--coverage", "sin", code=1).stdout
 
 
 def test_colours_on_a_terminal(ready: str) -> None:

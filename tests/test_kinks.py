@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_rules import RULES, over_tensors, tensors_in
+from test_rules import RULES
 from torch import Tensor
 
+from chainrule.checking.rules import over_tensors, tensors_in
 from chainrule.recording.numbers import slot
 from chainrule.rules import Rule
 from chainrule.rules.broadcast import unbroadcast

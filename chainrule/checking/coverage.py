@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 
 import chainrule as cr
+from chainrule.checking.entries import KNOWN, entries, family, silence
 from chainrule.errors import ChainruleError
-from chainrule.rules import BOOK
 
+RULES, STEP, REFUSED, WRONG, CRASHED = STATUSES = "rules", "autograd step", "refused", "wrong", "crashed"
 TOLERANCE = 1e-7  # relative to the largest element of autograd's gradient
-RULES, STEP, WRONG, CRASHED = "rules", "autograd step", "wrong", "crashed"
 
 
 @dataclass
@@ -29,20 +28,22 @@ class Result:
     """What came out for one entry of the database."""
 
     entry: str
-    status: str  # "rules", "autograd step", "wrong" or "crashed"
+    status: str  # one of STATUSES
     samples: int = 0
     fallbacks: list[str] = field(default_factory=list)
     family: str = ""
     message: str = ""  # of the first sample that went wrong
     failed: list[int] = field(default_factory=list)  # which samples went wrong
 
+    @property
+    def ok(self) -> bool:
+        return self.status not in (WRONG, CRASHED)
 
-def entries() -> dict[str, Any]:
-    """The differentiable entries of torch's operator database, by name."""
-    from torch.testing._internal.common_methods_invocations import op_db
-
-    found = (op for op in op_db if op.supports_autograd and torch.float64 in op.dtypes)
-    return {op.name + (f".{op.variant_test_name}" if op.variant_test_name else ""): op for op in found}
+    @property
+    def reason(self) -> str:
+        """Why the entry is not covered by rules."""
+        known = KNOWN.get(self.entry)
+        return known if known and self.ok and self.status != RULES else self.message or ", ".join(self.fallbacks)
 
 
 def samples(op: Any) -> Iterator[Any]:
@@ -55,26 +56,37 @@ def samples(op: Any) -> Iterator[Any]:
 
 def measure(name: str, emit: bool = False, only: int | None = None) -> Result:
     """Derive an entry on its samples and compare with autograd; with `emit`, run its emitted code as well."""
-    op, result = entries()[name], Result(name, RULES)
-    for number, sample in enumerate(samples(op)):
-        if only is not None and number != only:
-            continue
-        result.samples += 1
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                message = _one(op, sample, result, emit)
-            status = WRONG if message else RULES
-        except Exception as error:
-            message = str(error) if isinstance(error, ChainruleError) else f"{type(error).__name__}: {error}"
-            status = CRASHED
-        if message:
-            result.status = status if result.status != WRONG else WRONG
-            result.message = result.message or f"sample {number}: {message}"
-            result.failed.append(number)
+    op = entries()[name]
+    result = Result(name, RULES, family=family(name))
+    with silence():
+        for number, sample in enumerate(samples(op)):
+            if only is None or number == only:
+                result.samples += 1
+                _note(result, number, *_outcome(op, sample, result, emit))
+    if not result.samples and only is None:
+        result.status, result.message = REFUSED, "its samples are sparse tensors"
     if result.status == RULES and result.fallbacks:
         result.status = STEP
     return result
+
+
+def _outcome(op: Any, sample: Any, result: Result, emit: bool) -> tuple[str, str]:
+    """The status of one sample, and what is wrong with it."""
+    try:
+        message = _one(op, sample, result, emit)
+        return WRONG if message else RULES, message
+    except ChainruleError as error:
+        return REFUSED if "which cannot be followed" in str(error) else CRASHED, str(error)
+    except Exception as error:  # whatever went wrong is a line of the table
+        return CRASHED, f"{type(error).__name__}: {error}"
+
+
+def _note(result: Result, number: int, status: str, message: str) -> None:
+    """Keep the worst status, and the first message."""
+    result.status = max(result.status, status, key=STATUSES.index)
+    if message:
+        result.message = result.message or f"sample {number}: {message}"
+        result.failed.append(number)
 
 
 def measure_all(names: Iterable[str], emit: bool = False, processes: int | None = None) -> Iterator[Result]:
@@ -85,18 +97,6 @@ def measure_all(names: Iterable[str], emit: bool = False, processes: int | None 
         processes or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         yield from pool.imap_unordered(_measure, jobs)
-
-
-def table(results: Iterable[Result]) -> dict[str, dict[str, list[str]]]:
-    """Entries by family and status."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for r in sorted(results, key=lambda r: (r.family, r.entry)):
-        found.setdefault(r.family, {}).setdefault(r.status, []).append(r.entry)
-    return found
-
-
-def as_json(results: Iterable[Result]) -> list[dict[str, Any]]:
-    return [asdict(r) for r in sorted(results, key=lambda r: r.entry)]
 
 
 def _measure(job: tuple[str, bool]) -> Result:
@@ -126,11 +126,9 @@ def _one(op: Any, sample: Any, result: Result, emit: bool) -> str:
         d = cr.derive(forward, *leaves)
     except ChainruleError as error:
         if "depends on no input that could have a gradient" in str(error) and not any(_size(g) for g in truth):
-            result.family = result.family or "no gradient"
             return ""  # rounding and the like: autograd gives zeros
         raise
     result.fallbacks = sorted({*result.fallbacks, *d.fallbacks})
-    result.family = result.family or _family(d, op.name)
     ours = {id(t): g for t, g in d.pairs()}
     for tensor, right in zip(wanted, truth, strict=True):
         found = ours.get(id(tensor))
@@ -154,16 +152,6 @@ def weighted(out: Any) -> torch.Tensor:
             term = (part * weights).sum()
             total = total + (term.real if part.dtype.is_complex else term)
     return total
-
-
-def _family(d: cr.Derivation, name: str) -> str:
-    """The family of the rule that the entry is measured for: of its own name, else of its first operation."""
-    operations = [n.meta["operation"] for n in d.program.graph.nodes if n.op in ("call_function", "call_method")]
-    for operation in (name.rpartition(".")[2], *operations):
-        rule = BOOK.find(operation)
-        if rule is not None:
-            return rule.backward.__module__.rpartition(".")[2]
-    return "without a rule"
 
 
 def _size(value: torch.Tensor | None) -> float:

@@ -135,17 +135,27 @@ def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("names", metavar="[NAME]", nargs=-1)
+@click.option(
+    "--coverage", is_flag=True, help="Measure the book on torch's own operator database, or on its entries NAME."
+)
+@click.option("--part", metavar="SEED:SHARE", help="With --coverage: a share of the entries, such as 7:0.1.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def rules(name: str | None, as_json: bool) -> None:
-    """List the rule book, or show one rule in use."""
-    from chainrule.cli import cards
-
+def rules(names: tuple[str, ...], coverage: bool, part: str | None, as_json: bool) -> None:
+    """List the rule book, show one rule in use, or measure what the book covers."""
     with refusals():
-        if name is None:
-            cards.print_list(as_json)
-        elif not cards.print_card(name, as_json):
-            raise SystemExit(WRONG)
+        if coverage:
+            from chainrule.cli import coverage as measured
+
+            right = measured.run(names, part, as_json)
+        elif part is not None or len(names) > 1:
+            raise Refused("several names, and --part, go with --coverage; a card is shown for one name")
+        else:
+            from chainrule.cli import book
+
+            right = book.print_card(names[0], as_json) if names else book.print_list(as_json)
+    if not right:
+        raise SystemExit(WRONG)
 
 
 @main.command()

@@ -1,150 +1,141 @@
-"""The rule book on the terminal: the list, and a card for one rule with a checked example."""
+"""A card of the rule book: one operation, its rule as code and as a formula, and a checked example."""
 
 from __future__ import annotations
 
-import difflib
+import ast
 import inspect
-import linecache
 import textwrap
+from dataclasses import dataclass, field
 from typing import Any
 
-import click
 import torch
 
-import chainrule as cr
-from chainrule.cli import Refused
-from chainrule.cli.answers import print_code, print_json
-from chainrule.rules import BOOK, FAMILIES, Rule
-from chainrule.rules.samples import arguments, kept
+from chainrule.checking.examples import Sample, of_opening, of_rule
+from chainrule.checking.oracles import Verdict
+from chainrule.cli.lookup import Entry, first_sentence, full_path, spellings
+from chainrule.derivation import Derivation
+from chainrule.rules.families import about, family_of
+from chainrule.show.formula import formula
+from chainrule.show.python import path_of
+
+CONSTANTS = "Operations whose result counts as constant."
 
 
-def families() -> dict[str, tuple[str, list[str]]]:
-    """The families in the order of the book: name, its one line, its operations."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for module in FAMILIES:
-        own = [r.name for r in BOOK.rules.values() if r.backward.__module__ == module.__name__]
-        own += [
-            operation_of(f)
-            for f, replacement in BOOK.openings.items()
-            if getattr(replacement, "__module__", "") == module.__name__
-        ]
-        about = (module.__doc__ or "").strip().split("\n")[0]
-        found[module.__name__.rpartition(".")[2]] = about, list(dict.fromkeys(own))
-    return found
+@dataclass
+class Row:
+    """An argument or the output in the example: its shape, or what it is, and the shape of its gradient."""
+
+    name: str
+    value: str
+    gradient: str
 
 
-def operation_of(function: Any) -> str:
-    return str(getattr(function, "__name__", function))
+@dataclass
+class Card:
+    """What there is to say about one operation; text, for people and for programs."""
+
+    name: str
+    kind: str  # "rule", "opening" or "constant"
+    family: str
+    call: str
+    about: str
+    torch: str  # the name in torch's documentation
+    code: str = ""
+    formula: list[str] = field(default_factory=list)
+    shapes: list[Row] = field(default_factory=list)
+    source: str = ""
+    note: str = ""
+    spellings: list[str] = field(default_factory=list)
+    samples: list[str] = field(default_factory=list)
+    example: str = ""
+    verdict: str = ""
+    ok: bool | None = None  # None where there is no example
 
 
-def print_list(as_json: bool) -> None:
-    book = families()
-    if as_json:
-        print_json({name: {"about": about, "rules": own} for name, (about, own) in book.items()})
-        return
-    for name, (about, own) in book.items():
-        click.secho(name, bold=True, nl=False)
-        click.echo(f": {about}")
-        click.echo(textwrap.fill(", ".join(own), 100, initial_indent="    ", subsequent_indent="    "))
-    flat = ", ".join(BOOK.constants)
-    click.secho("no gradient", bold=True, nl=False)
-    click.echo(": Operations whose result counts as constant.")
-    click.echo(textwrap.fill(flat, 100, initial_indent="    ", subsequent_indent="    "))
-    click.echo(f"\n{len(BOOK.rules)} rules; `chainrule rules matmul` shows one")
+def card(entry: Entry) -> Card:
+    """The card of an entry of the book, with its first sample derived and verified."""
+    family, line = "no gradient", CONSTANTS
+    if entry.backward is not None:
+        family = family_of(entry.backward)
+        line = about().get(family, "")
+    described = first_sentence(entry.function) or line
+    where = full_path(entry.function)
+    made = Card(entry.name, "rule", family, _call(entry), described, where, spellings=spellings(entry))
+    made.source = f"PyTorch's definition, {where}"
+    if entry.constant:
+        made.kind, made.note = "constant", f"the result {entry.constant}: it passes no gradient"
+        return made
+    made.code = without_decorators(entry.backward)
+    if entry.rule is not None:
+        made.source, made.note = entry.rule.source or made.source, entry.rule.note
+        made.samples = list(entry.rule.samples)
+        sample = of_rule(entry.rule)
+        found = (sample, sample.derive()) if sample is not None else None
+    else:
+        made.kind = "opening"
+        found = of_opening(entry.function, entry.replacement)
+        made.samples = [found[0].text] if found is not None else []
+    if found is not None:
+        _fill(made, *found)
+    return made
 
 
-def print_card(name: str, as_json: bool) -> bool:
-    """The card of one rule; whether its example is right."""
-    rule = BOOK.rules.get(name)
-    if rule is None:
-        return _print_other(name, as_json)
-    d = example(rule) if rule.samples else None
-    verdict = d.verify() if d else None
-    source = textwrap.dedent(inspect.getsource(rule.backward)).rstrip()
-    if as_json:
-        card: dict[str, Any] = {"name": name, "family": rule.backward.__module__.rpartition(".")[2], "source": source}
-        card |= {"note": rule.note, "samples": list(rule.samples)}
-        card |= {"example": d.source() if d else None, "ok": bool(verdict) if d else None}
-        print_json(card)
-        return bool(verdict) if d else True
-    print_code(source)
-    if rule.note:
-        click.echo(f"\nnote: {rule.note}")
-    click.echo(
-        "\nsamples, with r normal, p positive, u between 0 and 1, i(n, ...) whole numbers below n, m a mask,"
-        " s symmetric, l triangular:"
-    )
-    for sample in rule.samples:
-        click.echo(f"    {name}({sample})")
-    if d is None:
-        return True
-    click.echo("\nthe first sample, derived and checked:")
-    print_code(str(d))
-    click.echo(f"\n{verdict}")
-    return bool(verdict)
+def _fill(made: Card, sample: Sample, d: Derivation) -> None:
+    verdict = d.verify()
+    made.formula = formula(d.program)
+    made.shapes = rows(sample, d)
+    made.example, made.verdict, made.ok = str(d), str(verdict), bool(verdict)
+    if not made.ok and _by_convention(verdict):
+        made.ok = True
+        made.verdict += "\nnote: autograd's gradient is kept to, which is not the slope of this function either"
 
 
-def _print_other(name: str, as_json: bool) -> bool:
-    """Operations without a rule of their own: constants, and functions that are opened into their parts."""
-    opened = next((r for f, r in BOOK.openings.items() if operation_of(f) == name), None)
-    if opened is not None:
-        source = textwrap.dedent(inspect.getsource(opened)).rstrip()
-        if as_json:
-            print_json({"name": name, "recorded as": source})
-        else:
-            click.echo(f"{name} is recorded as these parts:")
-            print_code(source)
-        return True
-    if name in BOOK.constants:
-        why = BOOK.constants[name]
-        if as_json:
-            print_json({"name": name, "constant": why})
-        else:
-            click.echo(f"{name} {why}: it passes no gradient")
-        return True
-    near = difflib.get_close_matches(name, [k for k in (*BOOK.rules, *BOOK.constants) if isinstance(k, str)], 3)
-    hint = f"did you mean {' or '.join(near)}" if near else "see `chainrule rules` for the list"
-    raise Refused(f"there is no rule for {name}; {hint}")
+def _by_convention(verdict: Verdict) -> bool:
+    """Whether rule and autograd agree on something else than the slope (the CTC loss is differentiated so)."""
+    return all(row.alone in ("", "differences") for row in verdict.rows)
 
 
-def example(rule: Rule) -> cr.Derivation:
-    """The rule's first sample, derived, with the rule's own words for the arguments."""
-    args, kwargs = arguments(rule.samples[0])
-    words = list(rule.signature.parameters.values())[1:]
-    given: dict[str, Any] = {}
-    for position, value in enumerate(args):
-        parameter = words[min(position, len(words) - 1)]
-        varying = parameter.kind is parameter.VAR_POSITIONAL
-        given[f"{parameter.name}{position}" if varying else parameter.name] = value
-    tensors = {k: v for k, v in kwargs.items() if isinstance(v, torch.Tensor)}
-    call = ", ".join([*given, *(f"{k}={k if k in tensors else repr(v)}" for k, v in kwargs.items())])
-    given |= tensors
-    attribute = inspect.isgetsetdescriptor(rule.function)
-    result = f"{next(iter(given))}.{rule.name}" if attribute else f"operation({call})"
-    output = _run(rule, result, given)
-    picked = "" if isinstance(output, torch.Tensor) else _picked(output)
-    forms = {name: kept(value) for name, value in given.items() if isinstance(value, torch.Tensor)}
-    lines = [f"    {name} = {form.format(name)}\n" for name, form in forms.items() if form]
-    lines += [f"    out = {result}{picked}\n    return out\n"]
-    forward = _compiled(f"def forward({', '.join(given)}):\n{''.join(lines)}", rule)
-    upstream = torch.randn_like(forward(**given)) if forward(**given).ndim else None
-    return cr.derive(forward, upstream=upstream, **given)
+def rows(sample: Sample, d: Derivation) -> list[Row]:
+    """The arguments of the example and its output."""
+    found = []
+    positional, keywords = sample.given()
+    gradients = {name: tuple(g.shape) for name, g in d.grads.items() if g is not None}
+    for name, value in (positional | keywords).items():
+        parts = {name: value}
+        if isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
+            parts = {f"{name}.{i}": v for i, v in enumerate(value)}
+        for part, v in parts.items():
+            shape = gradients.get(part)
+            found.append(Row(part, _described(v), "" if shape is None else str(shape)))
+    return [*found, Row("out", str(tuple(d.output.shape)), str(tuple(d.output.shape)))]
 
 
-def _run(rule: Rule, result: str, given: dict[str, Any]) -> Any:
-    return eval(result, {"operation": rule.function, "torch": torch, **given})  # from the book's own samples
+def _described(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    kind = str(value.dtype).removeprefix("torch.")
+    return f"{tuple(value.shape)}" if kind == "float64" else f"{tuple(value.shape)} {kind}"
 
 
-def _picked(outputs: Any) -> str:
-    """The first result that has a gradient; of complex ones the size."""
-    index = next(i for i, out in enumerate(outputs) if out.dtype.is_floating_point or out.dtype.is_complex)
-    return f"[{index}].abs()" if outputs[index].dtype.is_complex else f"[{index}]"
+def _call(entry: Entry) -> str:
+    """The call with the names of its arguments."""
+    if entry.backward is None:
+        return path_of(entry.function)
+    parameters = list(inspect.signature(entry.backward).parameters.values())
+    parameters = parameters[1:] if entry.rule is not None else parameters
+    parameters = [p.replace(annotation=p.empty) for p in parameters]
+    if inspect.isgetsetdescriptor(entry.function):
+        return f"{parameters[0].name}.{entry.name}"
+    return f"{path_of(entry.function)}{inspect.Signature(parameters)}"
 
 
-def _compiled(source: str, rule: Rule) -> Any:
-    """`source` as a function with lines, as if it stood in a file of a person's own."""
-    space: dict[str, Any] = {"operation": rule.function, "torch": torch}
-    file = f"<sample of {rule.name}>"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, "exec"), space)
-    return space["forward"]
+def without_decorators(function: Any) -> str:
+    """A function as it is written, from its `def` on.
+
+    >>> from chainrule.rules import BOOK
+    >>> print(without_decorators(BOOK.rules["matmul"].backward).splitlines()[0])
+    def matmul(out, a, b):
+    """
+    source = textwrap.dedent(inspect.getsource(function)).rstrip()
+    definition = ast.parse(source).body[0]
+    return "\n".join(source.split("\n")[definition.lineno - 1 :])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,9 +64,11 @@ class Layout:
         only: Collection[fx.Node] | None = None,
         width: int = WIDTH,
         within: Within | None = None,
+        speller: Callable[[Callable[[fx.Node], str | None]], Python] = Python,
     ) -> None:
         """`upstream_of_output` names the upstream gradient after the output; `only` gives a backward line to
-        these values' gradients and to nothing else; `within` writes a part of the program alone."""
+        these values' gradients and to nothing else; `within` writes a part of the program alone; `speller`
+        writes the expressions."""
         self.program, self.dotted, self.width = program, dotted, width - indent
         self.upstream_of_output, self.only, self.within = upstream_of_output, only, within
         self.guards = program.guards if within is None else within.guards
@@ -77,7 +79,7 @@ class Layout:
         if within is not None:
             self.live = [n for n in self.live if n in within.nodes]
         self.variables, self.namer = name_values(program.graph.nodes)
-        self.python = Python(self._variable)
+        self.python = speller(self._variable)
         self.shown: set[fx.Node] = set()
         self.forced: set[fx.Node] = set()
         self.lines = self._build()
