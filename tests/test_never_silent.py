@@ -30,6 +30,24 @@ def right(f: Callable[..., Tensor], *args: Tensor, **how: Any) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+SCALE = 0.1
+
+
+def float_by_a_name(x: Tensor) -> Tensor:
+    rows = 2 * x.shape[0]
+    return (SCALE / (rows + 1)) * (x**2).sum()
+
+
+def float_by_one_of_several(x: Tensor) -> Tensor:
+    rows, columns = x.shape
+    return (x * (0.5 * rows)).sum() / columns
+
+
+def float_by_a_length(x: Tensor) -> Tensor:
+    n = len(x)
+    return 1.0 / n * x.exp().sum()
+
+
 ELSEWHERE: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = [
     (lambda x: (x * x).mean((0, 2)).sum(), rand(1, 4, 3), rand(5, 4, 3)),
     (lambda x: ((x - x.mean(0, keepdim=True)) ** 3).sum(), rand(1, 4), rand(5, 4)),
@@ -39,6 +57,11 @@ ELSEWHERE: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = [
     (lambda x: (x * abs(x.shape[0])).sum() / divmod(x.shape[0], 2)[0], rand(3, 4), rand(7, 4)),
     (lambda x: torch.stack([x.sin()] * x.shape[0]).sum(), rand(3, 4), rand(5, 4)),
     (lambda x: (x ** x.shape[0]).sum(), rand(2, 3), rand(3, 3)),
+    (lambda x: (x * (1.0 / x.shape[0])).sum(), rand(3, 4), rand(5, 4)),
+    (lambda x: (x * -(2.5 ** x.size(0))).sum(), rand(3, 4), rand(5, 4)),
+    (float_by_a_name, rand(3, 4), rand(5, 4)),
+    (float_by_one_of_several, rand(3, 4), rand(5, 4)),
+    (float_by_a_length, rand(3, 4), rand(5, 4)),
     (lambda x: x.sin().sum() if torch.equal(x, x.abs()) else x.cos().sum(), rand(3, 4), rand(3, 4).abs()),
     (lambda x: x.exp().sum() if torch.allclose(x, x.abs()) else x.cos().sum(), rand(3, 4), rand(3, 4).abs()),
 ]
@@ -51,6 +74,11 @@ def test_emitted_code_is_right_elsewhere_or_refuses(case: int) -> None:
     torch.testing.assert_close(d.function(here)[1]["x"], truth(f, here)[0])
     with pytest.raises(AssertionError):
         d.function(elsewhere)
+
+
+def test_sizes_beside_a_hidden_one_stay_free() -> None:
+    d = cr.derive(float_by_one_of_several, rand(3, 4))
+    torch.testing.assert_close(d.function(rand(3, 7))[1]["x"], truth(float_by_one_of_several, rand(3, 7))[0])
 
 
 def test_intermediates_that_would_be_stretched_elsewhere() -> None:

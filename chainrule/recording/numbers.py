@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -204,7 +205,18 @@ class TrackedSize(tuple):  # type: ignore[type-arg]  # torch.Size cannot be a ba
 
     def __getitem__(self, index: Any) -> Any:
         found = tuple.__getitem__(self, index)
-        return TrackedSize(found) if isinstance(index, slice) else found
+        if isinstance(index, slice):
+            return TrackedSize(found)
+        if isinstance(found, Tracked):
+            found.home.taken(found, sys._getframe(1))
+        return found
+
+    def __iter__(self) -> Iterator[Any]:
+        reader = sys._getframe(1)
+        for index, number in enumerate(tuple.__iter__(self)):
+            if isinstance(number, Tracked):
+                number.home.taken(number, reader, index)
+        return tuple.__iter__(self)
 
     def __add__(self, other: Any) -> TrackedSize:
         return TrackedSize(tuple.__add__(self, tuple(other)))

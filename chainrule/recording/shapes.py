@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import sys
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from torch import fx
 
 from chainrule.recording import calls, names
 from chainrule.recording.dispatch import plain
+from chainrule.recording.hidden import is_hidden
 from chainrule.recording.numbers import Tracked, TrackedSize, track
+from chainrule.recording.sizes import LENT_LEN
 
 if TYPE_CHECKING:
     from chainrule.recording.recorder import Recorder
@@ -37,10 +40,16 @@ class Numbers:
         if operation == "shape" or (operation == "size" and isinstance(value, torch.Size)):
             return self.tracked_shape(self.shape_node(node), value)
         if operation == "size":
-            return self.tracked_shape(self.shape_node(node), tensor.shape)[args[1] if len(args) > 1 else kwargs["dim"]]
+            axis = args[1] if len(args) > 1 else kwargs["dim"]
+            size = tuple.__getitem__(self.tracked_shape(self.shape_node(node), tensor.shape), axis)
+            self.taken(size, frame)
+            return size
         if operation in ("numel", "item", "nelement"):
             method = "numel" if operation == "nelement" else operation
-            return track(self, value, lambda: self._method(method, node, value))
+            number = track(self, value, lambda: self._method(method, node, value))
+            if isinstance(number, Tracked):
+                self.taken(number, frame)
+            return number
         if operation == "__len__":  # len() makes a plain int of what it is given
             self.pinned(track(self, value, lambda: self.shape_entry(self.shape_node(node), 0, value)))
         elif operation == "__bool__" and names.is_person(frame.f_code):
@@ -93,6 +102,14 @@ class Numbers:
             self._answers.add(key)
             node = self.number(function, (left, right), value)
             self.recorder.assume(node if value else self.number(operator.not_, (node,), True), site)
+
+    def taken(self, number: Any, frame: types.FrameType, index: int | None = None) -> None:
+        """The code in `frame` reads a size (that at `index` of several); where Python will hide it, the derived code
+        holds for it alone."""
+        reader = frame.f_back if frame.f_code is LENT_LEN else frame
+        read = self.recorder.phase == "forward" and reader is not None and names.is_person(reader.f_code)
+        if read and is_hidden(reader, index):  # type: ignore[arg-type]
+            self.recorder.assume(self.number(operator.eq, (number, number.plain()), True), names.site_of(reader))
 
     def pinned(self, number: Any) -> None:
         """A size became a plain number (`len`, `math.sqrt`, `float`): the code holds for this size."""

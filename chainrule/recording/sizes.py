@@ -28,6 +28,9 @@ def _len(value: Any) -> Any:
     return builtins.len(value)
 
 
+LENT_LEN = _len.__code__
+
+
 def _pinning(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` on plain numbers: the derived code asserts the tracked ones that it was given."""
 
