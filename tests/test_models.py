@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -149,6 +150,13 @@ def test_autocast_is_written_out() -> None:
         ours = d.grads[f"model.{name}"]
         assert ours is not None and p.grad is not None and ours.dtype == p.dtype
         torch.testing.assert_close(ours, p.grad, rtol=0.02, atol=0.02)
+
+
+def test_numbers_of_numpy_and_bools() -> None:
+    scale, row = np.float64(1.5), np.int64(1)
+    assert_right(
+        lambda x: (scale * x + x * np.float32(2) + x[row] * True + x * (x.shape[0] == 3)).pow(2).sum(), rand(3, 4)
+    )
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,19 @@ def canonical(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C
     form = _form(function, len(args), bool(kwargs))
     if form.operation in ("getitem", "setitem"):
         args = (args[0], _without_numpy(args[1]), *args[2:])
+    elif len(args) == 2 and (form.target is operator.pow or form.target in _OPERATORS.values()):
+        args = (_number(args[0]), _number(args[1]))
     if form.in_place:
         written = args[0]
     spelled = getattr(function, "__name__", form.operation)
     return Call(form.operation, form.kind, form.target, args[::-1] if form.swapped else args, kwargs, written, spelled)
+
+
+def _number(operand: Any) -> Any:
+    """An operand that is a number of NumPy's, or a bool, as the number that it counts as."""
+    if type(operand).__module__ == "numpy" and not operand.ndim:
+        return operand.item()
+    return int(operand) if type(operand) is bool else operand
 
 
 def _without_numpy(index: Any) -> Any:

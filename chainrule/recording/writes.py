@@ -56,7 +56,7 @@ def fill_diagonal(x: torch.Tensor, fill_value: Any, wrap: bool = False) -> torch
 
 REPLACED: dict[str, Callable[..., torch.Tensor]] = {
     "setitem": set_item,
-    "copy": lambda x, source, non_blocking=False: source.to(x.dtype).expand(x.shape),
+    "copy": lambda x, source, non_blocking=False: source.to(x.dtype).expand(x.shape).clone(),
     "zero": torch.zeros_like,
     "fill_diagonal": fill_diagonal,
     "fill": lambda x, value: (
