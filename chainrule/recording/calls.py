@@ -42,6 +42,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "bitwise_not": operator.invert, "remainder": operator.mod, "floor_divide": operator.floordiv,
     "getitem": operator.getitem,
 }  # fmt: skip
+_ARITHMETIC = frozenset((operator.add, operator.sub, operator.mul, operator.truediv, operator.pow))
 _AUGMENTED = tuple(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "floordiv", "mod"))
 _CONVERSIONS = ("__bool__", "__int__", "__float__", "__len__", "__index__")  # not .float() and the like
 _REFLECTED = {"__rsub__": "sub", "__rdiv__": "div", "__rtruediv__": "div", "__rpow__": "pow",
@@ -102,7 +103,7 @@ def canonical(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C
     form = _form(function, len(args), bool(kwargs))
     if form.operation in ("getitem", "setitem"):
         args = (args[0], _without_numpy(args[1]), *args[2:])
-    elif len(args) == 2 and (form.target is operator.pow or form.target in _OPERATORS.values()):
+    elif len(args) == 2 and form.target in _ARITHMETIC:
         args = (_number(args[0]), _number(args[1]))
     if form.in_place:
         written = args[0]
