@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from chainrule.backward import Program, differentiable
 from chainrule.errors import ChainruleError
+from chainrule.program import Program, differentiable
 from chainrule.run import needed, overwritten, run
 from chainrule.show import dialects
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
 if TYPE_CHECKING:
-    from chainrule.checking.oracles import Verdict
+    from chainrule.checking.verdict import Verdict
     from chainrule.trace import Trace
 
 
@@ -257,7 +257,7 @@ class Derivation:
 
     def verify(self, directions: int = 3, seed: int = 0) -> Verdict:
         """Rule, autograd and float64 central differences side by side; truthy when they agree."""
-        from chainrule.checking.oracles import verify
+        from chainrule.checking.verdict import verify
 
         return verify(self, directions, seed)
 

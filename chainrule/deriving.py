@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import backward_pass, differentiable, reached_from
+from chainrule.backward import backward_pass, reached_from
 from chainrule.derivation import Derivation
 from chainrule.errors import ChainruleError, Site
+from chainrule.program import differentiable
 from chainrule.recording import Recorder
 from chainrule.recording.names import caller
 from chainrule.recording.numbers import Tracked

@@ -7,8 +7,8 @@ import inspect
 
 from torch import fx
 
-from chainrule.backward import Program
 from chainrule.checking.handwritten import Handwritten
+from chainrule.program import Program
 from chainrule.run import needed
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import differentiable
 from chainrule.checking.assignments import Assignments
 from chainrule.checking.evidence import RIGHT, Evidence, errors
 from chainrule.checking.handwritten import Handwritten, run_handwritten
 from chainrule.checking.report import Finding, Report, Row
 from chainrule.deriving import EVERYTHING, derivation
 from chainrule.errors import ChainruleError
+from chainrule.program import differentiable
 from chainrule.run import needed
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys

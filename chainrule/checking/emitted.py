@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from chainrule.backward import Program
-from chainrule.checking.oracles import _close, copier, derived_gradients
+from chainrule.checking.difference import close
+from chainrule.checking.oracles import copier, derived_gradients
 from chainrule.errors import ChainruleError
+from chainrule.program import Program
 from chainrule.rules.autograd import FunctionStep
 from chainrule.show.dialects import called, executed
 from chainrule.show.layout import Layout
@@ -27,7 +28,7 @@ def confirm_source(d: Derivation, source: str, style: str) -> None:
     given = [copied(inputs[n]) for n in d._arguments()]  # running statistics are not to move
     found = _RUNNERS[style](d, executed(source, own_functions(program)), given, upstream)
     for node, gradient in zip(program.wanted, found, strict=True):
-        if not _close(gradient, truth[node]):
+        if not close(gradient, truth[node]):
             raise ChainruleError(
                 f'the emitted code (style "{style}") gives another gradient of {d._names[node]} '
                 f"{tuple(node.meta['val'].shape)} than the verified program; please report it"

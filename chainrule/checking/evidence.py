@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import Program, differentiable
 from chainrule.checking.handwritten import Handwritten
+from chainrule.program import Program, differentiable
 from chainrule.run import double, needed, run
 
 RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain

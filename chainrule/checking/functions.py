@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import backward_pass, differentiable
+from chainrule.backward import backward_pass
 from chainrule.checking.evidence import RIGHT, errors
 from chainrule.checking.handwritten import Handwritten
 from chainrule.checking.report import Finding, Report, Row
 from chainrule.errors import ChainruleError
+from chainrule.program import differentiable
 from chainrule.recording import Region
 from chainrule.run import double, needed, run
 

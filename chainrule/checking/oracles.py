@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.checking.difference import close, difference
 from chainrule.errors import ChainruleError
+from chainrule.program import Program
 from chainrule.recording import Region
 from chainrule.rules import BOOK
 from chainrule.rules.autograd import RuleInAutograd
@@ -20,39 +20,6 @@ from chainrule.run import double, filled, needed, run
 
 if TYPE_CHECKING:
     from chainrule.derivation import Derivation
-
-
-@dataclass
-class Row:
-    """One input: the derivative along a random direction, by each oracle."""
-
-    name: str
-    rule: float
-    autograd: float
-    differences: float
-    worst: float  # largest element-wise difference of rule and autograd, relative to the gradient's size
-    alone: str  # the oracle that disagrees with the other two, "" where all agree
-
-
-@dataclass
-class Verdict:
-    """Rule, autograd and finite differences side by side; truthy when they agree."""
-
-    rows: list[Row]
-    kinks: list[str]
-
-    def __bool__(self) -> bool:
-        return all(not row.alone for row in self.rows)
-
-    def __str__(self) -> str:
-        width = max([len(r.name) for r in self.rows] + [5])
-        lines = [f"{'input':<{width}}  {'rule':>16}  {'autograd':>16}  {'differences':>16}  verdict"]
-        for r in self.rows:
-            said = "agree" if not r.alone else f"{r.alone} stands alone"
-            lines.append(f"{r.name:<{width}}  {r.rule:>16.9g}  {r.autograd:>16.9g}  {r.differences:>16.9g}  {said}")
-        lines.append("derivative of the output along a random direction of each input, in float64")
-        lines += [f"note: {kink}" for kink in self.kinks]
-        return "\n".join(lines)
 
 
 def forward_values(program: Program, inputs: dict[fx.Node, Any], convert: Any = lambda v: v) -> dict[fx.Node, Any]:
@@ -100,10 +67,10 @@ def same_output(d: Derivation, found: torch.Tensor) -> None:
         return
     dtypes = {getattr(n.meta["val"], "dtype", None) for n in d._base.graph.nodes if "val" in n.meta}
     tolerance = max(_LENIENT.get(dtype, 1e-6) for dtype in dtypes)
-    if not _close(d.output.detach(), found.detach(), tolerance):
+    if not close(d.output.detach(), found.detach(), tolerance):
         raise ChainruleError(
             f"the recorded forward pass gives another output {tuple(d.output.shape)} than the run that was recorded "
-            f"(largest difference {_difference(d.output.detach(), found.detach()):.3g}): a value was changed out of "
+            f"(largest difference {difference(d.output.detach(), found.detach()):.3g}): a value was changed out of "
             "sight (through .data, NumPy, or memory that two tensors share); write it as a new value"
         )
 
@@ -143,7 +110,7 @@ def _by_region(region: Region, out: Any, values: dict[fx.Node, Any], position: i
     return applied if isinstance(applied, torch.Tensor) and applied.shape == out.shape else out
 
 
-def _inputs(program: Program) -> dict[fx.Node, Any]:
+def inputs_of(program: Program) -> dict[fx.Node, Any]:
     return {n: n.meta["val"].detach() for n in program.inputs}
 
 
@@ -158,29 +125,29 @@ def confirm(d: Derivation) -> None:
     Where the person's tensors require gradients, autograd's own tape of their run is asked, which knows
     nothing of the recording; elsewhere the recorded forward pass is run again under autograd.
     """
-    inputs = list(_inputs(d.program).values())
+    inputs = list(inputs_of(d.program).values())
     truth = _from_the_run(d)
     if any(t is _NOT_ASKED for t in truth):
         again = autograd_gradients(d, inputs, _upstream(d))
         truth = [again[i] if t is _NOT_ASKED else t for i, t in enumerate(truth)]
-    wrong = [i for i, n in enumerate(d.program.wanted) if not _close(d._gradient(n), truth[i])]
+    wrong = [i for i, n in enumerate(d.program.wanted) if not close(d._gradient(n), truth[i])]
     if not wrong:
         return
-    floor = _floor(d)
+    floor = floor_of(d)
     exact, upstream = [double(v) for v in inputs], double(_upstream(d))  # rounding, or a wrong rule?
     replayed = autograd_gradients(d, exact, upstream, double)
     derived = derived_gradients(d.program, dict(zip(d.program.inputs, exact, strict=True)), upstream)
-    repeated = derived_gradients(d.program, _inputs(d.program), _upstream(d), lambda value: value, d)
+    repeated = derived_gradients(d.program, inputs_of(d.program), _upstream(d), lambda value: value, d)
     for i in wrong:
         node, ours = d.program.wanted[i], d._gradient(d.program.wanted[i])
         lenient = 2e-3 if node.meta["val"].dtype != torch.float64 else 1e-6
-        if not _close(derived[node], replayed[i], 1e-7, floor):
-            why, size = "a rule is wrong", _difference(derived[node], replayed[i])
-        elif (not _rewritten(d) and not _close(ours, repeated[node], lenient, floor)) or (
-            not _close(ours, truth[i], lenient, floor)
-            and _difference(ours, truth[i]) > 100 * _rounding(ours, derived[node])
+        if not close(derived[node], replayed[i], 1e-7, floor):
+            why, size = "a rule is wrong", difference(derived[node], replayed[i])
+        elif (not _rewritten(d) and not close(ours, repeated[node], lenient, floor)) or (
+            not close(ours, truth[i], lenient, floor)
+            and difference(ours, truth[i]) > 100 * _rounding(ours, derived[node])
         ):
-            why, size = "the recording lost a path", _difference(ours, truth[i])
+            why, size = "the recording lost a path", difference(ours, truth[i])
         else:
             continue
         operations = sorted({n.meta["operation"] for n in needed([d.program.output]) if n.op != "placeholder"})
@@ -190,7 +157,7 @@ def confirm(d: Derivation) -> None:
         )
 
 
-def _floor(d: Derivation) -> float:
+def floor_of(d: Derivation) -> float:
     """Below this a gradient is what rounding left of terms that cancel (a bias before a batch norm)."""
     d.values()
     values = [g.meta["val"] for g in d._base.gradients.values()]
@@ -200,7 +167,7 @@ def _floor(d: Derivation) -> float:
 
 def _rounding(ours: Any, exact: Any) -> float:
     """How far our own gradient lies from itself in float64: what cancellation does to these numbers."""
-    return 0.0 if ours is None or exact is None else _difference(ours.double(), exact)
+    return 0.0 if ours is None or exact is None else difference(ours.double(), exact)
 
 
 _NOT_ASKED: Any = object()
@@ -240,104 +207,3 @@ def derived_gradients(
     if of is not None:
         same_output(of, values[program.output])
     return {n: values[asked[n]] if n in asked else None for n in program.wanted}
-
-
-def _difference(a: Any, b: Any) -> float:
-    if a is None or b is None:
-        other = b if a is None else a
-        return 0.0 if other is None or not other.numel() else float(other.abs().max())
-    return float((a - b).abs().max()) if a.numel() else 0.0
-
-
-def _close(ours: Any, theirs: Any, tolerance: float | None = None, floor: float = 1e-30) -> bool:
-    if ours is None or theirs is None or not ours.numel():
-        return _difference(ours, theirs) <= (tolerance or 0) * floor
-    if ours.shape != theirs.shape:
-        return False
-    if tolerance is None:
-        tolerance = (
-            1e4 * torch.finfo(ours.dtype).eps if ours.dtype == torch.float64 else 30 * torch.finfo(ours.dtype).eps
-        )
-    theirs, scale, gap = theirs.to(ours.dtype), 0.0, 0.0
-    for a, b in zip(_pieces(ours), _pieces(theirs), strict=True):
-        if not math.isfinite(float((a - b).abs().max())):
-            finite = torch.isfinite(b)
-            if not torch.equal(finite, torch.isfinite(a)):
-                return False
-            a, b = a[finite], b[finite]
-        if a.numel():
-            scale, gap = max(scale, float(b.abs().max())), max(gap, float((a - b).abs().max()))
-    return gap <= tolerance * max(scale, floor)
-
-
-def _pieces(value: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Parts of a tensor, so that comparing two large ones takes no memory of their size."""
-    flat = value.reshape(-1)
-    return tuple(flat[start : start + (1 << 20)] for start in range(0, flat.numel(), 1 << 20))
-
-
-def verify(d: Derivation, directions: int = 3, seed: int = 0, step: float = 1e-6) -> Verdict:
-    """Compare the three oracles along `directions` random directions of each input, with a random upstream."""
-    program = d.program
-    generator = torch.Generator().manual_seed(seed)
-    inputs = {n: double(v) for n, v in _inputs(program).items()}
-    shape = d.output.shape
-    random = (
-        torch.randn(shape, dtype=double(d.output).dtype, generator=generator)
-        if program.upstream is not None
-        else torch.ones(shape, dtype=torch.float64)
-    )
-    ours = derived_gradients(program, inputs, random)
-    theirs = dict(zip(program.wanted, autograd_gradients(d, list(inputs.values()), random, double), strict=True))
-
-    here = forward_values(program, inputs, double)
-    constant = {n: v for n, v in here.items() if n.meta.get("constant") and n.op != "placeholder"}
-
-    def output(changed: fx.Node, by: torch.Tensor) -> float:
-        moved = {**inputs, **constant, changed: inputs[changed] + by}  # detached values stand still
-        with torch.no_grad():
-            return float((forward_values(program, moved, double)[program.output] * random.conj()).real.sum())
-
-    rows, kinks = [], []
-    for node in program.wanted:
-        if "no_gradient" in node.meta and node not in program.gradients:
-            kinks.append(f"{d._names[node]} has no gradient by definition")
-            continue
-        found = []
-        for _ in range(directions):
-            v = torch.randn(node.meta["val"].shape, dtype=inputs[node].dtype, generator=generator)
-            v = v / max(float(v.norm()), 1e-12)
-            h = step * max(1.0, float(inputs[node].abs().max()) if v.numel() else 1.0)
-            up, down, mid = output(node, h * v), output(node, -h * v), output(node, 0 * v)
-            values = [0.0 if g is None else float((g.conj() * v).real.sum()) for g in (ours[node], theirs[node])]
-            differences = (up - down) / (2 * h)
-            noise = 1e-9 * abs(mid) / h * 1e-6 + 1e-9 * abs(mid)
-            one_sided = abs((up - mid) - (mid - down)) / h
-            if one_sided > 1e-3 * (abs(differences) + 1e-9) + 100 * noise / 1e-3:
-                kinks.append(f"{d._names[node]} lies where the slope jumps; autograd's convention is used there")
-            found.append((*values, differences, noise))
-        kink = any(k.startswith(d._names[node] + " ") for k in kinks)
-        rows.append(_row(d._names[node], found, ours[node], theirs[node], kink, _floor(d)))
-    return Verdict(rows, sorted(set(kinks)))
-
-
-def _row(name: str, found: list[tuple[float, ...]], ours: Any, theirs: Any, kink: bool, floor: float) -> Row:
-    scale = max([abs(x) for f in found for x in f[:3]] + [1e-12, floor])
-    rule, autograd, differences, _ = found[0]
-
-    def near(i: int, j: int, tolerance: float) -> bool:
-        return all(abs(f[i] - f[j]) <= tolerance * scale + f[3] for f in found)
-
-    same = _close(ours, theirs, 1e-9, floor)
-    by_rule, by_autograd = near(0, 2, 1e-5), near(1, 2, 1e-5)
-    if same:
-        alone = "" if by_rule or kink else "differences"
-    else:
-        alone = (
-            "autograd"
-            if by_rule and not by_autograd
-            else "rule"
-            if by_autograd and not by_rule
-            else "every one of them"
-        )
-    return Row(name, rule, autograd, differences, _difference(ours, theirs) / scale, alone)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from chainrule.checking.examples import Sample, of_opening, of_rule
-from chainrule.checking.oracles import Verdict
+from chainrule.checking.verdict import Verdict
 from chainrule.cli.lookup import Entry, first_sentence, full_path, spellings
 from chainrule.derivation import Derivation
 from chainrule.rules.families import about, family_of

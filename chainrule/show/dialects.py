@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.run import needed
 from chainrule.show.folded import folded, in_dictionary
 from chainrule.show.layers import layers_of

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.show.layers import Layers
 from chainrule.show.layout import Layout, Line, Within
 from chainrule.show.names import Namer, keys, name_of

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.show.layout import Layout, Line
 from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY, Python, Spelled, path_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.run import needed
 from chainrule.show.layout import Layout, Line
 from chainrule.show.repeats import Lines, Run

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.holds import statements

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.layers import Layers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.simplify import conjugates  # noqa: F401  (adds its rows)
 from chainrule.simplify.rewriter import Rewriter
 from chainrule.simplify.rows import ROWS

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import Program
+from chainrule.program import Program
 from chainrule.recording.calls import SYNONYMS
 from chainrule.rules.broadcast import broadcast
 from chainrule.run import blank, filled, needed
