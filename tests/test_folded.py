@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -188,6 +189,22 @@ def assert_right_elsewhere_flat(model: nn.Module, d: cr.Derivation, *args: Tenso
     assert_close(loss, model(*args))
     for name, gradient in gradients(model, *args).items():
         assert_close(found[name], gradient)
+
+
+class Scaled(Block):
+    """A block that asks for its sizes, so that each layer holds for some condition."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        rows, columns = x.shape[1:]
+        assert rows > 1
+        return super().forward(x / math.sqrt(columns // 2), mask)
+
+
+def test_conditions_of_every_layer_are_said_once() -> None:
+    model = net(Scaled(), Scaled(), Scaled())
+    source = assert_right_elsewhere(model, cr.derive(model, rand(4, 5, 3)), rand(2, 7, 3))
+    assert source.count("def block_forward(") == 1
+    assert source.count("// 2 == 3") == 1
 
 
 def test_torchs_own_encoder() -> None:

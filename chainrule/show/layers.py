@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 
 from torch import fx
 
 from chainrule.program import Program
+from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.layout import Layout, Line
+from chainrule.show.python import Python
 from chainrule.show.repeats import Lines, Run
 
 WORTH = 30  # lines that must be saved
+ENOUGH = 12  # of the best repeats of each pass, which are tried with one another
 
 
 @dataclass
@@ -94,8 +98,9 @@ def layers_of(program: Program) -> list[Layers]:
 
 
 def _next(program: Program, forward: Lines, backward: Lines) -> Layers | None:
-    for ahead in forward.runs():
-        for back in backward.runs():
+    backs = list(islice(backward.runs(), ENOUGH))
+    for ahead in islice(forward.runs(), ENOUGH):
+        for back in backs:
             layers = _matched(forward, backward, ahead, back)
             if layers is not None and _is_closed(program, layers):
                 return layers
@@ -175,7 +180,7 @@ def _is_closed(program: Program, layers: Layers) -> bool:
     given = {*layers.carried_out(layers.count - 1), *layers.passed_back(0)}
     if not layers.numbers or given & set(layers.shared()):
         return False
-    if not all(_fits_one_layer(layers, guard.node, everything) for guard in program.guards):
+    if not _hold_for_each(layers, program.guards):
         return False
     wanted = {program.gradients[w]: w for w in program.wanted if w in program.gradients}
     read = {g for g, w in wanted.items() if w not in layers.roles} | {program.output}
@@ -198,11 +203,41 @@ def _is_closed(program: Program, layers: Layers) -> bool:
     return True
 
 
-def _fits_one_layer(layers: Layers, condition: fx.Node, everything: set[fx.Node]) -> bool:
-    """Whether a condition speaks of no layer, or of the first one alone, which stands for all."""
+def conditions_of(layers: Layers, guards: list[Guard]) -> dict[int, list[Guard]]:
+    """The conditions that speak of a layer, by its number; -1 holds those that speak of several, or of more."""
     layout = layers.forward.layout
-    spoken = [n for n in needed([condition], given=layout.shown) if n in layout.shown]
-    if not any(n in everything for n in spoken):
-        return True
-    known = {*layers.nodes(0), *layers.carried_in(0), *layers.shared(), *layers.roles}
-    return all(n in known for n in spoken)
+    inside = [layers.nodes(t) for t in range(layers.count)]
+    found: dict[int, list[Guard]] = {}
+    for guard in guards:
+        spoken = [n for n in needed([guard.node], given=layout.shown) if n in layout.shown]
+        number = next((t for t in range(layers.count) if any(n in inside[t] for n in spoken)), None)
+        if number is None:
+            continue
+        known = {*inside[number], *layers.carried_in(number), *layers.shared(), *layers.roles}
+        found.setdefault(number if all(n in known for n in spoken) else -1, []).append(guard)
+    return found
+
+
+def _hold_for_each(layers: Layers, guards: list[Guard]) -> bool:
+    """Whether the conditions on the first layer say all that is said of any."""
+    found = conditions_of(layers, guards)
+    first = {_condition(layers, g, 0) for g in found.get(0, ())}
+    return -1 not in found and all(_condition(layers, g, t) in first for t, gs in found.items() for g in gs)
+
+
+def _condition(layers: Layers, guard: Guard, layer: int) -> tuple[str, tuple[object, ...]]:
+    """A condition with each value as its place in the layer."""
+    spoken: list[object] = []
+    lines, start = layers.forward, layers.ahead.stretch(layer).start
+    carried = layers.carried_in(layer)
+
+    def place(node: fx.Node) -> str | None:
+        if node not in lines.layout.shown:
+            return None
+        at = lines.at.get(node)
+        own = at is not None and at in layers.ahead.stretch(layer)
+        outside = layers.roles.get(node) or (("in", carried.index(node)) if node in carried else node)
+        spoken.append(at - start if own and at is not None else outside)
+        return "_"
+
+    return Python(place).text(guard.node), tuple(spoken)

@@ -9,7 +9,7 @@ from torch import fx
 from chainrule.program import Program
 from chainrule.recording import Guard
 from chainrule.run import needed
-from chainrule.show.layers import Layers
+from chainrule.show.layers import Layers, conditions_of
 from chainrule.show.layout import Layout, Within
 from chainrule.show.names import Namer, name_of
 from chainrule.show.repeats import Run
@@ -49,7 +49,7 @@ class OneLayer:
             for position, node in enumerate(layers.passed_back(0))
         }
         targets = {node: f'g["{role}"]' for node, role in layers.roles.items()}
-        guards = [g for g in self.program.guards if self.reads_inside(g)]
+        guards = conditions_of(layers, self.program.guards).get(0, [])
         within = Within(layers.nodes(0), spelled, targets, names, guards, layers.upstream(0)[0], namer.taken)
         return Layout(self.program, dotted=False, indent=4, within=within)
 
