@@ -200,11 +200,11 @@ class Scaled(Block):
         return super().forward(x / math.sqrt(columns // 2), mask)
 
 
-def test_conditions_of_every_layer_are_said_once() -> None:
+def test_conditions_of_every_layer_do_not_keep_them_apart() -> None:
     model = net(Scaled(), Scaled(), Scaled())
     source = assert_right_elsewhere(model, cr.derive(model, rand(4, 5, 3)), rand(2, 7, 3))
     assert source.count("def block_forward(") == 1
-    assert source.count("// 2 == 3") == 1
+    assert sum("assert" in line and "// 2" in line for line in source.splitlines()) < 3
 
 
 def test_torchs_own_encoder() -> None:

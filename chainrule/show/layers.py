@@ -16,7 +16,7 @@ from chainrule.show.python import Python
 from chainrule.show.repeats import Lines, Run
 
 WORTH = 30  # lines that must be saved
-ENOUGH = 12  # of the best repeats of each pass, which are tried with one another
+ENOUGH = 40  # of the best repeats of each pass, which are tried with one another
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Lines:
                 if stop - start >= period:
                     found.append((int(start), period, int(stop - start)))
         found.sort(key=lambda f: (-(f[2] // f[1]) * f[1], f[1], f[0]))
-        for start, period, length in found[:8]:
+        for start, period, length in found[:24]:
             yield from self._rotations(start, period, length)
 
     def _rotations(self, start: int, period: int, length: int) -> Iterator[Run]:
