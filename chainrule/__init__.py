@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chainrule import testing
-    from chainrule.checking.compare import check
     from chainrule.derivation import Derivation
     from chainrule.deriving import derive
+    from chainrule.diagnosis.check import check
     from chainrule.errors import ChainruleError
     from chainrule.module import Module
     from chainrule.rules import rule
@@ -22,7 +22,7 @@ _HOMES = {
     "ChainruleError": "chainrule.errors",
     "Derivation": "chainrule.derivation",
     "Module": "chainrule.module",
-    "check": "chainrule.checking.compare",
+    "check": "chainrule.diagnosis.check",
     "derive": "chainrule.deriving",
     "record": "chainrule.tape",
     "rule": "chainrule.rules.book",

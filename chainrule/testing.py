@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from chainrule.checking.compare import check
 from chainrule.checking.rules import VARIANTS, Given, assert_right, assert_variant, over_tensors
+from chainrule.diagnosis.check import check
 from chainrule.errors import ChainruleError
 from chainrule.recording.calls import operation_name
 from chainrule.rules import BOOK, Rule

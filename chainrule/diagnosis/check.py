@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.checking.assignments import Assignments
-from chainrule.checking.evidence import RIGHT, Evidence, errors
-from chainrule.checking.handwritten import Handwritten, run_handwritten
-from chainrule.checking.report import Finding, Report, Row
 from chainrule.deriving import EVERYTHING, derivation
+from chainrule.diagnosis.assignments import Assignments
+from chainrule.diagnosis.evidence import RIGHT, Evidence, errors
+from chainrule.diagnosis.handwritten import Handwritten, run_handwritten
+from chainrule.diagnosis.report import Finding, Report, Row
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
 from chainrule.run import needed
@@ -45,7 +45,7 @@ def check(code: Any, *args: Any, loss: Any = None, **kwargs: Any) -> Report:
     """
     hand = run_handwritten(code, args, loss, kwargs)
     if hand.functions and not hand.gradients:
-        from chainrule.checking.functions import check_functions
+        from chainrule.diagnosis.functions import check_functions
 
         return check_functions(hand)
     if not hand.gradients:

@@ -7,7 +7,7 @@ import inspect
 
 from torch import fx
 
-from chainrule.checking.handwritten import Handwritten
+from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.program import Program
 from chainrule.run import needed
 

@@ -9,9 +9,9 @@ import torch
 from torch import fx
 
 from chainrule.backward import backward_pass
-from chainrule.checking.evidence import RIGHT, errors
-from chainrule.checking.handwritten import Handwritten
-from chainrule.checking.report import Finding, Report, Row
+from chainrule.diagnosis.evidence import RIGHT, errors
+from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.report import Finding, Report, Row
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
 from chainrule.recording import Region

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.checking.handwritten import Handwritten
+from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.program import Program, differentiable
 from chainrule.run import double, needed, run
 
