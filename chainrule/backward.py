@@ -138,6 +138,8 @@ class _Walk:
         total = parts[0]
         for part in parts[1:]:
             total = total + part
+            if (added := self.recorder.entry(total)) is not None:
+                added.node.meta["accumulated"] = True  # paths that meet, not terms of one derivative
         entry = self.recorder.entry(total)
         assert entry is not None
         self.gradients[node] = entry.node

@@ -1,16 +1,21 @@
-"""Runs a person's forward and backward pass under the recorder, and collects the `.g` that it leaves."""
+"""Runs a person's forward and backward pass under the recorder, and collects the gradients that it leaves."""
 
 from __future__ import annotations
 
+import inspect
 import types
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.deriving import arguments_of, new_recorder, record_call
+from chainrule.diagnosis.arrays import as_arrays, as_tensors, is_numpy_code, numpy_as_torch
+from chainrule.diagnosis.spots import Spot, Spots
+from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder, Region
 from chainrule.recording.names import caller, reachable
@@ -18,122 +23,242 @@ from chainrule.recording.numbers import Tracked
 from chainrule.run import needed, restore
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a person gave to `check`: code and arguments, and what they said about them."""
+
+    code: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    loss: Any = None
+    wrt: Any = None
+    forward: Callable[..., Any] | None = None
+    reference: Callable[..., Any] | None = None
+
+    @property
+    def name(self) -> str:
+        return getattr(self.code, "__name__", None) or type(self.code).__name__
+
+
 @dataclass
 class Handwritten:
-    """A recorded run: the loss (or an output with a random upstream), and the gradients found."""
+    """A recorded run: the loss (or an output with a random upstream), and where the gradients are."""
 
+    asked: Asked
     recorder: Recorder
     output: torch.Tensor
     upstream: torch.Tensor | None
-    gradients: dict[fx.Node, torch.Tensor]  # forward value -> the `.g` that the person's code left on it
-    functions: list[Region]
-    stale: list[fx.Node]  # inputs whose `.g` is still the one from before the run
-    code: Any
+    writes: list[Write]
+    returned: Any = None  # what the code returned, where gradients may be among it
+    of_object: Any = None  # the object whose attributes hold gradients
+    stale: list[fx.Node] = field(default_factory=list)  # inputs whose `.g` is still the one from before the run
+    regions: list[Region] = field(default_factory=list)
+    began: int = 0  # the spot at which a backward pass that is a call of its own began; 0 where it is not
+    parameters: list[str] = field(default_factory=list)  # of the forward pass, in order
 
-    @cached_property
-    def nodes(self) -> dict[fx.Node, fx.Node]:
-        """Forward value -> the node that computed its hand-written gradient."""
-        found = {}
-        for value, g in self.gradients.items():
-            entry = self.recorder.entry(g)
-            found[value] = entry.node if entry is not None else self.recorder.leaf(g, name="g")
+
+def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
+    """Run the code once; everything that it computes, its hand-written gradients too, is recorded."""
+    return _Run(asked, seed).handwritten()
+
+
+class _Run:
+    def __init__(self, asked: Asked, seed: int) -> None:
+        self.asked, self.seed = asked, seed
+        self.recorder = new_recorder()
+        self.recorder.every_path = True
+        self.spots = Spots(self.recorder)
+        self.recorder.noticed = self.spots
+        self.upstream: torch.Tensor | None = None
+        self.began = 0
+
+    def handwritten(self) -> Handwritten:
+        asked, recorder = self.asked, self.recorder
+        subject = asked.forward or asked.reference or asked.code
+        if asked.forward is None and asked.reference is None and callable(getattr(asked.code, "forward", None)):
+            subject = asked.code
+        recorder.forward = subject
+        args, kwargs = (tuple(map(as_tensor, asked.args)), {k: as_tensor(v) for k, v in asked.kwargs.items()})
+        recorder.arguments = arguments_of(subject, args, kwargs, caller(1))
+        before = {id(t): t.__dict__.get("g") for t in reachable(recorder.arguments, subject)}
+        regions: list[Region] = []
+
+        def whole(*given: Any, **named: Any) -> Any:
+            found = self._run(given, named)
+            regions.extend(r for r in recorder.regions if r.function is not None)
+            return found
+
+        with torch.enable_grad(), watched(recorder, self.spots) as writes:
+            output, result = record_call(recorder, whole, args, kwargs)
+        self.spots.forget()
+        if output is None:
+            output = self._loss(result, bool(regions))
+        entry = recorder.entry(output)
+        if entry is None:
+            raise ChainruleError(
+                f"the output {tuple(output.shape)} of {asked.name} was made by no recorded operation (a kernel, an "
+                "extension); give its forward pass in torch with reference="
+            )
+        if output.numel() != 1 and self.upstream is None:
+            self.upstream = self._random(output)
+        held = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
+        passed = {id(v) for v in recorder.arguments.values()}  # data, which often has a .g from elsewhere
+        set_now = {id(w.tensor) for w in writes.made}
+        stale = [n for n, at in held.items() if before.get(at) is not None and at not in passed | set_now]
+        _as_it_was(entry.node)
+        return Handwritten(
+            asked, recorder, output, self.upstream, writes.made, result, self._object(), stale, regions, self.began,
+            list(recorder.arguments),
+        )  # fmt: skip
+
+    def _object(self) -> Any:
+        plain = isinstance(self.asked.code, types.FunctionType | types.MethodType | type)
+        return None if plain else self.asked.code
+
+    def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:
+        """The forward and the backward pass; the output where it is known, and what was returned."""
+        asked = self.asked
+        if asked.forward is not None or asked.reference is not None:
+            return self._pair(args, kwargs)
+        if not has_backward(asked.code):
+            with self._numpy(asked.code):
+                return None, self._tensors(asked.code(*self._given(asked.code, args), **kwargs))
+        forward = asked.code if callable(asked.code) else asked.code.forward
+        with self._numpy(type(asked.code).backward):
+            out = as_tensors(forward(*self._given(asked.code, args), **kwargs))
+            out = out[0] if isinstance(out, tuple) and out else out
+            if not isinstance(out, torch.Tensor):
+                raise ChainruleError(f"{asked.name} returned {type(out).__name__}, not a tensor; return the output")
+            takes = _required(asked.code.backward)
+            if out.numel() != 1 or takes:
+                self.upstream = self._random(out) if out.numel() != 1 else torch.ones_like(out).detach()
+                self.recorder.leaf(self.upstream, name="out_g")
+            self.began = self.spots.count + 1 if takes else 0
+            if takes:
+                return out, self._tensors(asked.code.backward(*self._given(asked.code, (self.upstream,))))
+            if self.upstream is not None:
+                out.g = self.upstream  # type: ignore[attr-defined]
+            asked.code.backward()
+        return out, None
+
+    def _pair(self, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any]:
+        """A backward function of its own, called as its parameters say: upstream, cache, output, inputs."""
+        asked, cache = self.asked, args
+        with self._numpy(asked.code):
+            out = None
+            if asked.forward is not None:
+                with self._numpy(asked.forward):
+                    out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
+            if isinstance(out, tuple):
+                out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
+            theirs = out
+            if asked.reference is not None:
+                out = asked.reference(*args, **kwargs)
+            if not isinstance(out, torch.Tensor):
+                raise ChainruleError("forward= and reference= return the output, a tensor; one of them gave none")
+            if asked.forward is None and "backward" not in asked.name and not _takes_upstream(asked.code):
+                return out, self._tensors(asked.code(*self._given(asked.code, args), **kwargs))
+            self.upstream = self._random(out) if out.numel() != 1 else torch.ones_like(out).detach()
+            self.recorder.leaf(self.upstream, name="out_g")
+            self.began = self.spots.count + 1
+            given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
+            return out, self._tensors(asked.code(*self._given(asked.code, given)))
+
+    def _by_name(self, upstream: Any, out: Any, cache: Any, args: Any) -> list[Any]:
+        """The arguments of a backward function, found by the names and the number of its parameters."""
+        names = list(inspect.signature(self.asked.code).parameters)
+        known = dict(zip(self.recorder.arguments, args, strict=False))
+        if len(names) == 2 and names[1] not in known:
+            return [upstream, cache]
+        found: list[Any] = []
+        for position, name in enumerate(names):
+            if name in known:
+                found.append(known[name])
+            elif position == 0:
+                found.append(upstream)
+            elif name in ("out", "output", "y", "a"):
+                found.append(out)
+            else:
+                found.append(cache)
         return found
 
+    def _numpy(self, code: Any) -> Any:
+        self.arrays = is_numpy_code(code, self.asked.args)
+        return numpy_as_torch(code) if self.arrays else nullcontext()
 
-def run_handwritten(code: Any, args: Any, loss: Any, kwargs: Any, seed: int = 0) -> Handwritten:
-    """Run `code` once; everything that it computes, its hand-written gradients too, is recorded."""
-    recorder = new_recorder()
-    recorder.every_path = True
-    recorder.forward = code
-    recorder.arguments = arguments_of(code, args, kwargs, caller(1))
-    before = {id(t): getattr(t, "g", None) for t in reachable(recorder.arguments, code)}
-    upstream: list[torch.Tensor | None] = [None]
-    functions: list[Region] = []
+    def _given(self, code: Any, values: Any) -> Any:
+        return as_arrays(tuple(values)) if is_numpy_code(code, self.asked.args) else values
 
-    def both() -> Any:
-        out = code(*args, **kwargs)
-        if _has_backward(code):
-            if isinstance(out, torch.Tensor) and out.numel() != 1:
-                generator = torch.Generator().manual_seed(seed)
-                upstream[0] = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
-                out.g = upstream[0]  # type: ignore[attr-defined]
-            code.backward()
-        functions.extend(r for r in recorder.regions if r.function is not None)
-        return out
+    def _tensors(self, result: Any) -> Any:
+        return as_tensors(result)
 
-    with torch.enable_grad():
-        result = record_call(recorder, both, (), {})
-    output = _loss(recorder, result, loss, code, bool(functions))
-    if output is result and output.numel() != 1 and upstream[0] is None:
-        upstream[0] = torch.randn(output.shape, dtype=output.dtype)
-    found = _gradients(recorder, before)
-    entry = recorder.entry(output)
-    if upstream[0] is not None and entry is not None:
-        found.pop(entry.node, None)
-    passed = {id(v) for v in recorder.arguments.values()}  # data, which often has a .g from elsewhere
-    held = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
-    stale = [n for n, at in held.items() if before.get(at) is not None and at not in passed and n not in found]
-    if entry is not None:
-        _as_it_was(entry.node)
-    return Handwritten(recorder, output, upstream[0], found, functions, stale, code)
+    def _random(self, out: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
 
-
-def _as_it_was(output: fx.Node) -> None:
-    """Give the forward values back what they were when the loss was computed, if the code overwrote any since."""
-    nodes = needed([output])
-    for node in nodes:
-        node.meta.pop("overwritten", None)
-    restore(output)
+    def _loss(self, result: Any, any_shape: bool) -> torch.Tensor:
+        """The loss: what was asked for, what the code returned, or its local variable `loss`."""
+        recorder, loss, name = self.recorder, self.asked.loss, self.asked.name
+        local = loss if isinstance(loss, str) else "loss"
+        named = recorder.locals.get(local)
+        scalars = [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
+        scalars = [r for r in scalars if r is named] or scalars
+        candidates = [named] if isinstance(loss, str) else [loss, result, named, *scalars[:1]]
+        for candidate in candidates:
+            value = candidate
+            if isinstance(candidate, Tracked):  # loss.item() remembers its tensor
+                operand = candidate.node().args[0]
+                value = operand.meta["val"] if isinstance(operand, fx.Node) else None
+            value = as_tensors(value)
+            if isinstance(value, torch.Tensor):
+                if value.numel() != 1 and not any_shape:
+                    if value is result and isinstance(named, torch.Tensor):
+                        continue
+                    raise ChainruleError(
+                        f"{name} returned shape {tuple(value.shape)}, not a scalar; "
+                        "return the loss, or call the local that holds it `loss`, or name it with loss="
+                    )
+                if recorder.entry(value) is not None:
+                    return value
+        raise ChainruleError(
+            f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
+            "return the loss, or call the local that holds it `loss`, or name it with loss="
+        )
 
 
-def _has_backward(code: Any) -> bool:
+def as_tensor(value: Any) -> Any:
+    """A NumPy array as a tensor; everything else as it is."""
+    if type(value).__module__ == "numpy" and hasattr(value, "dtype") and hasattr(value, "shape"):
+        return torch.as_tensor(value)
+    return value
+
+
+def has_backward(code: Any) -> bool:
     plain = isinstance(code, types.FunctionType | types.MethodType | type | torch.nn.Module)
     return not plain and callable(getattr(code, "backward", None))
 
 
-def _loss(recorder: Recorder, result: Any, loss: Any, code: Any, any_shape: bool) -> torch.Tensor:
-    """The loss: what was asked for, what the code returned, or its local variable `loss`."""
-    name = loss if isinstance(loss, str) else "loss"
-    named = recorder.locals.get(name)
-    candidates = [named] if isinstance(loss, str) else [loss, result, named]
-    for candidate in candidates:
-        value = candidate
-        if isinstance(candidate, Tracked):  # loss.item() remembers its tensor
-            operand = candidate.node().args[0]
-            value = operand.meta["val"] if isinstance(operand, fx.Node) else None
-        if isinstance(value, torch.Tensor):
-            if value.numel() != 1 and not any_shape and not _has_backward(code):
-                raise ChainruleError(
-                    f"{_name(code)} returned shape {tuple(value.shape)}, not a scalar; "
-                    "return the loss, or call the local that holds it `loss`, or name it with loss="
-                )
-            if recorder.entry(value) is not None:
-                return value
-    raise ChainruleError(
-        f"no loss was found in {_name(code)}: it returned {type(result).__name__} and has no local tensor `{name}`; "
-        "return the loss, or call the local that holds it `loss`, or name it with loss="
-    )
+def _required(function: Any) -> int:
+    """How many arguments a method must be given."""
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
-def _name(code: Any) -> str:
-    return getattr(code, "__name__", None) or type(code).__name__
+def _takes_upstream(code: Any) -> bool:
+    first = next(iter(inspect.signature(code).parameters), "")
+    return first.lower() in ("dout", "grad_out", "grad_output", "g", "upstream", "dy", "out_g", "grad", "dl_dout")
 
 
-def _gradients(recorder: Recorder, before: dict[int, Any]) -> dict[fx.Node, torch.Tensor]:
-    found: dict[fx.Node, torch.Tensor] = {}
-    inputs = [(n.meta.get("given", n.meta["val"]), n) for n in recorder.inputs]
-    made = [(e.tensor, e.node) for e in recorder.entries.values() if e.node.op != "placeholder"]
-    for tensor, node in [*made, *inputs]:
-        g = getattr(tensor, "g", None)
-        if isinstance(g, torch.Tensor) and (g is not before.get(id(tensor)) or _was_written(recorder, g)):
-            found[node] = g
-    given = {id(t): n for t, n in inputs}
-    for tensor, node in made:  # an input that was updated in place keeps its first node
-        if id(tensor) in given and node in found:
-            del found[node]
-    return found
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tracked) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
-def _was_written(recorder: Recorder, g: Any) -> bool:
-    entry = recorder.entry(g)
-    return entry is not None and bool(entry.node.meta.get("written"))
+def _as_it_was(output: fx.Node) -> None:
+    """Give the forward values back what they were when the loss was computed, if the code overwrote any since."""
+    for node in needed([output]):
+        node.meta.pop("overwritten", None)
+    restore(output)
+
+
+def spot_of(node: fx.Node) -> Spot | None:
+    return node.meta.get("spot")

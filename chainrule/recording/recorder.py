@@ -76,6 +76,7 @@ class Recorder(TorchFunctionMode):
         self.locals: dict[str, Any] = {}  # of the outermost function, when it returned
         self.regions = Regions(self)
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
+        self.noticed: Callable[[fx.Node, types.FrameType], None] | None = None  # told of each node and its frame
         self.numbers = Numbers(self)
         self.memory = Memory(self)
         self._how: dict[Any, _Way] = {}
@@ -200,6 +201,8 @@ class Recorder(TorchFunctionMode):
             return result
         node = self._write(call, node_args, node_kwargs, result, site)
         if self.phase == "forward":
+            if self.noticed is not None:
+                self.noticed(node, frames[-1] if frames else frame)
             if call.written is None:
                 self.memory.saw(function, call.operation, args, kwargs, result)
             else:

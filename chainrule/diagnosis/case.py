@@ -1,0 +1,184 @@
+"""One run of a person's code with the truth beside it: every value, at the recorded inputs and at others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.deriving import EVERYTHING, derivation
+from chainrule.diagnosis import points
+from chainrule.diagnosis.claims import Claim, Claims
+from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.rounding import rounding
+from chainrule.errors import ChainruleError
+from chainrule.program import differentiable
+from chainrule.run import double, needed, run, step
+from chainrule.show.names import keys
+
+RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
+CLOSE = 200  # in the person's dtype, in units of its rounding error
+SPREAD = 10  # how often the estimated rounding error a difference may be
+NUDGE = 1e-4  # how far the inputs are moved to see whether an error exists only at a kink
+
+
+class Point:
+    """Every value of the graph for one choice of the inputs, in float64."""
+
+    def __init__(self, case: Case, known: dict[fx.Node, Any]) -> None:
+        self.base, self.known = case.base, known
+        self.values: dict[fx.Node, Any] = dict(known)
+        with torch.no_grad():
+            for node in case.graph.nodes:
+                if node.op not in ("placeholder", "output") and node not in self.values:
+                    try:
+                        self.values[node] = step(node, self.values, double)
+                    except (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError):
+                        continue  # of other shapes than this choice has; what reads it has no value either
+
+    def truth(self, value: fx.Node) -> torch.Tensor:
+        gradient = self.base.gradients.get(value)
+        if gradient is None:
+            return torch.zeros_like(double(self.values.get(value, value.meta["val"])))
+        return self.values[gradient]
+
+    @property
+    def complete(self) -> bool:
+        return all(g in self.values for g in self.base.gradients.values())
+
+
+class Case:
+    """A run, what it claims, and what is true."""
+
+    def __init__(self, hand: Handwritten) -> None:
+        self.hand, self.recorder = hand, hand.recorder
+        self.graph = hand.recorder.graph
+        self.base = derivation(hand.recorder, hand.output, EVERYTHING, hand.upstream)._base
+        self.forward = self._forward()
+        names = keys(self.graph.nodes)
+        self.names = {n: name for n, name in names.items() if n in self.forward or n.op == "placeholder"}
+        self._claims = Claims(hand, self.names, self.forward)
+        self.claims = self._claims.explicit()
+        if not self.claims:
+            raise ChainruleError(
+                f"{hand.asked.name} left no .g on any tensor and returned no gradients; "
+                "write the gradients as w.g = ..., return them, or give a model with backward()"
+            )
+
+    def _forward(self) -> set[fx.Node]:
+        """The nodes that are no part of the hand-written backward pass."""
+        found = set(needed([self.base.output])) | {n for n in self.graph.nodes if n.op == "placeholder"}
+        began = self.hand.began
+        if began:
+            found |= {n for n in self.graph.nodes if (s := n.meta.get("spot")) is not None and s.order < began}
+        return found
+
+    # -- points ----------------------------------------------------------------------------------
+
+    def _inputs(self) -> dict[fx.Node, Any]:
+        return {n: double(n.meta["val"]) for n in self.recorder.inputs}
+
+    @cached_property
+    def here(self) -> Point:
+        return Point(self, self._inputs())
+
+    @cached_property
+    def nearby(self) -> Point:
+        generator = torch.Generator().manual_seed(0)
+        known = self._inputs()
+        for node, value in known.items():
+            if differentiable(node) and node is not self.base.upstream:
+                size = value.abs() + 0.01
+                known[node] = value + NUDGE * size * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        return Point(self, self._with_upstream(known))
+
+    @cached_property
+    def elsewhere(self) -> list[Point]:
+        """Other inputs of the same sizes, and of other sizes where the program allows it."""
+        found = []
+        for known in (points.fresh(self._free(), 1), points.fresh(self._free(), 2), self._unequal()):
+            if known is not None:
+                point = Point(self, self._with_upstream({**self._inputs(), **known}))
+                if point.complete and self._finite(point):
+                    found.append(point)
+        return found
+
+    def _free(self) -> dict[fx.Node, Any]:
+        seed = self.base.upstream
+        return {n: v for n, v in self._inputs().items() if isinstance(v, torch.Tensor) and n is not seed}
+
+    def _with_upstream(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+        """The gradient of the output that the code was given, for the derived pass too."""
+        given = self.recorder.entry(self.hand.upstream) if self.hand.upstream is not None else None
+        if given is not None and self.base.upstream is not None:
+            known[self.base.upstream] = known[given.node]
+        return known
+
+    def _unequal(self) -> dict[fx.Node, Any] | None:
+        if any(v.numel() > 100_000 for v in self._free().values()):
+            return None
+        guards = [g.node for g in self.base.guards]
+        nodes = needed([*self.base.gradients.values(), self.base.output])
+        try:
+            return points.unequal(nodes, self._free(), 3, guards)
+        except (RuntimeError, ValueError, KeyError, TypeError):
+            return None
+
+    def _finite(self, point: Point) -> bool:
+        return all(bool(torch.isfinite(point.values[g]).all()) for g in self.base.gradients.values())
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    @cached_property
+    def guessed(self) -> list[Claim]:
+        """Values on the way that are gradients by their names."""
+        return self._claims.by_convention(self.claims)
+
+    def tracked(self, claim: Claim) -> bool:
+        """Whether a hand-written gradient was computed from what the loss was computed from."""
+        used = set(needed([self.base.output]))
+        read = needed([claim.node])
+        return all(n in used or n in self.base.inputs or not differentiable(n) for n in read if n.op == "placeholder") and all(
+            n in used or n.meta.get("name") != "g" for n in read if n.op == "placeholder"
+        )
+
+    def fed(self, claim: Claim, above: Iterable[Claim], point: Point) -> torch.Tensor | None:
+        """What a line gives if the gradients that it reads are right; None where it cannot be run so."""
+        swap = {c.node: point.truth(c.value) for c in above}
+        if claim.node in swap:
+            return swap[claim.node]
+        forward = {n: v for n, v in point.values.items() if n in self.forward}
+        try:
+            with torch.no_grad():
+                values = run(needed([claim.node], given=[*swap, *forward]), {**forward, **swap}, double)
+            found: torch.Tensor = values[claim.node]
+            return found
+        except (RuntimeError, IndexError, ValueError, KeyError, TypeError):
+            return None
+
+    def noise(self, nodes: list[fx.Node], point: Point, eps: float) -> dict[fx.Node, torch.Tensor]:
+        """How large rounding errors may be, for each of `nodes`."""
+        known = {n: point.values[n] for n in self.recorder.inputs}
+        return rounding(needed(nodes), known, nodes, eps)
+
+
+def errors(got: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
+    """The largest difference, and that relative to the largest element; infinite where the shapes differ."""
+    if got.shape != truth.shape:
+        return float("inf"), float("inf")
+    if not truth.numel():
+        return 0.0, 0.0
+    if not torch.equal(torch.isfinite(got), torch.isfinite(truth)):
+        return float("inf"), float("inf")
+    got, truth = got.detach(), truth.detach()
+    difference = float((got - truth).nan_to_num(0.0).abs().max())
+    size = float(truth.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return difference, difference / size if size else (0.0 if not difference else float("inf"))
+
+
+def same(got: Any, truth: torch.Tensor, tolerance: float = RIGHT) -> bool:
+    """Whether two values are equal but for rounding in float64."""
+    return isinstance(got, torch.Tensor) and errors(got.to(truth.dtype), truth)[1] <= tolerance

@@ -1,0 +1,205 @@
+"""Which hand-written value is whose gradient: told by `.g`, by what was returned, by an attribute, by a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.spots import Spot
+from chainrule.errors import ChainruleError
+from chainrule.program import differentiable
+from chainrule.recording import Recorder
+
+_PREFIX = re.compile(r"(?:dl_?d|dloss_?d|grad_?|delta_?|d_?|g_?)(.+)", re.IGNORECASE)
+_SUFFIX = re.compile(r"(.+?)(?:_gradient|_grad|_g|_bar|_d|\.grad|\.g|grad)", re.IGNORECASE)
+
+
+@dataclass(eq=False)
+class Claim:
+    """A hand-written value that says it is the gradient of `value`."""
+
+    value: fx.Node
+    node: fx.Node  # the node that computed it
+    tensor: torch.Tensor  # in the person's dtype
+    name: str  # of the value
+    target: str  # as the person writes it: "w.g", "dw"
+    spot: Spot | None  # where it was computed, or set
+    explicit: bool = True  # told by the code, not guessed from a name
+
+
+def names_meant(name: str) -> list[str]:
+    """The names of which `name` may be the gradient, as people write it.
+
+    >>> names_meant("dW1"), names_meant("out_grad"), names_meant("w.g")
+    (['W1'], ['out'], ['w'])
+    """
+    found = [m.group(1) for p in (_SUFFIX, _PREFIX) if (m := p.fullmatch(name)) is not None]
+    return list(dict.fromkeys(found))
+
+
+class Claims:
+    """The gradients that a run left, in the order in which they were computed."""
+
+    def __init__(self, hand: Handwritten, names: dict[fx.Node, str], forward: set[fx.Node]) -> None:
+        self.hand, self.names, self.forward = hand, names, forward
+        self.recorder: Recorder = hand.recorder
+        self.by_name = {name.casefold(): node for node, name in reversed(names.items())}
+        for node, name in reversed(names.items()):
+            self.by_name.setdefault(name.split(".")[-1].casefold(), node)
+
+    def explicit(self) -> list[Claim]:
+        found = self._left()
+        if not any(c.value.op == "placeholder" for c in found):
+            known = {c.value for c in found}
+            found += [c for c in [*self._returned(), *self._attributes()] if c.value not in known]
+        return self._in_order(found)
+
+    def by_convention(self, taken: Iterable[Claim]) -> list[Claim]:
+        """Values on the way whose names say that they are gradients: `dz`, `l1_grad`."""
+        nodes, values = {c.node for c in taken}, {c.value for c in taken}
+        found: dict[fx.Node, Claim] = {}
+        for node in self.recorder.graph.nodes:
+            name = node.meta.get("name")
+            if not name or node in self.forward or node in nodes or node.meta["phase"] != "forward":
+                continue
+            value = self._meant(name, tuple(getattr(node.meta["val"], "shape", ())))
+            if value is not None and value not in values and differentiable(node) and node.op != "placeholder":
+                found[value] = Claim(value, node, node.meta["val"], self.names[value], name, node.meta.get("spot"), False)
+        return list(found.values())
+
+    # -- told by `.g` ----------------------------------------------------------------------------
+
+    def _left(self) -> list[Claim]:
+        found: dict[fx.Node, Claim] = {}
+        given = {id(n.meta.get("given", n.meta["val"])): n for n in self.recorder.inputs}
+        for write in self.hand.writes:
+            now = write.tensor.__dict__.get("g") if write.attribute == "g" else write.value
+            value = given.get(id(write.tensor)) or write.owner
+            if value is None or not isinstance(now, torch.Tensor):
+                if value is not None:
+                    found.pop(value, None)
+                continue
+            node = self._node(now)
+            if value is not self._output() or self.hand.upstream is None:
+                found.pop(value, None)  # the last write counts, and its place in the order
+                spot = node.meta.get("spot") if node is not write.node else write.spot
+                found[value] = Claim(value, node, now, self.names.get(value, value.name), "", spot or write.spot)
+        for value, claim in found.items():
+            claim.target = f"{self.names.get(value, value.name)}.g"
+        return [*found.values(), *self._written_through(found)]
+
+    def _written_through(self, found: dict[fx.Node, Claim]) -> list[Claim]:
+        """A `.g` from before the run that was only written into: `w.g.add_(...)`."""
+        claims = []
+        for node in self.recorder.inputs:
+            tensor = node.meta.get("given", node.meta["val"])
+            g = tensor.__dict__.get("g") if isinstance(tensor, torch.Tensor) else None
+            entry = self.recorder.entry(g) if isinstance(g, torch.Tensor) else None
+            if node not in found and entry is not None and entry.node.meta.get("written"):
+                name = self.names.get(node, node.name)
+                claims.append(Claim(node, entry.node, g, name, f"{name}.g", entry.node.meta.get("spot")))  # type: ignore[arg-type]
+        return claims
+
+    # -- told by what was returned ---------------------------------------------------------------
+
+    def _returned(self) -> list[Claim]:
+        result, loss = self.hand.returned, self.hand.output
+        labelled = [(label, t) for label, t in self._flat(result) if isinstance(t, torch.Tensor) and t is not loss]
+        if not labelled:
+            return []
+        wrt = self.hand.asked.wrt
+        if wrt is not None:
+            order = [self._asked_for(item) for item in ([wrt] if isinstance(wrt, str | torch.Tensor) else wrt)]
+            if len(order) != len(labelled):
+                raise ChainruleError(
+                    f"{self.hand.asked.name} returned {len(labelled)} gradients, and wrt= names {len(order)}; "
+                    "name one for each, in order"
+                )
+            return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
+        found = [(self._meant(label, None), label, t) for label, t in labelled]
+        if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
+            return [self._claim(v, label, t) for v, label, t in found if v is not None]
+        return self._by_position(labelled)
+
+    def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
+        inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}
+        order = [inputs[name] for name in self.hand.parameters if name in inputs]
+        if len(order) != len(labelled):
+            order = [n for n in order if n.meta.get("given", n.meta["val"]).requires_grad]
+        if len(order) != len(labelled):
+            raise ChainruleError(
+                f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
+                'of what they are, in order: wrt=["w", "b"]'
+            )
+        return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
+
+    def _flat(self, result: Any, label: str = "") -> list[tuple[str, Any]]:
+        """The tensors in what was returned, with their names: a key, or the local variable that holds them."""
+        if isinstance(result, dict):
+            return [pair for key, value in result.items() for pair in self._flat(value, str(key))]
+        if isinstance(result, tuple | list):
+            return [pair for value in result for pair in self._flat(value, "")]
+        if not label and isinstance(result, torch.Tensor):
+            held = {id(v): k for k, v in self.recorder.locals.items()}
+            entry = self.recorder.entry(result)
+            label = held.get(id(result)) or (str(entry.node.meta.get("name") or "") if entry is not None else "")
+        return [(label, result)]
+
+    def _asked_for(self, item: Any) -> fx.Node:
+        if isinstance(item, torch.Tensor):
+            entry = self.recorder.entry(item)
+            if entry is not None:
+                return entry.node
+        elif (node := self.by_name.get(str(item).casefold())) is not None:
+            return node
+        known = ", ".join(self.names.values())
+        raise ChainruleError(f"wrt names {item!r}, which {self.hand.asked.name} did not read; it read {known}")
+
+    def _attributes(self) -> list[Claim]:
+        """Gradients that an object keeps: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
+        found = []
+        for name, held in vars(self.hand.of_object).items() if self.hand.of_object is not None else ():
+            pairs = held.items() if isinstance(held, dict) else [(name, held)]
+            for label, value in pairs:
+                value = value if isinstance(value, torch.Tensor) else getattr(value, "tensor", None)
+                entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
+                if entry is None or entry.node in self.forward:
+                    continue
+                meant = self._meant(str(label), None)
+                if meant is not None and meant.op == "placeholder":
+                    target = f'self.{name}["{label}"]' if isinstance(held, dict) else f"self.{name}"
+                    found.append(self._claim(meant, target, value))  # type: ignore[arg-type]
+        return found
+
+    # -- shared ----------------------------------------------------------------------------------
+
+    def _meant(self, name: str, shape: tuple[int, ...] | None) -> fx.Node | None:
+        """The forward value of which `name` says that it is the gradient."""
+        for candidate in [*names_meant(name), *([name] if shape is None else [])]:
+            node = self.by_name.get(candidate.casefold())
+            if node is not None and (shape is None or tuple(node.meta["val"].shape) == shape):
+                return node
+        return None
+
+    def _claim(self, value: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
+        node = self._node(tensor)
+        name = self.names.get(value, value.name)
+        return Claim(value, node, tensor, name, label or f"the gradient of {name}", node.meta.get("spot"))
+
+    def _node(self, tensor: torch.Tensor) -> fx.Node:
+        entry = self.recorder.entry(tensor)
+        return entry.node if entry is not None else self.recorder.leaf(tensor, name="g")
+
+    def _output(self) -> fx.Node | None:
+        entry = self.recorder.entry(self.hand.output)
+        return entry.node if entry is not None else None
+
+    def _in_order(self, claims: list[Claim]) -> list[Claim]:
+        position = {node: i for i, node in enumerate(self.recorder.graph.nodes)}
+        return sorted(claims, key=lambda c: position[c.node])

@@ -1,0 +1,98 @@
+"""The derived line for one gradient, in the names that a person's line can use."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from torch import fx
+
+from chainrule.diagnosis.claims import Claim
+from chainrule.diagnosis.locate import Located
+from chainrule.diagnosis.spelling import InPlace, Reach
+from chainrule.diagnosis.spots import Spot
+from chainrule.program import Program
+from chainrule.run import needed
+from chainrule.show.layout import Layout
+from chainrule.show.names import keys
+from chainrule.simplify import simplify
+
+
+class Derived:
+    """The right backward pass, with a line for each gradient that the person writes and for no other."""
+
+    def __init__(self, located: Located) -> None:
+        self.located, self.case = located, located.case
+
+    @cached_property
+    def program(self) -> Program:
+        case = self.case
+        program = case.base.seeded(explicit=case.hand.upstream is not None)
+        twins = {n.meta["base"]: n for n in program.graph.nodes if "base" in n.meta}
+        values = [c.value for c in self.located.known] + self.located.missing
+        chosen = [twins[v] for v in values if v in twins and twins[v] in program.gradients]
+        program.wanted = list(dict.fromkeys(chosen)) or program.wanted
+        simplify(program)
+        return program
+
+    @cached_property
+    def twins(self) -> dict[fx.Node, fx.Node]:
+        return {n.meta["base"]: n for n in self.program.graph.nodes if "base" in n.meta}
+
+    @cached_property
+    def lines(self) -> dict[str, str]:
+        """Lines in the names of the outermost function, by target."""
+        names = {self.case.names.get(v, v.name) for v in [*(c.value for c in self.located.known), *self.located.missing]}
+        program = self.program
+        written = {keys(program.graph.nodes).get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
+        only = {written[name] for name in names if name in written}  # a repair may read no other gradient
+        return {line.target: line.text for line in Layout(program, dotted=True, only=only).part("backward")}
+
+    def line_for(self, node: fx.Node) -> str:
+        name = self.case.names.get(node, node.name)
+        return self.lines.get(f"{name}.g", "") or self.lines.get(f"{name.replace('.', '_')}.g", "")
+
+    def line(self, claim: Claim, above: list[Claim]) -> str:
+        """`target = the right gradient`, in the names at the claim's own line."""
+        text = self._expression(claim.value, claim.spot, above) if claim.spot is not None else None
+        if text is not None:
+            return f"{claim.target} = {text}"
+        return self.line_for(claim.value)
+
+    def line_in(self, node: fx.Node, spot: Spot, target: str) -> str:
+        """The line that is missing, in the names at a spot."""
+        text = self._expression(node, spot, self.located.known)
+        return f"{target} = {text}" if text is not None else ""
+
+    def _expression(self, value: fx.Node, spot: Spot, above: list[Claim]) -> str | None:
+        program = self.program
+        twin = self.twins.get(value)
+        gradient = program.gradients.get(twin) if twin is not None else None
+        if gradient is None or gradient.meta.get("erased"):
+            return None
+        reach = Reach(spot, self.case.recorder)
+        names = {self.twins[n]: text for n, text in reach.names.items() if n in self.twins}
+        for claim in above:
+            other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
+            if other is not None and other is not gradient or claim.value is not value and other is gradient:
+                text = reach.names.get(claim.node)
+                if text is not None and other is not None:
+                    names[other] = text
+        speller = InPlace(reach, None, names)
+        text = speller.spell(gradient)[0]
+        return None if speller.unspelled or len(text) > 200 else text
+
+    def last_before(self, node: fx.Node) -> tuple[Spot, str] | None:
+        """Where a missing line could stand: after the last gradient that it reads; and what it would set."""
+        gradient = self.case.base.gradients.get(node)
+        if gradient is None:
+            return None
+        read = set(needed([gradient]))
+        spots = [c for c in self.located.known if c.spot is not None and self.case.base.gradients.get(c.value) in read]
+        spots = [c for c in spots if c.explicit] or spots or [c for c in self.located.case.claims if c.spot is not None]
+        if not spots:
+            return None
+        last = max(spots, key=lambda c: c.spot.order if c.spot else 0)
+        assert last.spot is not None
+        reach = Reach(last.spot, self.case.recorder)
+        name = reach.names.get(node)
+        return (last.spot, f"{name}.g") if name is not None and last.target.endswith(".g") else None

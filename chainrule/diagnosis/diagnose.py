@@ -1,0 +1,228 @@
+"""From a wrong gradient to its cause: the small change that explains the person's numbers, and the one that mends them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis import jacobians
+from chainrule.diagnosis.case import Case, Point, errors, same
+from chainrule.diagnosis.claims import Claim
+from chainrule.diagnosis.history import of_history
+from chainrule.diagnosis.locate import Located, Wrong
+from chainrule.diagnosis.mutations import DROPPED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.search import Search, Trial
+from chainrule.diagnosis.sketch import Sketches, is_tensor
+from chainrule.diagnosis.spelling import Reach
+from chainrule.run import double, needed, run
+
+_NAMES = 40  # tensors in reach that are tried in the place of another
+
+
+@dataclass
+class Diagnosis:
+    """What is wrong with one line, and the changes to it that give the right numbers."""
+
+    cause: str
+    repairs: list[Mutation] = field(default_factory=list)  # of the person's own code, nearest first
+    also: tuple[str, ...] = ()
+    ratio: float | None = None  # the person's numbers divided by the right ones, where that is one number
+    said: str = ""  # what the ratio equals
+
+
+class Diagnoser:
+    """Looks for the cause of one wrong claim."""
+
+    def __init__(self, case: Case, located: Located, wrong: Wrong) -> None:
+        self.case, self.claim, self.above = case, wrong.claim, wrong.above
+        self.located = located
+        self.sketches = Sketches(case.graph)
+        self.mine = self._slice()
+        others = located.known
+        self.others = [c for c in others if c.node is not self.claim.node]
+
+    def _slice(self) -> list[fx.Node]:
+        given = self.case.forward | {c.node for c in self.above}
+        return [n for n in needed([self.claim.node], given=given) if n not in given and n.op != "placeholder"]
+
+    @cached_property
+    def reach(self) -> Reach:
+        assert self.claim.spot is not None
+        return Reach(self.claim.spot, self.case.recorder)
+
+    def diagnosis(self) -> Diagnosis:
+        ratio = self._ratio()
+        repairs = self._repairs() if self.claim.spot is not None else []
+        made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
+        ranked = sorted([*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)])
+        causes = list(dict.fromkeys(cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5))
+        if ratio is not None and (not causes or causes[0] in ("wrong-factor", "wrong-term-scale", "double-applied")):
+            causes.insert(0, "sign" if ratio == -1 else "wrong-scale")
+        if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
+            causes = ["wrong-shape"]
+        causes = list(dict.fromkeys(causes)) or ["unknown"]
+        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
+
+    def _said(self, ratio: float | None) -> str:
+        if ratio is None or self.claim.spot is None:
+            return ""
+        values = self.case.here.values
+        search = Search([], self.claim.node, [], Around(self.sketches, self._names()))
+        with self.sketches.kept_only_if():
+            return search.scales.said(ratio, values, self.reach.names)
+
+    def _ratio(self) -> float | None:
+        """The person's numbers over the right ones, where that is the same number everywhere."""
+        fed, truth = self._fed(self.case.here), self.case.here.truth(self.claim.value)
+        if fed is None or fed.shape != truth.shape or not bool(truth.any()):
+            return None
+        ratio = float((fed * truth).sum() / (truth * truth).sum())
+        return ratio if ratio and same(fed, truth * ratio) else None
+
+    # -- the person's own code, changed ------------------------------------------------------------
+
+    def _repairs(self) -> list[Mutation]:
+        trials = [t for p in self._points if (t := self._trial(p)) is not None]
+        if not trials:
+            return []
+        around = Around(self.sketches, self._names(), self._carrying(self.mine, [c.node for c in self.above]))
+        search = Search(self.mine, self.claim.node, trials, around, self._factors())
+        found = search.run(wraps=True)
+        search.found = []
+        search._all(of_history(self.case, self.claim, self.mine, self.sketches))
+        search._all(self._skips())
+        terms = self._terms() if not any(m.weight < WRAPPED + 1 for m in [*found, *search.found]) else iter(())
+        search._all(terms)
+        return sorted([*found, *search.found], key=lambda m: m.weight)
+
+    def _skips(self) -> Iterator[Mutation]:
+        """Several operations left out at once: `p - y` times p (1 - p) again."""
+        value = self.case.here.values.get(self.claim.node)
+        for node in [self.claim.node]:
+            for before in self.mine:
+                held = self.case.here.values.get(before)
+                near = before in node.all_input_nodes
+                if before is not node and not near and getattr(held, "shape", None) == getattr(value, "shape", ()):
+                    yield Mutation(node, before, "double-applied", DROPPED + 0.2)
+
+    def _terms(self) -> Iterator[Mutation]:
+        """A path or a term of the right gradient, added to the person's."""
+        gradient = self.case.base.gradients.get(self.claim.value)
+        for node in self.right if gradient is not None else ():
+            if node.meta["operation"] in ("add", "sub") and len(node.args) == 2:
+                cause = "lost-path" if node.meta.get("accumulated") else "missing-term"
+                for place, operand in enumerate(node.args):
+                    held = self.case.here.values.get(operand) if isinstance(operand, fx.Node) else None
+                    if isinstance(held, torch.Tensor) and held.shape == self.claim.value.meta["val"].shape:
+                        minus = node.meta["operation"] == "sub" and place == 1
+                        by = self.sketches.operation("sub" if minus else "add", self.claim.node, operand)
+                        yield Mutation(self.claim.node, by, cause, WRAPPED + 2)
+
+    def _names(self) -> dict[fx.Node, str]:
+        """The tensors that this line can name, and that are no later than it."""
+        found: dict[fx.Node, str] = {}
+        later = {self.claim.node, *self._readers(self.claim.node)}
+        for node, text in self.reach.names.items():
+            if is_tensor(node) and node in self.case.here.values and node not in later and len(found) < _NAMES:
+                found[node] = text
+        return found
+
+    def _readers(self, node: fx.Node) -> set[fx.Node]:
+        found, stack = set(), [node]
+        while stack:
+            for user in stack.pop().users:
+                if user not in found and user.meta.get("phase") == "forward":
+                    found.add(user)
+                    stack.append(user)
+        return found
+
+    def _factors(self) -> list[fx.Node]:
+        """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above."""
+        moved = self._carrying(self.right, self._given_above)
+        return [n for n in self.right if n not in moved and is_tensor(n)]
+
+    # -- the right gradient, changed ---------------------------------------------------------------
+
+    @cached_property
+    def _given_above(self) -> list[fx.Node]:
+        gradients = self.case.base.gradients
+        found = [gradients[c.value] for c in self.above if c.value in gradients]
+        return found or [n for n in [self.case.base.upstream] if n is not None]
+
+    @cached_property
+    def right(self) -> list[fx.Node]:
+        """The nodes of the right gradient, from the gradients that the person's line reads."""
+        gradient = self.case.base.gradients.get(self.claim.value)
+        if gradient is None:
+            return []
+        closed = {n for n in self.case.graph.nodes if n.meta["phase"] == "forward"} | set(self._given_above)
+        return [n for n in needed([gradient], given=closed) if n not in closed]
+
+    def _made(self) -> list[Mutation]:
+        """Changes to the right gradient that give the person's numbers."""
+        gradient = self.case.base.gradients.get(self.claim.value)
+        trials = []
+        for point in self._points:
+            fed = self._fed(point)
+            if fed is not None and fed.numel():
+                trials.append(Trial(point.values, fed))
+        if gradient is None or not trials:
+            return []
+        names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
+        around = Around(self.sketches, names, self._carrying(self.right, self._given_above))
+        search = Search(self.right, gradient, trials, around)
+        found = search.run(wraps=True)
+        search.found = []
+        search._all(self._without_upstream(gradient))
+        found += search.found
+        found += jacobians.mistaken(self, trials, search)
+        return sorted(found, key=lambda m: m.weight)
+
+    def _without_upstream(self, gradient: fx.Node) -> Iterator[Mutation]:
+        for node in self._given_above:
+            yield Mutation(node, self.sketches.method("new_ones", node, self.sketches.attribute(node, "shape")),
+                           "upstream-dropped", DROPPED)  # fmt: skip
+
+    # -- values ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _points(self) -> list[Point]:
+        return [self.case.here, *(self.case.elsewhere if self.case.tracked(self.claim) else [])]
+
+    def _fed(self, point: Point) -> torch.Tensor | None:
+        return self.case.fed(self.claim, self.above, point)
+
+    def _trial(self, point: Point) -> Trial | None:
+        """The values at a point, with the right gradients for every other claim, and what this one should be."""
+        values = dict(point.values)
+        for other in self.others:
+            values[other.node] = point.truth(other.value)
+        try:
+            with torch.no_grad():
+                for node in self.mine:
+                    values.pop(node, None)
+                values = run(self.mine, values, double)
+        except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
+            for node in self.mine:
+                values.pop(node, None)
+        return Trial(values, point.truth(self.claim.value))
+
+    def _carrying(self, nodes: list[fx.Node], sources: list[fx.Node]) -> set[fx.Node]:
+        moved = set(sources)
+        for node in nodes:
+            if any(n in moved for n in node.all_input_nodes):
+                moved.add(node)
+        return moved
+
+
+def wrong_size(case: Case, claim: Claim) -> str:
+    """How far a claim is off, in words."""
+    error, relative = errors(case.here.values[claim.node], case.here.truth(claim.value))
+    return f"off by up to {error:.3g} ({relative:.2g} of its size)"
+
+

@@ -1,0 +1,81 @@
+"""What happened in the run, besides arithmetic: gradients replaced or left over, values changed in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.case import Case
+from chainrule.diagnosis.claims import Claim
+from chainrule.diagnosis.mutations import Mutation
+from chainrule.diagnosis.sketch import Sketches
+from chainrule.run import needed
+
+_FIRST = 0.5  # an event of the run says more than another operation that would give the same numbers
+
+
+def of_history(case: Case, claim: Claim, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
+    """Changes that undo what the run did to the values that a line reads, or to the gradient that it set."""
+    yield from _replaced(case, claim, sketches)
+    yield from _left_over(case, mine)
+    yield from _changed_in_place(case, mine)
+    yield from _indexed(mine, sketches)
+
+
+def _replaced(case: Case, claim: Claim, sketches: Sketches) -> Iterator[Mutation]:
+    """`h.g = ...` where another path has left a gradient already."""
+    read = set(needed([claim.node]))
+    tensors = {id(w.tensor) for w in case.hand.writes if w.node is claim.node}
+    for write in case.hand.writes:
+        if id(write.tensor) in tensors and write.node is not None and write.node not in read:
+            by = sketches.operation("add", write.node, claim.node)
+            yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST)
+    name = claim.target
+    for node in case.graph.nodes:  # a local name that was bound before: dx = ...; dx = ...
+        if node.meta.get("name") == name and node not in read and node is not claim.node and node not in case.forward:
+            by = sketches.operation("add", node, claim.node)
+            yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST + 0.1)
+
+
+def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
+    """`w.g += ...` where `w.g` is from an earlier run."""
+    used = set(needed([case.base.output]))
+    for node in mine:
+        if node.meta["operation"] in ("add", "sub") and len(node.args) == 2:
+            for place, operand in enumerate(node.args):
+                other = node.args[1 - place]
+                old = isinstance(operand, fx.Node) and operand.op == "placeholder" and operand not in used
+                if old and isinstance(other, fx.Node) and operand not in case.base.gradients:
+                    yield Mutation(node, other, "stale-gradient", _FIRST)
+
+
+def _changed_in_place(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
+    """A value that the forward pass used was written over before this line read it."""
+    for node in mine:
+        origin = node
+        while origin.meta.get("written") and origin not in case.forward and origin.all_input_nodes:
+            before = origin.args[0]
+            if not isinstance(before, fx.Node):
+                break
+            origin = before
+        if origin is node or origin not in case.forward or not isinstance(origin.meta["val"], torch.Tensor):
+            continue
+        parameter = origin.op == "placeholder"
+        yield Mutation(node, origin, "stale-parameter" if parameter else "inplace-corruption", _FIRST)
+
+
+def _indexed(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
+    """`w.g[index] = rows` and `+= rows`, where the index repeats."""
+    for node in mine:
+        if node.meta["operation"] not in ("index_put", "setitem") or len(node.args) < 3:
+            continue
+        base, index, value = node.args[:3]
+        choices = [value]
+        if isinstance(value, fx.Node) and value.meta["operation"] in ("add", "sub") and len(value.args) == 2:
+            choices.insert(0, value.args[1])
+        for choice in choices:
+            if isinstance(base, fx.Node) and isinstance(choice, fx.Node):
+                by = sketches.method("index_put", base, index, choice, accumulate=True)
+                yield Mutation(node, by, "index-overwrite", _FIRST)

@@ -1,0 +1,174 @@
+"""Which lines are wrong by themselves: each is fed the right gradients of the values above it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
+from chainrule.diagnosis.claims import Claim
+from chainrule.diagnosis.report import Row
+from chainrule.program import differentiable
+from chainrule.run import needed
+
+
+@dataclass(eq=False)
+class Wrong:
+    """A claim that is wrong given the claims that it was computed from."""
+
+    claim: Claim
+    above: list[Claim]
+    row: Row | None
+
+
+class Located:
+    """Rows for all explicit claims; the claims that are wrong by themselves; the inputs that have none."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.notes: list[str] = []
+        self.rows: dict[Claim, Row] = {}
+        self.known = list(case.claims)
+        self.wrong: list[Wrong] = []
+        for claim in case.claims:
+            self.rows[claim] = self._row(claim)
+        if any(row.status not in ("right", "close") for row in self.rows.values()):
+            self._take_guesses()
+            self._find()
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def _row(self, claim: Claim) -> Row:
+        case, value = self.case, claim.value
+        shape, place = tuple(claim.tensor.shape), (claim.spot.line, claim.spot.file) if claim.spot else (None, None)
+        expected = tuple(value.meta["val"].shape)
+        if shape != expected:
+            return Row(claim.name, "wrong shape", None, None, shape, expected, *place)
+        truth = case.here.truth(value)
+        error, relative = errors(case.here.values[claim.node], truth)
+        status = "right" if relative <= RIGHT or self._is_rounding(claim, case.here) else "wrong"
+        if status == "right" or not case.tracked(claim):
+            # by the person's own numbers: rounding of their dtype, or a path that could not be recorded
+            error, relative = errors(claim.tensor.detach().double(), truth)
+            status = "right" if self._near(claim, error, relative) else "close" if status == "right" else "wrong"
+        elif self._only_at_a_kink(claim):
+            status = "right"
+            self.notes.append(f"{claim.target} follows another convention than autograd where the slope jumps")
+        return Row(claim.name, status, error, relative, shape, expected, *place)
+
+    def _near(self, claim: Claim, error: float, relative: float) -> bool:
+        if not claim.tensor.dtype.is_floating_point:
+            return error == 0
+        eps = torch.finfo(claim.tensor.dtype).eps
+        if relative <= CLOSE * eps:
+            return True
+        gap = (claim.tensor.detach().double() - self.case.here.truth(claim.value)).abs()
+        return bool((gap <= SPREAD * self._noise(claim, self.case.here, eps)).all())
+
+    def _is_rounding(self, claim: Claim, point: Point) -> bool:
+        """Whether terms that cancel explain the difference: the gradient of a bias before a batch norm is zero."""
+        gap = (point.values[claim.node] - point.truth(claim.value)).abs()
+        if not bool(torch.isfinite(gap).all()):
+            return False
+        return bool((gap <= SPREAD * self._noise(claim, point, torch.finfo(torch.float64).eps)).all())
+
+    def _noise(self, claim: Claim, point: Point, eps: float) -> torch.Tensor:
+        nodes = [claim.node] + [g for g in [self.case.base.gradients.get(claim.value)] if g is not None]
+        found = self.case.noise(list(dict.fromkeys(nodes)), point, eps)
+        return torch.stack([found[n].expand(claim.tensor.shape) for n in found]).sum(0)
+
+    def _only_at_a_kink(self, claim: Claim) -> bool:
+        near = self.case.nearby
+        if claim.node not in near.values:
+            return False
+        return errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self._is_rounding(claim, near)
+
+    # -- wrong by themselves ---------------------------------------------------------------------
+
+    def _find(self) -> None:
+        for claim in self.known:
+            row = self.rows.get(claim)
+            if row is not None and row.status in ("right", "close"):
+                continue
+            above = self.above(claim)
+            if self._is_wrong(claim, above):
+                self.wrong.append(Wrong(claim, above, row))
+
+    def _is_wrong(self, claim: Claim, above: list[Claim]) -> bool:
+        if not above and claim.explicit:
+            return True
+        fed = self.case.fed(claim, above, self.case.here)
+        truth = self.case.here.truth(claim.value)
+        if fed is None or errors(fed, truth)[1] <= RIGHT:
+            return fed is None
+        if not self.case.tracked(claim):
+            return True
+        near = self.case.fed(claim, above, self.case.nearby)
+        return near is None or errors(near, self.case.nearby.truth(claim.value))[1] > RIGHT
+
+    def above(self, claim: Claim) -> list[Claim]:
+        """The claims that this one reads, nearest only."""
+        by_node = {c.node: c for c in self.known if c is not claim}
+        found: list[Claim] = []
+        seen: set[fx.Node] = set()
+        stack = list(claim.node.all_input_nodes)
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if node in by_node:
+                found.append(by_node[node])
+            elif node not in self.case.forward:
+                stack.extend(node.all_input_nodes)
+        return found
+
+    def _take_guesses(self) -> None:
+        """A value on the way counts as the gradient that its name tells if it is that, or if what is computed from
+        it would be right if it were."""
+        position = {node: i for i, node in enumerate(self.case.graph.nodes)}
+        here = self.case.here
+        for guess in sorted(self.case.guessed, key=lambda c: -position[c.node]):
+            if guess.node not in here.values or errors(here.values[guess.node], here.truth(guess.value))[1] > RIGHT:
+                wrong = [c for c in self.known if self.rows.get(c) is None or self.rows[c].status not in ("right", "close")]
+                readers = [c for c in wrong if guess in self.above_with(c, guess)]
+                if not any(self._repaired(c, guess) for c in readers):
+                    continue
+            self.known.append(guess)
+        self.known.sort(key=lambda c: position[c.node])
+
+    def above_with(self, claim: Claim, guess: Claim) -> list[Claim]:
+        self.known.append(guess)
+        try:
+            return self.above(claim)
+        finally:
+            self.known.remove(guess)
+
+    def _repaired(self, claim: Claim, guess: Claim) -> bool:
+        fed = self.case.fed(claim, self.above_with(claim, guess), self.case.here)
+        return fed is not None and errors(fed, self.case.here.truth(claim.value))[1] <= RIGHT
+
+    # -- missing ---------------------------------------------------------------------------------
+
+    @cached_property
+    def missing(self) -> list[fx.Node]:
+        """Inputs that should have a gradient: they require one, had one, or stand where others have theirs."""
+        case = self.case
+        if case.hand.asked.wrt is not None:
+            return []
+        claimed = {c.value for c in case.claims}
+        roles = {role for value in claimed if value.op == "placeholder" for role in self._roles(value)}
+        inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed]
+        inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream]
+        asked = [n for n in inputs if n.meta.get("given", n.meta["val"]).requires_grad or n in case.hand.stale]
+        alike = [n for n in inputs if n not in asked and roles & set(self._roles(n))]
+        return [*asked, *alike]
+
+    def _roles(self, value: fx.Node) -> list[tuple[str, int]]:
+        """As what the value enters the forward pass: the second operand of a matmul, say."""
+        used = set(needed([self.case.base.output]))
+        readers = [u for u in value.users if u in used and u.meta["phase"] == "forward"]
+        return [(u.meta["operation"], i) for u in readers for i, a in enumerate(u.args) if a is value and i > 0]

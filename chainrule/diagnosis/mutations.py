@@ -1,0 +1,282 @@
+"""Small changes to one operation of a backward pass, each with the mistake that it would repair, or make.
+
+A mutation of the person's own line that gives the right numbers is a repair. A mutation of the right line that
+gives the person's numbers is the mistake. One list serves both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.sketch import Sketches, is_tensor
+
+REPLACED, DROPPED, WRAPPED = 1.0, 2.0, 3.0  # how far a change goes, in steps of the order in which they are preferred
+
+
+@dataclass(eq=False)
+class Mutation:
+    """`by` in place of `at`."""
+
+    at: fx.Node
+    by: fx.Node
+    repairs: str  # the cause, where this change to the person's line makes it right
+    weight: float
+    makes: str = ""  # the cause, where this change to the right line gives the person's numbers
+
+    def __post_init__(self) -> None:
+        self.makes = self.makes or self.repairs
+
+
+@dataclass
+class Around:
+    """What the mutations of a line may use."""
+
+    sketches: Sketches
+    reach: dict[fx.Node, str]  # the tensors that have a name at this line
+    carries: set[fx.Node] = field(default_factory=set)  # the nodes that depend on the upstream gradient
+
+
+Kind = Callable[[fx.Node, Around], Iterator[Mutation]]
+
+
+def mutations(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Every change to the operation `node`."""
+    operation = node.meta["operation"]
+    for kind in _KINDS.get(operation, ()):
+        yield from kind(node, around)
+    yield from _other_tensors(node, around)
+
+
+def _products(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    a, b = node.args[:2]
+    if not is_tensor(a) or not is_tensor(b) or min(a.meta["val"].ndim, b.meta["val"].ndim) < 2:  # type: ignore[union-attr]
+        return
+    turned = around.sketches.transposed
+    choices: list[Callable[[], tuple[Any, Any]]] = [
+        lambda: (turned(a), b), lambda: (a, turned(b)), lambda: (b, a), lambda: (turned(b), a),  # type: ignore[arg-type]
+        lambda: (b, turned(a)), lambda: (turned(a), turned(b)), lambda: (turned(b), turned(a)),  # type: ignore[arg-type]
+    ]  # fmt: skip
+    for far, choice in enumerate(choices):
+        yield Mutation(node, around.sketches.like(node, choice()), "transposed", REPLACED + 0.01 * far)
+
+
+def _transposes(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    yield Mutation(node, node.args[0], "transposed", REPLACED)  # type: ignore[arg-type]
+    value = node.meta["val"]
+    if isinstance(value, torch.Tensor) and 2 < value.ndim < 5:
+        for i, j in combinations(range(value.ndim), 2):
+            yield Mutation(node, around.sketches.method("transpose", node.args[0], i, j), "transposed", REPLACED + 0.1)
+
+
+def _dims(node: fx.Node) -> tuple[Any, str | int | None]:
+    """The axes that an operation runs along, and where they stand among its arguments."""
+    for key in ("dim", "axis"):
+        if key in node.kwargs:
+            return node.kwargs[key], key
+    if len(node.args) > 1 and not isinstance(node.args[1], bool):
+        return node.args[1], 1
+    return None, None
+
+
+def _along(node: fx.Node, dims: Any, around: Around) -> fx.Node:
+    _, place = _dims(node)
+    if dims is None:
+        return around.sketches.like(node, node.args[:1], {k: v for k, v in node.kwargs.items() if k in ("dtype",)})
+    if isinstance(place, str):
+        return around.sketches.like(node, kwargs={**node.kwargs, place: dims})
+    return around.sketches.like(node, (node.args[0], dims, *node.args[2:]))
+
+
+def _other_axes(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    given = node.args[0]
+    if not is_tensor(given):
+        return
+    ndim = given.meta["val"].ndim  # type: ignore[union-attr]
+    now, _ = _dims(node)
+    reduces = node.meta["operation"] in _REDUCTIONS
+    choices: list[Any] = list(range(ndim))
+    if reduces:
+        choices += [pair for size in (2, 3) for pair in combinations(range(ndim), size) if size < ndim]
+        choices += [None] if now is not None else []
+    for dims in choices:
+        if dims != now and not (isinstance(now, int) and now < 0 and dims == now + ndim):
+            far = REPLACED if now is not None and dims is not None else REPLACED + 0.5
+            yield Mutation(node, _along(node, dims, around), "wrong-axis", far)
+
+
+def _other_reductions(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    operation = node.meta["operation"]
+    other = {"sum": "mean", "mean": "sum", "amax": "amin", "amin": "amax"}.get(operation)
+    if other:
+        target = other if node.op == "call_method" else getattr(torch, other)
+        cause = "wrong-scale" if operation in ("sum", "mean") else "wrong-factor"
+        yield Mutation(node, around.sketches.like(node, target=target, name=other), cause, REPLACED)
+    if operation in ("var", "std"):
+        for correction in (0, 1):
+            kept = {k: v for k, v in node.kwargs.items() if k not in ("unbiased", "correction")}
+            by = around.sketches.like(node, node.args[:2], {**kept, "correction": correction})
+            yield Mutation(node, by, "wrong-scale", REPLACED)
+    if operation in _REDUCTIONS and _dims(node)[0] is not None:
+        keep = not node.kwargs.get("keepdim", len(node.args) > 2 and node.args[2] is True)
+        kept = {k: v for k, v in node.kwargs.items() if k not in ("keepdim", "keepdims")}
+        by = around.sketches.like(node, node.args[:2], {**kept, "keepdim": True} if keep else kept)
+        yield Mutation(node, by, "wrong-shape", REPLACED)
+    if operation in ("sum", "mean") and is_tensor(node.args[0]):
+        yield Mutation(node, node.args[0], "wrong-shape", DROPPED, "missing-broadcast-sum")  # type: ignore[arg-type]
+
+
+_TURNED = {"gt": ("lt", "le", "ge"), "ge": ("lt", "le", "gt"), "lt": ("gt", "ge", "le"), "le": ("gt", "ge", "lt"),
+           "eq": ("ne",), "ne": ("eq",)}  # fmt: skip
+
+
+def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    operation = node.meta["operation"]
+    for far, other in enumerate(_TURNED.get(operation, ())):
+        yield Mutation(node, _as(node, other, around), "wrong-mask", REPLACED + 0.01 * far)
+    if operation in _TURNED and len(node.args) == 2 and isinstance(node.args[1], int | float):
+        for bound in (0, 1, -1, 0.5, -node.args[1]):
+            if bound != node.args[1]:
+                yield Mutation(node, around.sketches.like(node, (node.args[0], bound)), "wrong-mask", REPLACED + 0.1)
+    if operation in ("bitwise_not", "logical_not"):
+        yield Mutation(node, node.args[0], "wrong-mask", DROPPED)  # type: ignore[arg-type]
+    if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and _is_mask(node.args[1]):
+        yield Mutation(node, node.args[1], "wrong-mask", REPLACED)  # type: ignore[arg-type]
+    if operation == "where" and len(node.args) == 3:
+        yield Mutation(node, around.sketches.like(node, (node.args[0], node.args[2], node.args[1])), "wrong-mask", REPLACED)
+    if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and _is_mask(node):
+        yield Mutation(node, around.sketches.operation("sub", 1, node), "wrong-mask", WRAPPED)
+
+
+def _as(node: fx.Node, other: str, around: Around) -> fx.Node:
+    """The same call under another operator's name."""
+    if node.op == "call_method":
+        return around.sketches.like(node, target=other, name=other)
+    return around.sketches.operation(other, *node.args)
+
+
+def _is_mask(node: Any) -> bool:
+    value = node.meta["val"]
+    return isinstance(value, torch.Tensor) and (
+        value.dtype is torch.bool or bool(((value == 0) | (value == 1)).all()) and value.numel() > 1
+    )
+
+
+_EXPONENTS = (-3, -2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 3)
+
+
+def _powers(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    operation, args = node.meta["operation"], node.args
+    sketches = around.sketches
+    if operation == "pow" and isinstance(args[1], int | float):
+        now = args[1]
+        for exponent in dict.fromkeys((now - 1, now + 1, -now, *_EXPONENTS)):
+            if exponent != now:
+                yield Mutation(node, sketches.like(node, (args[0], exponent)), "wrong-exponent", REPLACED)
+    if operation in ("sqrt", "rsqrt", "square", "reciprocal") and is_tensor(args[0]):
+        for other in ("sqrt", "rsqrt", "square", "reciprocal"):
+            if other != operation:
+                target = other if node.op == "call_method" else getattr(torch, other)
+                yield Mutation(node, sketches.like(node, target=target, name=other), "wrong-exponent", REPLACED + 0.1)
+        yield Mutation(node, args[0], "wrong-exponent", DROPPED)  # type: ignore[arg-type]
+    if operation in ("div", "mul", "sub") and len(args) == 2 and is_tensor(args[1]) and args[1] not in around.carries:
+        squared = sketches.operation("pow", args[1], 2)
+        yield Mutation(node, sketches.like(node, (args[0], squared)), "wrong-exponent", WRAPPED)
+        root = sketches.method("sqrt", args[1])
+        yield Mutation(node, sketches.like(node, (args[0], root)), "wrong-exponent", WRAPPED + 0.1)
+    if operation == "mul" and args[0] is args[1]:
+        yield Mutation(node, args[0], "wrong-exponent", DROPPED)  # type: ignore[arg-type]
+
+
+def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    operation, sketches = node.meta["operation"], around.sketches
+    if len(node.args) != 2:
+        return
+    a, b = node.args
+    term = b in around.carries or (operation in ("add", "sub") and a in around.carries)
+    if operation in ("add", "sub"):
+        other = "sub" if operation == "add" else "add"
+        yield Mutation(node, _as(node, other, around), "wrong-term-scale" if term else "wrong-factor", REPLACED)
+        if operation == "sub":
+            yield Mutation(node, sketches.like(node, (b, a)), "sign" if term or not around.carries else "wrong-factor", REPLACED)
+        for kept, dropped in ((a, b), (b, a)):
+            if isinstance(kept, fx.Node) and (is_tensor(dropped) or kept is a):
+                moved = dropped in around.carries
+                makes = ("lost-path" if node.meta.get("accumulated") else "missing-term") if is_tensor(dropped) else "wrong-factor"
+                by = kept if kept is a or operation == "add" else sketches.operation("neg", kept)
+                yield Mutation(node, by, "double-counted-path" if moved else "wrong-factor", DROPPED, makes)
+    if operation in ("mul", "div"):
+        other = "div" if operation == "mul" else "mul"
+        yield Mutation(node, _as(node, other, around), "wrong-factor", REPLACED + 0.2)
+        for kept, dropped in ((a, b), (b, a)):
+            if isinstance(kept, fx.Node) and is_tensor(kept) and (operation == "mul" or kept is a):
+                scale = not is_tensor(dropped) or dropped.meta["val"].numel() == 1  # type: ignore[union-attr]
+                if dropped in around.carries:
+                    yield Mutation(node, kept, "double-applied", DROPPED, "upstream-dropped")
+                elif scale:
+                    yield Mutation(node, kept, "wrong-scale", DROPPED)
+                else:
+                    yield Mutation(node, kept, "double-applied", DROPPED, "missing-factor")
+
+
+def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Other constants in a sum: `1 - t * t`. (Those in products are found from the ratio.)"""
+    for place, value in enumerate(node.args):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            for other in dict.fromkeys((value + 1, value - 1, -value, 2 * value, value / 2, 0, 1)):
+                if other != value:
+                    args = (*node.args[:place], other, *node.args[place + 1 :])
+                    yield Mutation(node, around.sketches.like(node, args), "wrong-factor", REPLACED + 0.1)
+
+
+_FAMILIES = (("sin", "cos", "tan"), ("sinh", "cosh", "tanh"), ("exp", "log", "expm1", "log1p", "exp2"), ("abs", "sign", "sgn"),
+             ("sigmoid", "tanh", "relu", "softplus"), ("maximum", "minimum"), ("argmax", "argmin"), ("amax", "amin"))  # fmt: skip
+
+
+def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    operation = node.meta["operation"]
+    for family in _FAMILIES:
+        for other in family if operation in family else ():
+            if other != operation and (node.op == "call_method" or hasattr(torch, other)):
+                target = other if node.op == "call_method" else getattr(torch, other)
+                yield Mutation(node, around.sketches.like(node, target=target, name=other), "wrong-factor", REPLACED)
+    if is_tensor(node.args[0]) and len(node.args) == 1:
+        yield Mutation(node, node.args[0], "wrong-factor", DROPPED)  # type: ignore[arg-type]
+
+
+def _other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Another value in reach in the place of one that is read."""
+    cause = "wrong-mask" if node.meta["operation"] in _TURNED else "wrong-tensor"
+    for place, value in enumerate(node.args):
+        if not is_tensor(value) or value not in around.reach:
+            continue
+        for other in around.reach:
+            if other is not value and other is not node and _may_replace(other, value):
+                args = (*node.args[:place], other, *node.args[place + 1 :])
+                same = other.meta["val"].shape == value.meta["val"].shape  # type: ignore[union-attr]
+                yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + (0.3 if same else 0.6))
+
+
+def _may_replace(other: fx.Node, value: Any) -> bool:
+    a, b = other.meta["val"], value.meta["val"]
+    return isinstance(a, torch.Tensor) and a.dtype.is_floating_point == b.dtype.is_floating_point and a.ndim == b.ndim
+
+
+_REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    **dict.fromkeys(("matmul", "mm", "bmm"), (_products,)),
+    **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (_transposes,)),
+    **dict.fromkeys(_REDUCTIONS, (_other_axes, _other_reductions)),
+    **dict.fromkeys(("softmax", "log_softmax", "cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
+    **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
+    "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
+    "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
+    "mul": (_operands, _powers), "div": (_operands, _powers),
+    **dict.fromkeys({name for family in _FAMILIES for name in family} - {"amax", "amin"}, (_functions,)),
+}  # fmt: skip
+_KINDS["amax"] = _KINDS["amin"] = (_other_axes, _other_reductions)

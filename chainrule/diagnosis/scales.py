@@ -1,0 +1,86 @@
+"""Numbers as people would write them: 0.5 as 1/2, 64 as the batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.sketch import Sketches
+
+_PLAIN = (2, 0.5, 3, 4, 0.25, 1, -1, -2, -0.5, 6, 8, 10, 0.1)
+
+
+class Scales:
+    """Finds sizes of the values in reach whose number explains a ratio."""
+
+    def __init__(self, sketches: Sketches, reach: list[fx.Node]) -> None:
+        self.sketches, self.reach = sketches, reach
+
+    def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
+        """Literals and sizes that are equal to `wanted`; a size first where one stood there."""
+        plain = next((p for p in _PLAIN if _equal(p, wanted)), None)
+        if plain is not None and instead is None:
+            yield plain
+        yield from self._sizes(wanted, values)
+        if plain is not None and instead is not None:
+            yield plain
+
+    def scaled(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """`node` times `ratio`, written with sizes where they explain it."""
+        sketches = self.sketches
+        for size in self._sizes(1 / ratio if ratio else math.inf, values):
+            yield sketches.operation("div", node, size)
+        for size in self._sizes(ratio, values):
+            yield sketches.operation("mul", node, size)
+        for plain in _PLAIN:
+            if _equal(plain, ratio):
+                number = plain if plain != 0.5 else None
+                yield sketches.operation("mul", plain, node) if number is not None else sketches.operation("div", node, 2)
+        for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):
+            yield sketches.operation("div", node, sketches.operation("pow", size, 0.5))
+        for size in self._sizes(ratio**2, values):
+            yield sketches.operation("mul", node, sketches.operation("pow", size, 0.5))
+        for size in self._sizes(1 / (1 - ratio) if abs(1 - ratio) > 1e-9 else math.inf, values):  # (n - 1) / n
+            yield sketches.operation("div", sketches.operation("mul", node, sketches.operation("sub", size, 1)), size)
+        for twice in (2.0, 0.5):
+            for size in self._sizes(twice / ratio if ratio else math.inf, values):
+                yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
+
+    def _sizes(self, wanted: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """Sizes equal to `wanted`: an axis first, then the number of elements."""
+        if not math.isfinite(wanted) or wanted < 1.5 or not _equal(wanted, round(wanted)):
+            return
+        number = round(wanted)
+        for node in self.reach:
+            value = values.get(node)
+            if isinstance(value, torch.Tensor):
+                for axis, size in enumerate(value.shape):
+                    if size == number:
+                        yield self.sketches.size(node, axis)
+        for node in self.reach:
+            value = values.get(node)
+            if isinstance(value, torch.Tensor) and value.ndim > 1 and value.numel() == number:
+                yield self.sketches.method("numel", node)
+
+    def said(self, ratio: float, values: Mapping[fx.Node, Any], names: Mapping[fx.Node, str]) -> str:
+        """What a ratio equals here: `1/6 = 1/x.shape[0]`."""
+        for number, form in ((ratio, "{}"), (1 / ratio if ratio else 0, "1/{}"), (ratio**2, "sqrt({})"),
+                             (1 / ratio**2 if ratio else 0, "1/sqrt({})")):  # fmt: skip
+            for size in self._sizes(number, values):
+                owner = size.all_input_nodes[0]
+                of = owner.all_input_nodes[0] if size.meta["operation"] == "shape_entry" else owner
+                name = names.get(of)
+                if name:
+                    text = f"{name}.shape[{size.args[1]}]" if size.meta["operation"] == "shape_entry" else f"{name}.numel()"
+                    return form.format(text)
+        return ""
+
+
+def _equal(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+
+

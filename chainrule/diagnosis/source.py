@@ -1,0 +1,168 @@
+"""The person's source: statements, edits of a stretch of one, and running a function with an edit made."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import gc
+import linecache
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from chainrule.diagnosis.report import Edit
+from chainrule.diagnosis.spots import Span
+
+Targets = (ast.Assign, ast.AugAssign, ast.AnnAssign)
+
+
+def lines_of(file: str) -> list[str]:
+    """The lines of a file, without their ends; none where there is no source (exec)."""
+    return [line.rstrip("\n") for line in linecache.getlines(file)]
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(file: str, text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return ast.Module([], [])
+
+
+def tree_of(file: str) -> ast.Module:
+    return _parsed(file, "\n".join(lines_of(file)))
+
+
+def span_of(node: ast.AST, file: str) -> Span:
+    return Span(file, node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)  # type: ignore[attr-defined]
+
+
+def text_at(span: Span) -> str:
+    """The source in a span, as it stands."""
+    lines = [line.encode() for line in lines_of(span.file)[span.line - 1 : span.end_line]]
+    if not lines:
+        return ""
+    lines[-1] = lines[-1][: span.end_column]
+    lines[0] = lines[0][span.column :]
+    return b"\n".join(lines).decode()
+
+
+def statement_at(span: Span) -> ast.stmt | None:
+    """The innermost simple statement around a span."""
+    found: ast.stmt | None = None
+    for node in ast.walk(tree_of(span.file)):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body") and span.within(span_of(node, span.file)):
+            found = node
+    return found
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What is set, and the source of what it is set to."""
+
+    statement: ast.stmt
+    target: str
+    value: Span
+    augmented: str = ""  # "+" of `+=`
+
+
+def assignment_at(span: Span) -> Assignment | None:
+    """The assignment that a span lies in; of `a, b = f(x), g(x)`, the part that the span belongs to."""
+    statement = statement_at(span)
+    if isinstance(statement, ast.Return) and statement.value is not None:
+        return Assignment(statement, "return", span_of(statement.value, span.file))
+    if not isinstance(statement, Targets) or statement.value is None:
+        return None
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    if len(targets) == 1 and isinstance(targets[0], ast.Tuple) and isinstance(statement.value, ast.Tuple):
+        pairs = list(zip(targets[0].elts, statement.value.elts, strict=False))
+        for target, value in pairs:
+            if span.within(span_of(target, span.file)) or span.within(span_of(value, span.file)):
+                return Assignment(statement, ast.unparse(target), span_of(value, span.file))
+        return None
+    symbol = _SYMBOLS.get(type(statement.op), "") if isinstance(statement, ast.AugAssign) else ""
+    chosen = next((t for t in targets if span.within(span_of(t, span.file))), targets[0])
+    return Assignment(statement, ast.unparse(chosen), span_of(statement.value, span.file), symbol)
+
+
+_SYMBOLS: dict[type[ast.operator], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**",
+}  # fmt: skip
+
+
+def replaced(span: Span, text: str) -> Edit:
+    """The edit that writes `text` in place of a span."""
+    lines = lines_of(span.file)
+    before = lines[span.line - 1].encode()[: span.column].decode()
+    after = lines[span.end_line - 1].encode()[span.end_column :].decode()
+    return Edit(span.file, span.line, span.end_line, tuple(f"{before}{text}{after}".split("\n")))
+
+
+def inserted_after(statement: Span, text: str) -> Edit:
+    """The edit that puts a line after a statement, as far in as it."""
+    lines = lines_of(statement.file)
+    first = lines[statement.line - 1]
+    indent = first[: len(first) - len(first.lstrip())]
+    added = tuple(indent + line for line in text.split("\n"))
+    return Edit(statement.file, statement.end_line + 1, statement.end_line, added)
+
+
+@contextmanager
+def edited(edit: Edit, code: types.CodeType) -> Iterator[None]:
+    """While open, the functions that run `code` run it with the edit made.
+
+    Raises LookupError where the functions, or the edited code in the file, cannot be found.
+    """
+    outer = _outermost(code)
+    functions = [f for f in gc.get_referrers(outer) if isinstance(f, types.FunctionType) and f.__code__ is outer]
+    if not functions:
+        raise LookupError("no function runs this code")
+    new = _compiled(edit, outer)
+    if new.co_freevars != outer.co_freevars:
+        raise LookupError("the edit needs other variables of the enclosing function")
+    try:
+        for function in functions:
+            function.__code__ = new
+        yield
+    finally:
+        for function in functions:
+            function.__code__ = outer
+
+
+def _outermost(code: types.CodeType) -> types.CodeType:
+    """The function in which a nested one is written; code of a module's or a class's own function as it is."""
+    if "<locals>" not in code.co_qualname:
+        return code
+    for holder in gc.get_referrers(code):
+        if isinstance(holder, types.FunctionType) and holder.__code__ is code:
+            return code  # alive itself
+    for held in gc.get_objects():
+        if isinstance(held, types.FunctionType) and _contains(held.__code__, code):
+            return held.__code__
+    return code
+
+
+def _contains(outer: types.CodeType, code: types.CodeType) -> bool:
+    return any(c is code or (isinstance(c, types.CodeType) and _contains(c, code)) for c in outer.co_consts)
+
+
+def _compiled(edit: Edit, outer: types.CodeType) -> types.CodeType:
+    source = edit.applied(lines_of(edit.file))
+    try:
+        module = compile("\n".join(source) + "\n", edit.file, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise LookupError("the edit is no Python") from error
+    found = [c for c in _codes(module) if c.co_qualname == outer.co_qualname and c.co_firstlineno == outer.co_firstlineno]
+    if not found:
+        found = [c for c in _codes(module) if c.co_name == outer.co_name and c.co_firstlineno == outer.co_firstlineno]
+    if len(found) != 1:
+        raise LookupError("the edited function was not found in the file")
+    return found[0]
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    for held in code.co_consts:
+        if isinstance(held, types.CodeType):
+            yield held
+            yield from _codes(held)

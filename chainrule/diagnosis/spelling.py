@@ -1,0 +1,139 @@
+"""Writes a changed operation into the person's line: their own text wherever nothing changed."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis import source
+from chainrule.diagnosis.report import Edit
+from chainrule.diagnosis.source import Assignment
+from chainrule.diagnosis.spots import Span, Spot, span_of
+from chainrule.recording import Recorder
+from chainrule.recording.numbers import Tracked
+from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY, Python, Spelled
+
+_BINDING: dict[type[ast.operator], int] = {
+    ast.Add: SUM, ast.Sub: SUM, ast.Mult: PRODUCT, ast.Div: PRODUCT, ast.MatMult: PRODUCT, ast.FloorDiv: PRODUCT,
+    ast.Mod: PRODUCT, ast.Pow: POWER, ast.BitAnd: 4, ast.BitXor: 3, ast.BitOr: 2,
+}  # fmt: skip
+
+
+class Reach:
+    """The names that one line of the person's can use, and the nodes that they stand for."""
+
+    def __init__(self, spot: Spot, recorder: Recorder) -> None:
+        self.names: dict[fx.Node, str] = {}
+        self.sizes: dict[fx.Node, str] = {}
+        for text, held in spot.names.items():
+            node = held
+            if isinstance(held, torch.Tensor):
+                entry = recorder.entry(held)
+                node = entry.node if entry is not None else None
+            if isinstance(held, Tracked):
+                if held._made is not None:
+                    self.sizes.setdefault(held._made, text)
+            elif isinstance(node, fx.Node) and self._is_better(node, text):
+                self.names[node] = text
+
+    def _is_better(self, node: fx.Node, text: str) -> bool:
+        known = self.names.get(node)
+        return known is None or (known.count("."), len(known)) > (text.count("."), len(text))
+
+
+class InPlace(Python):
+    """Spells nodes with the person's names, and with their own text where it stands in the same statement."""
+
+    def __init__(self, reach: Reach, statement: Span | None, extra: dict[fx.Node, str]) -> None:
+        names = {**reach.sizes, **reach.names, **extra}
+        super().__init__(names.get)
+        self.statement = statement
+        self.unspelled: list[fx.Node] = []
+
+    def spell(self, value: Any) -> Spelled:
+        if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":
+            own = span_of(value)
+            name = self.variable(value)
+            if name:
+                return name, ATOM
+            if self.statement is not None and own is not None and own.within(self.statement) and own != self.statement:
+                text = source.text_at(own)
+                return text, binding_of(text)
+            if value.meta.get("same_as") is not None:
+                return self.spell(value.meta["same_as"])
+            if value.op == "placeholder":
+                self.unspelled.append(value)
+        return super().spell(value)
+
+
+def binding_of(text: str) -> int:
+    """How tightly an expression binds, read from its text."""
+    try:
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return 0
+    if isinstance(node, ast.BinOp):
+        return _BINDING.get(type(node.op), 0)
+    if isinstance(node, ast.UnaryOp):
+        return UNARY if not isinstance(node.op, ast.Not) else 0
+    if isinstance(node, ast.Compare):
+        return COMPARISON
+    return 0 if isinstance(node, ast.BoolOp | ast.IfExp | ast.Lambda | ast.Tuple) else ATOM
+
+
+def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -> tuple[Edit, str] | None:
+    """The edit that writes `by` in the place of `at`, and the new statement; None where it cannot be spelled."""
+    span = span_of(at)
+    if span is None or not source.lines_of(span.file):
+        return None
+    assigned = source.assignment_at(span)
+    if assigned is None:
+        return None
+    statement = source.span_of(assigned.statement, span.file)
+    whole = at.meta.get("same_as") is not None or span == statement or not span.within(assigned.value)
+    speller = InPlace(reach, statement, extra)
+    if whole and assigned.augmented:
+        edit = _augmented(by, assigned, speller, statement, at)
+    else:
+        place = assigned.value if whole else span
+        if by.meta["phase"] == "sketch":
+            text, binding = speller.expression(by)
+        else:
+            text, binding = speller.spell(by)
+        if not whole and binding < binding_of(source.text_at(place)) or (not whole and _inside_product(place, assigned, binding)):
+            text = f"({text})"
+        edit = source.replaced(place, text)
+    if speller.unspelled:
+        return None
+    return edit, " ".join(line.strip() for line in edit.lines)
+
+
+def _inside_product(place: Span, assigned: Assignment, binding: int) -> bool:
+    """Whether the new text stands in a larger expression that binds more tightly than it."""
+    return place != assigned.value and binding <= PRODUCT
+
+
+def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: Span, at: fx.Node) -> Edit:
+    """`w.g += x` changed: still `+=` where only what is added is another, else `=`."""
+    args = by.args
+    same = by.meta["operation"] == at.meta["operation"] and len(args) == 2 and args[0] is at.args[0]
+    if same:
+        return source.replaced(assigned.value, speller.text(args[1]))
+    if by is at.args[1] or by.meta["phase"] == "sketch" and at.args[0] not in _reads(by):
+        new = source.text_at(assigned.value) if by is at.args[1] else speller.text(by)
+        return source.replaced(statement, f"{assigned.target} = {new}")
+    return source.replaced(statement, f"{assigned.target} = {speller.expression(by)[0]}")
+
+
+def _reads(node: fx.Node) -> set[fx.Node]:
+    found, stack = set(), [node]
+    while stack:
+        for read in stack.pop().all_input_nodes:
+            if read not in found:
+                found.add(read)
+                if read.meta["phase"] == "sketch":
+                    stack.append(read)
+    return found

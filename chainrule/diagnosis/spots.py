@@ -1,0 +1,138 @@
+"""Spots: where in the person's source a value was computed, and what every name in reach stood for then."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.recording import Recorder
+from chainrule.recording.numbers import Tracked
+
+_HELD = 32  # entries of a list or dict that are looked at
+_HIDDEN = (types.ModuleType, types.FunctionType, type, str, bytes)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of source: lines from 1, columns in bytes from 0, as `ast` counts them."""
+
+    file: str
+    line: int
+    end_line: int
+    column: int
+    end_column: int
+
+    def within(self, other: Span) -> bool:
+        mine = (self.line, self.column), (self.end_line, self.end_column)
+        theirs = (other.line, other.column), (other.end_line, other.end_column)
+        return self.file == other.file and theirs[0] <= mine[0] and mine[1] <= theirs[1]
+
+
+@dataclass
+class Spot:
+    """One place in one call of the person's function."""
+
+    code: types.CodeType
+    index: int  # of the instruction
+    order: int  # counts the spots of a run
+    names: dict[str, Any] = field(repr=False, default_factory=dict)  # text -> tensor node, tensor, or number
+
+    @property
+    def line(self) -> int:
+        return _positions(self.code)[self.index][0] or self.code.co_firstlineno
+
+    @property
+    def file(self) -> str:
+        return self.code.co_filename
+
+    @property
+    def span(self) -> Span | None:
+        line, end_line, column, end_column = _positions(self.code)[self.index]
+        if line is None or end_line is None or column is None or end_column is None:
+            return None
+        return Span(self.file, line, end_line, column, end_column)
+
+
+@functools.lru_cache(maxsize=512)
+def _positions(code: types.CodeType) -> list[tuple[int | None, int | None, int | None, int | None]]:
+    return list(code.co_positions())
+
+
+class Spots:
+    """Gives every node that the recorder writes its spot, in `node.meta["spot"]`."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.count = 0
+        self._last: tuple[types.FrameType, int, int] | None = None
+        self._names: dict[str, Any] = {}
+
+    def __call__(self, node: fx.Node, frame: types.FrameType) -> None:
+        node.meta["spot"] = self.of(frame)
+
+    def of(self, frame: types.FrameType) -> Spot:
+        """The spot at which `frame` stands now."""
+        self.count += 1
+        last, self._last = self._last, (frame, frame.f_lineno, frame.f_lasti)
+        if last is None or last[0] is not frame or last[1] != frame.f_lineno or last[2] >= frame.f_lasti:
+            self._names = self._in_reach(frame)
+        return Spot(frame.f_code, frame.f_lasti // 2, self.count, self._names)
+
+    def forget(self) -> None:
+        self._last = None
+
+    def moved(self) -> None:
+        """A name was bound in a way that no recorded operation shows."""
+        self._last = None
+
+    def _in_reach(self, frame: types.FrameType) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        code = frame.f_code
+        space = {n: frame.f_globals[n] for n in code.co_names if n in frame.f_globals} | dict(frame.f_locals)
+        for name, value in space.items():
+            for text, held in _held(name, value):
+                found.setdefault(text, self._known(held))
+        return found
+
+    def _known(self, held: Any) -> Any:
+        if not isinstance(held, torch.Tensor):
+            return held
+        entry = self.recorder.entry(held)
+        return held if entry is None else entry.node
+
+
+def _held(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
+    """The tensors and numbers that can be had from a name: itself, its `.g`, attributes, entries."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+        for attribute in ("g", "grad"):
+            held = value.__dict__.get(attribute)
+            if isinstance(held, torch.Tensor):
+                yield f"{name}.{attribute}", held
+    elif isinstance(value, Tracked):
+        yield name, value
+    elif isinstance(tensor := getattr(value, "tensor", None), torch.Tensor) and not isinstance(value, _HIDDEN):
+        yield name, tensor  # an array that a tensor stands behind
+    elif depth and isinstance(value, dict):
+        for key, held in list(value.items())[:_HELD]:
+            if isinstance(key, str | int):
+                yield from _held(f"{name}[{key!r}]".replace("'", '"'), held, depth - 1)
+    elif depth and isinstance(value, list | tuple):
+        for index, held in enumerate(value[:_HELD]):
+            yield from _held(f"{name}[{index}]", held, depth - 1)
+    elif depth and not isinstance(value, _HIDDEN) and isinstance(space := getattr(value, "__dict__", None), dict):
+        kept = {**space.get("_parameters", {}), **space.get("_buffers", {}), **space}
+        for key, held in list(kept.items())[:_HELD]:
+            if isinstance(key, str) and not key.startswith("_"):
+                yield from _held(f"{name}.{key}", held, depth - 1)
+
+
+def span_of(node: fx.Node) -> Span | None:
+    spot: Spot | None = node.meta.get("spot")
+    return None if spot is None else spot.span
