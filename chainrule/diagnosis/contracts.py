@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,16 +11,17 @@ from torch import Tensor
 from chainrule.diagnosis.function_calls import (
     Calls,
     Failed,
-    Gradients,
     Refused,
-    backward_of,
     equal,
     laid,
-    parameter_names,
-    random_like,
+    layouts_of,
 )
+from chainrule.diagnosis.operators import broken_promises_of_operator
+from chainrule.diagnosis.ordinary_call import OrdinaryCall
 from chainrule.diagnosis.report import Finding
 from chainrule.diagnosis.second_order import first_order_errors, second_order_error
+
+__all__ = ["broken_promises", "broken_promises_of_operator"]
 
 _CUT_OFF = "@torch.autograd.function.once_differentiable"
 _SINGLE = (5e-9, 1e-5)  # relative errors that float32 inside a float64 computation leaves
@@ -54,117 +53,8 @@ def broken_promises(function: Any, args: Sequence[Any], reference: Callable[...,
     return promises.findings
 
 
-class _Promises:
+class _Promises(OrdinaryCall):
     """The promises of one Function, tried in turn on the same arguments."""
-
-    def __init__(self, calls: Calls, reference: Callable[..., Any] | None) -> None:
-        self.calls, self.reference, self.name = calls, reference, calls.name
-        self.names = parameter_names(calls.function, len(calls.values))
-        self.findings: list[Finding] = []
-        self.told: set[str] = set()
-
-    # -- the ordinary call, which the others are compared with ------------------------------------
-
-    def ready(self) -> bool:
-        """Choose the precision and the inputs that have a gradient; False where no ordinary call works."""
-        given, wide = self.calls.with_dtype(False), self.calls.with_dtype(True)
-        same = all(given[i].dtype == wide[i].dtype for i in self.calls.floating)
-        refusal: Failed | None = None
-        for values in [wide] if same else [wide, given]:
-            self.calls.values = values
-            try:
-                self._choose_wanted()
-            except Failed as error:
-                refusal = refusal or error
-                continue
-            except Refused:
-                continue
-            if refusal is not None:
-                self._say("dtype", "", "contract", "raises for float64 inputs, which forward takes", refusal)
-            return self._repeats()
-        return False
-
-    def _choose_wanted(self) -> None:
-        calls, failed = self.calls, None
-        calls.wanted = calls.floating
-        try:
-            calls.gradients()
-        except Failed as error:
-            failed = error
-            calls.wanted = []
-            for i in calls.floating:  # a backward may refuse an input on purpose
-                try:
-                    calls.gradients(wanted=[i])
-                except Failed:
-                    continue
-                calls.wanted = [*calls.wanted, i]
-            if not calls.wanted:
-                raise failed from None
-            calls.gradients()
-
-    def _repeats(self) -> bool:
-        """Whether two runs agree: nothing can be said of a Function that keeps a state or draws its own numbers."""
-        (self.forward, self.gradients), (_, again) = self.calls.gradients(), self.calls.gradients()
-        self.returned, self.saved = self.calls.watch.returned, self.calls.watch.saved
-        dtypes = [self.calls.values[i].dtype for i in self.calls.floating] + [t.dtype for t in self.forward.outputs]
-        eps = max((torch.finfo(d).eps for d in dtypes), default=1.0)
-        self.tolerance = 1e-5 if eps < 1e-12 else 2e-3 if eps < 1e-5 else 0.1
-        self.floor = 1e4 * eps
-        return bool(self.forward.outputs) and all(self._agree(again[i], self.gradients[i]) for i in again)
-
-    def _agree(self, got: Tensor | None, truth: Tensor | None, scale: float = 1.0) -> bool:
-        """The same up to rounding; None is zeros. Where the truth is not finite, anything goes."""
-        if got is None or truth is None:
-            one = truth if got is None else got
-            return one is None or not bool((one.detach().nan_to_num(0.0, 0.0, 0.0).abs() > self.floor * scale).any())
-        if got.shape != truth.shape:
-            return False
-        got, truth, finite = got.detach(), truth.detach(), torch.isfinite(truth)
-        if not bool(finite.any()):
-            return True
-        size = float(truth[finite].abs().max())
-        gap = torch.where(torch.isfinite(got[finite]), (got[finite] - truth[finite]).abs().double(), torch.inf)
-        return float(gap.max()) <= self.tolerance * size + self.floor * scale
-
-    def _different(self, got: Gradients, truth: Gradients) -> list[int]:
-        sizes = [
-            float(g.detach().nan_to_num(0, 0, 0).abs().max()) for g in truth.values() if g is not None and g.numel()
-        ]
-        scale = max([1.0, *sizes])
-        return [i for i in got if not self._agree(got[i], truth[i], scale)]
-
-    def _stable(self, values: Sequence[Any]) -> bool:
-        """Whether the gradients stay when the inputs move by rounding: ties and singular matrices do not."""
-        noise = 1e3 * torch.finfo(torch.float64).eps if self.tolerance == 1e-5 else 1e-6
-        moved = [v * (1 + noise * random_like(v, i)) if i in self.calls.floating else v for i, v in enumerate(values)]
-        try:
-            return not self._different(self.calls.gradients(moved)[1], self.calls.gradients(values)[1])
-        except (Refused, Failed):
-            return False
-
-    # -- telling ----------------------------------------------------------------------------------
-
-    def _say(
-        self, promise: str, argument: str, cause: str, what: str, failed: Failed | None = None, repair: str = ""
-    ) -> None:
-        """A finding; one for each promise and argument."""
-        key = f"{promise} {argument}"
-        if key in self.told:
-            return
-        self.told.add(key)
-        function = self.calls.function.forward if promise == "forward" else backward_of(self.calls.function)
-        file, line, text = _place(function, failed)
-        method = "forward" if promise == "forward" else "backward"
-        reason = f" ({failed})" if failed is not None else ""
-        name = f"{self.name}.{argument}" if argument else self.name
-        self.findings.append(
-            Finding(name, line, cause, f"{self.name}.{method} {what}{reason}", repair, False, file, text)
-        )
-
-    @property
-    def _upstream(self) -> str:
-        names = list(inspect.signature(backward_of(self.calls.function)).parameters.values())[1:]
-        return names[0].name if names and names[0].kind is not names[0].VAR_POSITIONAL else "the upstream"
 
     def try_all(self) -> None:
         self._inputs_alone()
@@ -191,14 +81,14 @@ class _Promises:
                 continue
             except Failed as error:
                 what = f"raises where {name} alone requires a gradient; compute a gradient only if needed, and each by itself"
-                self._say("alone", name, "contract", what, error)
+                self.say("alone", name, "contract", what, error)
                 continue
-            if not self._different(alone, {i: self.gradients[i]}):
+            if not self.different(alone, {i: self.gradients[i]}):
                 continue
             cause = "missing-gradient" if alone[i] is None else "contract"
             how = "returns None for" if alone[i] is None else "gives another gradient of"
             what = f"{how} {name} where {name} alone requires one; test ctx.needs_input_grad[{i}] for it"
-            self._say("alone", name, cause, what)
+            self.say("alone", name, cause, what)
 
     def _values_intact(self) -> None:
         calls = self.calls
@@ -210,15 +100,15 @@ class _Promises:
             # running statistics, which no gradient reads, are updated in place as a custom
             if not dirty and not equal(calls.values[i], given) and self._matters(i):
                 what = f"changes {self.names[i]} in place; call ctx.mark_dirty({self.names[i]}) and return it, or copy it first"
-                self._say("forward", self.names[i], "inplace-corruption", what)
+                self.say("forward", self.names[i], "inplace-corruption", what)
         upstreams = calls.upstreams(forward.outputs)
         try:
             first = calls.backward(forward, [u.clone() for u in upstreams], retain_graph=True)
         except Failed:
             return
         if calls.watch.upstream_changed:
-            what = f"writes into {self._upstream} in place, which autograd still needs; compute a new tensor"
-            self._say("upstream", "", "inplace-corruption", what)
+            what = f"writes into {self.upstream} in place, which autograd still needs; compute a new tensor"
+            self.say("upstream", "", "inplace-corruption", what)
         names = [
             self.names[i]
             for i, old in enumerate(before)
@@ -226,17 +116,17 @@ class _Promises:
         ]
         if names or calls.watch.saved_changed:
             which = " and ".join(names) or "a tensor that forward saved"
-            self._say("saved", "", "inplace-corruption", f"changes {which} in place; compute a new tensor")
+            self.say("saved", "", "inplace-corruption", f"changes {which} in place; compute a new tensor")
             return
         try:
             again = calls.backward(forward, [u.clone() for u in upstreams], retain_graph=True)
         except Failed as error:
             what = "raises when it runs twice (retain_graph=True); leave ctx and what it holds as they are"
-            self._say("twice", "", "contract", what, error)
+            self.say("twice", "", "contract", what, error)
             return
-        for i in self._different(again, first):
+        for i in self.different(again, first):
             what = f"gives another gradient of {self.names[i]} when it runs twice (retain_graph=True); leave what ctx holds as it is"
-            self._say("twice", "", "inplace-corruption", what)
+            self.say("twice", "", "inplace-corruption", what)
 
     def _matters(self, i: int) -> bool:
         kept = {t.untyped_storage().data_ptr() for t in self.saved}
@@ -245,7 +135,7 @@ class _Promises:
 
     def _strided_inputs(self) -> None:
         for i in self.calls.tensors:
-            for layout, words in _layouts(self.calls.values[i]):
+            for layout, words in layouts_of(self.calls.values[i]):
                 if self._laid_input(i, layout, words):
                     break
 
@@ -261,24 +151,24 @@ class _Promises:
         except (Refused, Failed):
             return False
         pairs = list(zip(forward.outputs, plain.outputs, strict=False))
-        if not all(self._agree(a, b) for a, b in pairs):
+        if not all(self.agree(a, b) for a, b in pairs):
             # ties among equal elements may be broken otherwise, so an expanded input says nothing here
-            if not expanded and self._stable(values):
-                self._say("forward", name, "contract", f"gives other values for {name} {words}; {advice}", None, repair)
+            if not expanded and self.stable(values):
+                self.say("forward", name, "contract", f"gives other values for {name} {words}; {advice}", None, repair)
                 return True
             return False
         try:
             got = calls.backward(forward, calls.upstreams(forward.outputs))
         except Failed as error:
-            self._say("strided", name, "contract", f"raises for {name} {words}; {advice}", error, repair)
+            self.say("strided", name, "contract", f"raises for {name} {words}; {advice}", error, repair)
             return True
         if expanded and got.get(i) is not None and truth[i] is not None:
             axis = int(layout.split()[1])  # what reaches the tensor that was expanded
             got, truth = {**got, i: got[i].sum(axis)}, {**truth, i: truth[i].sum(axis)}  # type: ignore[union-attr]
-        different = self._different(got, truth)
-        if different and self._stable(values):
+        different = self.different(got, truth)
+        if different and self.stable(values):
             what = f"gives wrong gradients of {self._listed(different)} for {name} {words}; {advice}"
-            self._say("strided", name, "contract", what, None, repair)
+            self.say("strided", name, "contract", what, None, repair)
             return True
         return False
 
@@ -286,11 +176,11 @@ class _Promises:
         return ", ".join(self.names[i] for i in places)
 
     def _strided_upstreams(self) -> None:
-        calls, name = self.calls, self._upstream
+        calls, name = self.calls, self.upstream
         repair = f"{name} = {name}.contiguous()" if name.isidentifier() else ""
         advice = f"start with {name} = {name}.contiguous(), or use reshape for view"
         for k, out in enumerate(self.forward.outputs):
-            kinds = [(layout, words) for layout, words in _layouts(out) if not layout.startswith("expanded")]
+            kinds = [(layout, words) for layout, words in layouts_of(out) if not layout.startswith("expanded")]
             for layout, words in [*kinds, ("constant", "that is expanded, as from out.sum().backward()")]:
                 ordinary = calls.upstreams(self.forward.outputs)
                 if layout == "constant":
@@ -305,19 +195,18 @@ class _Promises:
                 try:
                     got = calls.backward(calls.forward(), special)
                 except Failed as error:
-                    self._say("strides", "", "contract", f"raises for a gradient {words}; {advice}", error, repair)
+                    self.say("strides", "", "contract", f"raises for a gradient {words}; {advice}", error, repair)
                     return
-                if different := self._different(got, truth):
+                if different := self.different(got, truth):
                     what = f"gives wrong gradients of {self._listed(different)} for a gradient {words}; {advice}"
-                    self._say("strides", "", "contract", what, None, repair)
+                    self.say("strides", "", "contract", what, None, repair)
                     return
 
     def _broadcast(self) -> None:
         for i in self.calls.wanted:
             value = self.calls.values[i]
             axes = [axis for axis, size in enumerate(value.shape) if size > 1]
-            if not any(self._stretched(i, axis) for axis in axes[:4]):
-                continue
+            any(self._stretched(i, axis) for axis in axes[:4])  # up to the first that breaks
 
     def _stretched(self, i: int, axis: int) -> bool:
         calls, name = self.calls, self.names[i]
@@ -330,7 +219,7 @@ class _Promises:
         except (Refused, Failed):
             return False
         pairs = list(zip(forward.outputs, plain.outputs, strict=False))
-        if not all(a.shape == b.shape and self._agree(a, b) for a, b in pairs):
+        if not all(a.shape == b.shape and self.agree(a, b) for a, b in pairs):
             return False  # another meaning than a broadcast
         if truth[i] is not None:
             truth = {**truth, i: truth[i].sum(axis, keepdim=True)}  # type: ignore[union-attr]
@@ -341,14 +230,12 @@ class _Promises:
         except Failed as error:
             if not self._elementwise(i, axis):
                 return False  # forward takes it by accident: a weight of one row, whose product the bias stretches
-            self._say(
-                "broadcast", name, "missing-broadcast-sum", f"raises for {name} of shape {shape}; {advice}", error
-            )
+            self.say("broadcast", name, "missing-broadcast-sum", f"raises for {name} of shape {shape}; {advice}", error)
             return True
-        different = self._different(got, truth)
-        if different and self._stable(full):
+        different = self.different(got, truth)
+        if different and self.stable(full):
             what = f"gives wrong gradients of {self._listed(different)} for {name} of shape {shape}; {advice}"
-            self._say("broadcast", name, "missing-broadcast-sum", what)
+            self.say("broadcast", name, "missing-broadcast-sum", what)
             return True
         return False
 
@@ -387,14 +274,14 @@ class _Promises:
             try:
                 found = calls.backward(forward, calls.upstreams(forward.outputs))
             except Failed as error:
-                self._say("empty", "", "contract", f"raises for an empty batch; {advice}", error)
+                self.say("empty", "", "contract", f"raises for an empty batch; {advice}", error)
                 return
             if any(t.numel() for t in forward.outputs):
                 return
             for i, g in found.items():
                 if g is not None and not equal(g, torch.zeros_like(g)):
                     what = f"gives {self.names[i]} a gradient that is not zero for an empty batch; {advice}"
-                    self._say("empty", self.names[i], "contract", what)
+                    self.say("empty", self.names[i], "contract", what)
             return
 
     def _one_output(self) -> None:
@@ -409,11 +296,11 @@ class _Promises:
             try:
                 got = calls.backward(forward, upstreams, only=k)
             except Failed as error:
-                self._say("outputs", "", "contract", f"raises {where}; {advice}", error)
+                self.say("outputs", "", "contract", f"raises {where}; {advice}", error)
                 return
-            if different := self._different(got, truth):
+            if different := self.different(got, truth):
                 what = f"gives wrong gradients of {self._listed(different)} {where}; {advice}"
-                self._say("outputs", "", "lost-path", what)
+                self.say("outputs", "", "lost-path", what)
                 return
 
     def _precision_and_second_order(self, skip_second: bool) -> None:
@@ -426,7 +313,7 @@ class _Promises:
             if narrow or (error is not None and _SINGLE[0] < error < _SINGLE[1]):
                 how = f"returns {raw.dtype} for" if narrow else f"gives, right only to {error:.0e}, the gradient of"  # type: ignore[union-attr]
                 what = f"{how} {self.names[i]} although all inputs are float64; make constants and casts in the dtype of the inputs"
-                self._say("dtype", self.names[i], "contract", what)
+                self.say("dtype", self.names[i], "contract", what)
         if skip_second:
             return
         honest = bool(errors) and all(e is not None and e < _SINGLE[1] for e in errors.values())
@@ -436,68 +323,12 @@ class _Promises:
             what = (
                 f"raises under create_graph=True; write it with differentiable operations, or put {_CUT_OFF} above it"
             )
-            self._say("second", "", "contract", what, failed, _CUT_OFF)
+            self.say("second", "", "contract", what, failed, _CUT_OFF)
             return
         if wrong:
-            listed = ", ".join(self._upstream if i < 0 else self.names[i] for i in wrong)
+            listed = ", ".join(self.upstream if i < 0 else self.names[i] for i in wrong)
             what = (
                 f"gives second derivatives (create_graph=True) that are wrong or cut off with respect to {listed}; save "
                 f"inputs or outputs alone and compute from them in torch operations, or put {_CUT_OFF} above it"
             )
-            self._say("second", "", "contract", what, None, _CUT_OFF)
-
-
-def broken_promises_of_operator(
-    operator: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None
-) -> list[Finding]:
-    """What torch.library.opcheck finds wrong with a registered operator, one finding for each of its tests.
-
-    >>> broken_promises_of_operator(torch.ops.aten.sin.default, [torch.ones(3)])
-    []
-    """
-    results = torch.library.opcheck(operator, tuple(args), kwargs, raise_exception=False)
-    name = str(getattr(operator, "_qualname", operator))
-    file, line, _ = _place(getattr(operator, "_init_fn", None), None)
-    findings = []
-    for test, result in results.items():
-        if result != "SUCCESS":
-            said = " ".join(str(result).split())
-            message = f"{name} fails {test}, {_OPERATOR_TESTS.get(test, '')}: {said[:300]}"
-            findings.append(Finding(name, line, "contract", message, "", False, file))
-    return findings
-
-
-_OPERATOR_TESTS = {
-    "test_schema": "so its schema does not say what it changes or returns a view of; declare mutates_args, return copies",
-    "test_autograd_registration": "so its derivative is not registered as autograd expects; use register_autograd",
-    "test_faketensor": "so it has no fake implementation or a wrong one; use register_fake with the shapes and dtypes",
-    "test_aot_dispatch_static": "so compiled gradients differ from eager ones; write its backward in registered operators",
-    "test_aot_dispatch_dynamic": "so compiled gradients differ from eager ones; write its backward in registered operators",
-}
-
-
-def _layouts(value: Tensor) -> Iterator[tuple[str, str]]:
-    """The ways to lay a tensor out that are not contiguous, in code and in words."""
-    if value.ndim > 1 and min(value.shape[-2:]) > 1:
-        yield "transposed", "with transposed memory"
-    if value.numel() > 1:
-        yield "sliced", "that is a strided slice"
-    axes = [axis for axis, size in enumerate(value.shape) if size > 1]
-    for axis in dict.fromkeys([*axes[:1], *axes[-1:]]):
-        yield f"expanded {axis}", f"that is expanded along axis {axis}"
-
-
-def _place(function: Any, failed: Failed | None) -> tuple[str | None, int | None, str]:
-    """File, line and text: where the error was raised, otherwise the `def`."""
-    try:
-        function = inspect.unwrap(function)
-        file = inspect.getsourcefile(function)
-        lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError):
-        return None, None, ""
-    if failed is not None:
-        for frame in reversed(traceback.extract_tb(failed.reason.__traceback__)):
-            if frame.filename == file and frame.lineno is not None:
-                return file, frame.lineno, (frame.line or "").strip()
-    offset = next((k for k, text in enumerate(lines) if text.lstrip().startswith("def ")), 0)
-    return file, first + offset, lines[offset].strip()
+            self.say("second", "", "contract", what, None, _CUT_OFF)

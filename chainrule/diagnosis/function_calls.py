@@ -83,6 +83,17 @@ def laid(value: Tensor, layout: str) -> Tensor:
     return copy
 
 
+def layouts_of(value: Tensor) -> Iterator[tuple[str, str]]:
+    """The ways to lay a tensor out that are not contiguous, in code and in words."""
+    if value.ndim > 1 and min(value.shape[-2:]) > 1:
+        yield "transposed", "with transposed memory"
+    if value.numel() > 1:
+        yield "sliced", "that is a strided slice"
+    axes = [axis for axis, size in enumerate(value.shape) if size > 1]
+    for axis in dict.fromkeys([*axes[:1], *axes[-1:]]):
+        yield f"expanded {axis}", f"that is expanded along axis {axis}"
+
+
 class Calls:
     """Runs one Function on copies of the same arguments; random numbers are the same in every run."""
 
@@ -123,7 +134,7 @@ class Calls:
             else:
                 value = tree_map_only(Tensor, lambda t: t.detach().clone(), value)
             inputs.append(value)
-        with self._quietly(), torch.enable_grad():
+        with self.quietly(), torch.enable_grad():
             try:
                 found = self._watched.apply(*inputs)
             except Exception as error:
@@ -144,7 +155,7 @@ class Calls:
         upstreams = upstreams if only is None else [upstreams[only]]
         if not outputs or not forward.leaves:
             return dict.fromkeys(forward.leaves)
-        with self._quietly():
+        with self.quietly():
             try:
                 found = torch.autograd.grad(outputs, list(forward.leaves.values()), upstreams, allow_unused=True, **how)
             except Exception as error:
@@ -162,7 +173,7 @@ class Calls:
         return forward, self.backward(forward, self.upstreams(forward.outputs))
 
     @contextlib.contextmanager
-    def _quietly(self) -> Iterator[None]:
+    def quietly(self) -> Iterator[None]:
         with torch.random.fork_rng(devices=self._devices), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)

@@ -90,7 +90,8 @@ def _second(calls: Calls, wanted: list[int], weights: dict[int, Tensor]) -> dict
     upstreams = [u.requires_grad_() for u in calls.upstreams(forward.outputs)]
     first = calls.backward(forward, [u.clone() for u in upstreams], create_graph=True)
     try:
-        found = _derivatives(_contracted(first, weights), [*forward.leaves.values(), *upstreams])
+        with calls.quietly():
+            found = _derivatives(_contracted(first, weights), [*forward.leaves.values(), *upstreams])
     except Exception:  # whatever the person's code or once_differentiable raises
         return None
     return _by_place(found, wanted)
@@ -114,7 +115,7 @@ def _reference_second(
     leaves = [values[i].requires_grad_() for i in wanted]
     inputs = [a.clone() if isinstance(a, Tensor) else a for a in values]
     try:
-        with torch.enable_grad():
+        with calls.quietly(), torch.enable_grad():
             every = reference(*inputs)
             every = every if isinstance(every, tuple) else (every,)
             outputs = [t for t in every if isinstance(t, Tensor) and t.requires_grad]
