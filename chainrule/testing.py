@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,7 +21,10 @@ from chainrule.run import double
 
 
 def assert_gradients(code: Any, *args: Any, **kwargs: Any) -> None:
-    """Raise AssertionError, with the diagnosis as its message, unless every gradient is right.
+    """Raise AssertionError, with the diagnosis as its message, unless every gradient that `code` writes is right.
+
+    The message begins with the findings, each as `file:line: cause message`; the table of gradients follows.
+    Arguments and errors are those of `chainrule.check`.
 
     >>> import torch
     >>> w = torch.tensor([1., 2.])
@@ -26,9 +33,45 @@ def assert_gradients(code: Any, *args: Any, **kwargs: Any) -> None:
     ...     return (x * w).sum()
     >>> assert_gradients(step, torch.ones(2))
     """
+    __tracebackhide__ = True  # pytest shows the line of the test
     report = check(code, *args, **kwargs)
     if not report.ok:
-        raise AssertionError(f"hand-written gradients are wrong\n{report}")
+        raise AssertionError(report.findings_first())
+
+
+def grade(code: Any, *args: Any, points: float = 1.0, **kwargs: Any) -> float:
+    """`points` times the share of the gradients that are right; for notebooks that are marked by a program.
+
+    A gradient that is wrong only because it was computed from a wrong one counts as right. Code that raises, or
+    that leaves no gradient, gets 0.0. Nothing is printed: what the code prints is dropped, and its warnings are.
+
+    Raises ChainruleError if `points` is negative or no finite number.
+
+    >>> import torch
+    >>> w, b = torch.ones(2), torch.ones(1)
+    >>> def step(x):
+    ...     w.g = 2 * x
+    ...     b.g = torch.ones(1)
+    ...     return ((x * w).sum() + b).sum()
+    >>> grade(step, torch.ones(2), points=10)
+    5.0
+    """
+    if not math.isfinite(points) or points < 0:
+        raise ChainruleError(f"grade: points is {points}; give a number from 0 up")
+    dropped = io.StringIO()
+    with contextlib.redirect_stdout(dropped), contextlib.redirect_stderr(dropped), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            report = check(code, *args, **kwargs)
+        except (Exception, SystemExit):  # whatever the code under test does, exit() too, is its own mistake
+            return 0.0
+    total = len(report.rows)
+    if not total:
+        return 0.0
+    mistakes = len({finding.name for finding in report.findings})
+    if not report.findings:
+        mistakes = sum(row.status not in ("right", "close") for row in report.rows)
+    return float(points) * max(0.0, 1 - mistakes / total)
 
 
 def assert_rule(function: Callable[..., Any], samples: Iterable[Any]) -> None:

@@ -44,10 +44,9 @@ def main() -> None:
     """
 
 
-def on_target(command: Callable[..., None]) -> Callable[..., None]:
-    """The argument FILE.py:NAME and the options that every command on it shares."""
+def given(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every command on a FILE.py:NAME shares."""
 
-    @click.argument("target", metavar="FILE.py:NAME")
     @click.option(
         "--input",
         "inputs",
@@ -63,6 +62,11 @@ def on_target(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
 
     return wrapped
+
+
+def on_target(command: Callable[..., None]) -> Callable[..., None]:
+    """The argument FILE.py:NAME and the options that go with it."""
+    return click.argument("target", metavar="FILE.py:NAME")(given(command))
 
 
 @main.command()
@@ -106,19 +110,33 @@ def derive(
 
 
 @main.command()
-@on_target
-def check(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
-    """Compare hand-written gradients with the truth."""
-    from chainrule.cli import answers, targets
+@click.argument("targets", metavar="FILE.py:NAME...", nargs=-1, required=True)
+@given
+@click.option("--fix", is_flag=True, help="Show the proved repairs as a diff, ask, write them, and check again.")
+@click.option("--yes", is_flag=True, help="With --fix: write without asking.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "github"]),
+    help="github adds a workflow annotation for each mistake; it is the default where GITHUB_ACTIONS is true.",
+)
+def check(
+    targets: tuple[str, ...], inputs: tuple[str, ...], as_json: bool, fix: bool, yes: bool, style: str | None
+) -> None:
+    """Compare hand-written gradients with the truth, and find the line that is wrong.
 
-    found = targets.load(target, inputs)
-    report = found.check()
-    if as_json:
-        answers.print_json(answers.of_report(report, target, found.path))
-    else:
-        answers.print_report(report, found.path)
-    if not report.ok:
-        raise SystemExit(WRONG)
+    Each mistake is one line, FILE:LINE: CAUSE MESSAGE, with the line as it is (-) and as it should be (+). "proved"
+    says that the repaired code was run. Several targets are checked one after another.
+    """
+    if yes and not fix:
+        raise Refused("--yes goes with --fix, which writes the repairs")
+    if as_json and fix and not yes:
+        raise Refused("--json cannot ask before it writes; add --yes, or leave out --fix")
+    from chainrule.cli import findings
+
+    code = findings.run(targets, inputs, as_json, fix, yes, style)
+    if code:
+        raise SystemExit(code)
 
 
 @main.command()

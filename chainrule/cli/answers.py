@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -33,25 +31,6 @@ def print_code(text: str) -> None:
     console().print(highlighted)
 
 
-def print_report(report: Any, path: Path) -> None:
-    """The table of gradients, and `FILE:LINE: message` with the repair for each mistake."""
-    click.echo(str(dataclasses.replace(report, findings=[])))
-    for finding in report.findings:
-        click.echo()
-        place = f"{_short(finding.file, path)}:{finding.line}: " if finding.line else f"{path}: "
-        click.secho(f"{place}{finding.message}", fg="red")
-        if finding.repair:
-            proof = "  # proved" if finding.proved else ""
-            click.echo(f"    {finding.repair}{proof}")
-
-
-def _short(file: str | None, path: Path) -> str:
-    """The file as the person wrote it on the command line, or from the current folder."""
-    if file is None or Path(file) == path.resolve():
-        return str(path)
-    return os.path.relpath(file)
-
-
 def write(d: cr.Derivation, style: str, file: Path) -> None:
     try:
         file.write_text(runnable(d) if style == "function" else d.source(style), encoding="utf-8")
@@ -76,14 +55,6 @@ def of_derivation(d: cr.Derivation, target: str, style: str) -> dict[str, Any]:
         "fallbacks": d.fallbacks,
         "notes": d.notes,
     }
-
-
-def of_report(report: Any, target: str, path: Path) -> dict[str, Any]:
-    def placed(entry: Any) -> dict[str, Any]:
-        return {**dataclasses.asdict(entry), "file": _short(entry.file, path) if entry.line else None}
-
-    rows, findings = [placed(row) for row in report.rows], [placed(finding) for finding in report.findings]
-    return {"target": target, "ok": report.ok, "rows": rows, "findings": findings}
 
 
 def of_trace(trace: Any, target: str) -> dict[str, Any]:

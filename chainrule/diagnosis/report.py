@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,11 +65,32 @@ class Finding:
     edit: Edit | None = None  # the repair as a change to the person's file
 
     def __str__(self) -> str:
-        place = f"{Path(self.file).name}:{self.line}: " if self.file and self.line else ""
+        return self.at(Path(self.file).name if self.file and self.line else "")
+
+    def at(self, file: str) -> str:
+        """`file:line: cause message`, the form that terminals and editors make a link of.
+
+        >>> Finding("w", 7, "sign", "w.g (3,) is wrong", "w.g = x").at("net.py")
+        'net.py:7: sign w.g (3,) is wrong'
+        """
+        place = f"{file}:{self.line}: " if file and self.line else f"{file}: " if file else ""
         return f"{place}{self.cause} {self.message}"
 
+    def change(self) -> list[str]:
+        """The person's line with `-` before it, the repair with `+`; other causes that fit as well.
 
-@dataclass
+        >>> Finding("w", 7, "sign", "", "w.g = x", proved=True, text="w.g = -x").change()
+        ['- w.g = -x', '+ w.g = x   # proved']
+        """
+        lines = [f"- {line}" for line in self.text.splitlines()]
+        repair = [f"+ {line}" for line in self.repair.splitlines()]
+        if repair and self.proved:
+            repair[-1] += "   # proved"
+        also = [f"also possible: {', '.join(self.also)}"] if self.also else []
+        return [*lines, *repair, *also]
+
+
+@dataclass(repr=False)
 class Report:
     """The result of `check`; truthy when every gradient is right."""
 
@@ -83,29 +105,57 @@ class Report:
     def __bool__(self) -> bool:
         return self.ok
 
+    def __repr__(self) -> str:
+        return f"Report({'; '.join([self._count(), *map(str, self.findings)])})"
+
     def __str__(self) -> str:
-        head = ["gradient", "status", "shape", "largest error", "relative", "line"]
-        body = [
-            [
-                f"{r.name}.g" if "." not in r.name or r.shape is None else r.name,
-                r.status,
-                "" if r.shape is None else str(r.shape),
-                "" if r.max_abs is None else f"{r.max_abs:.2g}",
-                "" if r.max_rel is None else f"{r.max_rel:.2g}",
-                "" if r.line is None else str(r.line),
-            ]
-            for r in self.rows
-        ]
-        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *body]
-        ]
-        right = sum(r.status in ("right", "close") for r in self.rows)
-        lines.append(f"{right} of {len(self.rows)} gradients are right" if self.rows else "no gradient was found")
+        lines = [self.table()]
         for finding in self.findings:
-            lines += ["", str(finding)]
-            if finding.text:
-                lines.append(f"  - {finding.text}")
-            if finding.repair:
-                lines.append(f"  + {finding.repair}{'   # proved' if finding.proved else ''}")
+            lines += ["", str(finding), *(f"  {line}" for line in finding.change())]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        from chainrule.diagnosis.display import html
+
+        return html(self)
+
+    def table(self) -> str:
+        """A line for each gradient, and how many are right."""
+        body = [row_cells(row) for row in self.rows]
+        widths = [max(len(row[i]) for row in [HEAD, *body]) for i in range(len(HEAD))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [HEAD, *body]
+        ]
+        return "\n".join([*lines, self._count()])
+
+    def findings_first(self) -> str:
+        """The findings with paths that can be clicked, then the table: what a failing test shows."""
+        parts = ["\n".join([f.at(clickable(f.file)), *(f"  {c}" for c in f.change())]) for f in self.findings]
+        return "\n\n".join([*parts, "\n".join([self.table(), *(f"note: {note}" for note in self.notes)])])
+
+    def _count(self) -> str:
+        right = sum(r.status in ("right", "close") for r in self.rows)
+        return f"{right} of {len(self.rows)} gradients are right" if self.rows else "no gradient was found"
+
+
+HEAD = ["gradient", "status", "shape", "largest error", "relative", "line"]
+
+
+def row_cells(row: Row) -> list[str]:
+    """The row as text, a cell for each column of HEAD."""
+    return [
+        f"{row.name}.g" if "." not in row.name or row.shape is None else row.name,
+        row.status,
+        "" if row.shape is None else str(row.shape),
+        "" if row.max_abs is None else f"{row.max_abs:.2g}",
+        "" if row.max_rel is None else f"{row.max_rel:.2g}",
+        "" if row.line is None else str(row.line),
+    ]
+
+
+def clickable(file: str | None) -> str:
+    """The path from the current folder where the file lies below it, else the whole path."""
+    if not file or not os.path.isabs(file):
+        return file or ""
+    below = Path(file).is_relative_to(Path.cwd())
+    return os.path.relpath(file) if below else file
