@@ -7,7 +7,7 @@ import numpy_layers as layers
 import pytest
 import torch
 
-from chainrule.deriving import arguments_of, new_recorder, record_call
+from chainrule.deriving import arguments_of, derivation, new_recorder, record_call
 from chainrule.diagnosis.arrays import as_arrays, as_tensors, is_numpy_code, numpy_as_torch
 from chainrule.diagnosis.torch_array import Array
 from chainrule.errors import ChainruleError
@@ -119,6 +119,33 @@ def _compared(recorder, found, code, others, expected):
         _close(values[node], theirs)
 
 
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        (layers.affine, "x w b"),
+        (layers.batchnorm, "x gamma beta"),
+        (layers.layernorm, "x gamma beta"),
+        (layers.conv, "x w b"),
+        (layers.conv_im2col, "x w"),
+        (layers.max_pool, "x"),
+        (layers.softmax_loss, "x"),
+        (layers.svm_loss, "x"),
+        (layers.rnn, "x h0 Wx Wh b"),
+        (layers.embedding, "W"),
+        (layers.attention, "q k v"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_is_recorded_has_the_right_gradients(code, names):
+    args = _arguments(PAIRS[code], 1)
+    recorder, found = _recorded(code, args)
+    given = dict(zip(code.__code__.co_varnames, args, strict=False))
+    upstream = given.get("dout", given.get("dh"))
+    derived = derivation(recorder, found[0], names.split(), None if upstream is None else torch.tensor(upstream))
+    for name, ours in zip(names.split(), found[1:], strict=False):
+        assert torch.allclose(derived.grads[name], ours, rtol=1e-12, atol=1e-12)
+
+
 def test_loops_that_branch_on_values():
     code, args = layers.svm_loss_naive, _arguments([(4, 3), (5, 4), [3, 5]], 1)
     expected = code(*args)
@@ -166,6 +193,10 @@ def lacking_attribute(x):
     return x.strides
 
 
+def lacking_in_place(x):
+    x.sort()
+
+
 def lacking_way(x):
     np.multiply.at(x, [0], 2.0)
 
@@ -176,6 +207,7 @@ def lacking_way(x):
         (lacking, r"np\.partition", 2),
         (lacking_keyword, r"np\.sum with where=", 1),
         (lacking_attribute, r"\.strides", 1),
+        (lacking_in_place, r"\.sort", 1),
         (lacking_way, r"np\.multiply\.at", 1),
     ],
     ids=lambda value: getattr(value, "__name__", None),

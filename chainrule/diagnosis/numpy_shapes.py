@@ -59,8 +59,9 @@ def _made() -> None:
     @followed("arange")
     def arange(*bounds: Any, dtype: Any = None) -> Any:
         bounds = tuple(_size(b) for b in bounds)
-        whole = torch.float64 if any(isinstance(b, float) for b in bounds) else torch.int64
-        return torch.arange(*bounds, dtype=whole if dtype is None else torch_dtype(dtype))
+        if dtype is None and not any(isinstance(b, float) for b in bounds):
+            return torch.arange(*bounds)
+        return torch.arange(*bounds, dtype=torch_dtype(dtype or float))
 
     @followed("tril")
     def tril(m: Any, k: int = 0) -> Any:

@@ -138,6 +138,8 @@ class Array:
     def __format__(self, spec: str) -> str:
         return format(plain_values(self)[()], spec)
 
+    __copy__ = copy
+
     def __deepcopy__(self, memo: Any) -> Array:
         return self.copy()
 
@@ -167,7 +169,7 @@ class Array:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or not hasattr(np.ndarray, name):
             raise AttributeError(f"'numpy.ndarray' object has no attribute {name!r}")
-        if name not in FUNCTIONS:
+        if name not in FUNCTIONS or name == "sort":  # which sorts in place
             raise unfollowed(f"the array attribute .{name}", self)
         return types.MethodType(FUNCTIONS[name], self)
 
