@@ -10,7 +10,7 @@ A comment below a statement (of one line) says what may stand in its place:
     # = b.g = torch.ones(len(out)) @ out.g               right, however unusual
 
 ` ;; ` in the text stands for the end of a line. CHECK names what is checked, `inputs()` gives its arguments,
-KWARGS what `check` is given besides. What is checked is a file without these comments.
+KWARGS (both are expressions) what `check` is given besides. What is checked is a file without these comments.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class Planted:
 
 def subject(module: ModuleType) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """What `check` is given: the code, its arguments, and what stands in KWARGS."""
-    return eval(module.CHECK, vars(module)), tuple(module.inputs()), dict(getattr(module, "KWARGS", {}))
+    given = eval(getattr(module, "KWARGS", "{}"), vars(module))
+    return eval(module.CHECK, vars(module)), tuple(module.inputs()), dict(given)
 
 
 class Program:

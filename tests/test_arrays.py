@@ -7,9 +7,9 @@ import numpy_layers as layers
 import pytest
 import torch
 
+from chainrule.arrays.array import Array
+from chainrule.arrays.numpy_as_torch import as_arrays, as_tensors, is_numpy_code, numpy_as_torch
 from chainrule.deriving import arguments_of, derivation, new_recorder, record_call
-from chainrule.diagnosis.arrays import as_arrays, as_tensors, is_numpy_code, numpy_as_torch
-from chainrule.diagnosis.torch_array import Array
 from chainrule.errors import ChainruleError
 from chainrule.recording.names import caller
 from chainrule.run import run

@@ -140,10 +140,10 @@ class Case:
     def tracked(self, claim: Claim) -> bool:
         """Whether a hand-written gradient was computed from what the loss was computed from."""
         used = set(needed([self.base.output]))
-        read = needed([claim.node])
-        return all(n in used or n in self.base.inputs or not differentiable(n) for n in read if n.op == "placeholder") and all(
-            n in used or n.meta.get("name") != "g" for n in read if n.op == "placeholder"
-        )
+        given = self.recorder.entry(self.hand.upstream) if self.hand.upstream is not None else None
+        if given is not None:
+            used.add(given.node)
+        return all(n in used or not differentiable(n) for n in needed([claim.node]) if n.op == "placeholder")
 
     def fed(self, claim: Claim, above: Iterable[Claim], point: Point) -> torch.Tensor | None:
         """What a line gives if the gradients that it reads are right; None where it cannot be run so."""

@@ -70,7 +70,9 @@ class Claims:
                 continue
             value = self._meant(name, tuple(getattr(node.meta["val"], "shape", ())))
             if value is not None and value not in values and differentiable(node) and node.op != "placeholder":
-                found[value] = Claim(value, node, node.meta["val"], self.names[value], name, node.meta.get("spot"), False)
+                found[value] = Claim(
+                    value, node, node.meta["val"], self.names[value], name, node.meta.get("spot"), False
+                )
         return list(found.values())
 
     # -- told by `.g` ----------------------------------------------------------------------------
@@ -110,6 +112,8 @@ class Claims:
 
     def _returned(self) -> list[Claim]:
         result, loss = self.hand.returned, self.hand.output
+        if self.hand.asked.function:
+            return self._one_for_each_argument(result if isinstance(result, tuple) else (result,))
         labelled = [(label, t) for label, t in self._flat(result) if isinstance(t, torch.Tensor) and t is not loss]
         if not labelled:
             return []
@@ -126,6 +130,16 @@ class Claims:
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
         return self._by_position(labelled)
+
+    def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
+        """What the backward of an autograd.Function returns."""
+        found = []
+        for given, gradient in zip(self.hand.asked.args, result, strict=False):
+            entry = self.recorder.entry(given) if isinstance(given, torch.Tensor) else None
+            if entry is not None and isinstance(gradient, torch.Tensor) and differentiable(entry.node):
+                name = self.names.get(entry.node, entry.node.name)
+                found.append(self._claim(entry.node, f"the gradient of {name}", gradient))
+        return found
 
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
         inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}

@@ -41,7 +41,9 @@ class Derived:
     @cached_property
     def lines(self) -> dict[str, str]:
         """Lines in the names of the outermost function, by target."""
-        names = {self.case.names.get(v, v.name) for v in [*(c.value for c in self.located.known), *self.located.missing]}
+        names = {
+            self.case.names.get(v, v.name) for v in [*(c.value for c in self.located.known), *self.located.missing]
+        }
         program = self.program
         written = {keys(program.graph.nodes).get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
         only = {written[name] for name in names if name in written}  # a repair may read no other gradient
@@ -73,7 +75,7 @@ class Derived:
         names = {self.twins[n]: text for n, text in reach.names.items() if n in self.twins}
         for claim in above:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
-            if other is not None and other is not gradient or claim.value is not value and other is gradient:
+            if (other is not None and other is not gradient) or (claim.value is not value and other is gradient):
                 text = reach.names.get(claim.node)
                 if text is not None and other is not None:
                     names[other] = text

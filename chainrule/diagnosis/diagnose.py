@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import fx
@@ -224,5 +223,3 @@ def wrong_size(case: Case, claim: Claim) -> str:
     """How far a claim is off, in words."""
     error, relative = errors(case.here.values[claim.node], case.here.truth(claim.value))
     return f"off by up to {error:.3g} ({relative:.2g} of its size)"
-
-

@@ -98,7 +98,10 @@ class Findings:
             _, _, right = derived.partition(" = ")
             statement = source.span_of(assigned.statement, span.file)
             if assigned.augmented or assigned.target == "return":
-                edit = source.replaced(statement if assigned.augmented else assigned.value, f"{assigned.target} = {right}" if assigned.augmented else right)
+                edit = source.replaced(
+                    statement if assigned.augmented else assigned.value,
+                    f"{assigned.target} = {right}" if assigned.augmented else right,
+                )
             else:
                 edit = source.replaced(assigned.value, right)
             text = " ".join(line.strip() for line in edit.lines)
@@ -148,5 +151,3 @@ class Findings:
 def _sentence(cause: str) -> str:
     text = CAUSES[cause].split(";")[0].split(": ")[0].rstrip(".")
     return text[0].lower() + text[1:]
-
-

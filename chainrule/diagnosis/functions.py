@@ -1,100 +1,97 @@
-"""Checks each call of a person's torch.autograd.Function against the truth of its own forward."""
+"""Checks each torch.autograd.Function that was called: its forward and backward as an ordinary pair of functions."""
 
 from __future__ import annotations
 
-import inspect
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
 
-from chainrule.backward import backward_pass
-from chainrule.diagnosis.evidence import RIGHT, errors
-from chainrule.diagnosis.handwritten import Handwritten
-from chainrule.diagnosis.report import Finding, Report, Row
-from chainrule.errors import ChainruleError
-from chainrule.program import differentiable
+from chainrule.diagnosis.contracts import broken_promises
+from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
+from chainrule.diagnosis.report import Report
 from chainrule.recording import Region
-from chainrule.run import double, needed, run
+
+
+class Context:
+    """Stands in the place of autograd's `ctx`, so that forward and backward can be called as plain functions."""
+
+    saved_tensors: tuple[Any, ...] = ()
+    needs_input_grad: tuple[bool, ...] = ()
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        self.saved_tensors = tensors
+
+    def save_for_forward(self, *tensors: Any) -> None:
+        pass  # for forward-mode derivatives alone
+
+    def mark_dirty(self, *tensors: Any) -> None:
+        pass
+
+    def mark_non_differentiable(self, *tensors: Any) -> None:
+        pass
+
+    def set_materialize_grads(self, value: bool) -> None:
+        pass
+
+    @property
+    def saved_variables(self) -> tuple[Any, ...]:
+        return self.saved_tensors
 
 
 def check_functions(hand: Handwritten) -> Report:
-    """A row for each floating input of each Function that was called, with a random upstream."""
+    """A row for each floating input of each Function that was called, with a random upstream gradient."""
     report = Report([])
     done: set[Any] = set()
-    for region in hand.functions:
+    for region in hand.regions:
         if region.function not in done:
             done.add(region.function)
-            _check_call(hand, region, report)
+            _check_call(region, report, hand.asked.reference)
     return report
 
 
-def _check_call(hand: Handwritten, region: Region, report: Report) -> None:
+def _check_call(region: Region, report: Report, reference: Callable[..., Any] | None) -> None:
+    from chainrule.diagnosis.check import report_of
+
     function, name = region.function, region.function.__name__
-    names = list(inspect.signature(function.forward).parameters)
-    names = names[1:] if len(names) > len(region.arguments) else names
-    given = [
-        (n, a, v) for n, a, v in zip(names, region.arguments, region.values, strict=False) if isinstance(a, fx.Node)
-    ]
-    floating = [(n, a, v) for n, a, v in given if differentiable(a)]
-    output = _output(hand, region)
-    out = output.meta["val"]
-    upstream = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(out.dtype)
-    program = backward_pass(hand.recorder, output, upstream, [a for _, a, _ in floating])
-    known = {n: double(n.meta["val"]) for n in hand.recorder.inputs} | {program.upstream: upstream.double()}
-    with torch.no_grad():
-        exact = run(needed([*program.gradients.values(), output]), known, double)  # type: ignore[arg-type]
-    found = _by_function(region, floating, upstream)
-    lines = inspect.getsourcelines(function.backward) if _has_source(function) else ([], 0)
-    for (argument, node, value), g in zip(floating, found, strict=True):
-        gradient = program.gradients.get(node)
-        truth = exact[gradient] if gradient is not None else torch.zeros_like(value, dtype=torch.float64)
-        row = Row(f"{name}.{argument}", "right", None, None, None, tuple(value.shape), lines[1] or None)
-        row.file = inspect.getsourcefile(function) if lines[1] else None
-        if g is None:
-            row.status = "missing" if bool(truth.any()) else "right"
-            message = f"{name}.backward returns None for {argument}, but the output depends on it"
-        elif g.shape != value.shape:
-            row.status, row.shape = "wrong shape", tuple(g.shape)
-            message = f"{name}.backward returns {tuple(g.shape)} for {argument} of shape {tuple(value.shape)}"
-        else:
-            row.shape, (row.max_abs, row.max_rel) = tuple(g.shape), errors(g.double(), truth)
-            limit = max(RIGHT, 200 * torch.finfo(g.dtype).eps)
-            row.status = "right" if row.max_rel <= limit else "wrong"
-            message = f"{name}.backward is wrong for {argument}: off by up to {row.max_abs:.3g} ({row.max_rel:.2g} of its size)"
-        report.rows.append(row)
-        if row.status != "right":
-            cause = {"missing": "missing-gradient", "wrong shape": "wrong-shape"}.get(row.status, "wrong-gradient")
-            report.findings.append(Finding(row.name, row.line, cause, message, "", False, row.file))
+    args = tuple(v.detach().clone() if isinstance(v, torch.Tensor) else v for v in region.values)
+    for arg, given in zip(args, region.values, strict=True):
+        if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
+            arg.requires_grad_()
+
+    def again() -> Handwritten:
+        context = Context()
+        context.needs_input_grad = tuple(isinstance(a, torch.Tensor) and a.dtype.is_floating_point for a in args)
+        return run_handwritten(Asked(
+            functools.partial(function.backward, context), args, forward=_Forward(function, context, name),
+            reference=reference, function=name,
+        ))  # fmt: skip
+
+    hand = again()
+    found = report_of(hand.asked, hand, again)
+    for row in found.rows:
+        row.name = f"{name}.{row.name}"
+    for finding in found.findings:
+        finding.name = f"{name}.{finding.name}"
+        finding.message = f"{name}.backward: {finding.message}"
+    if found.ok:
+        found.findings = broken_promises(function, args, reference)
+    report.rows += found.rows
+    report.findings += found.findings
+    report.notes += found.notes
 
 
-def _has_source(function: Any) -> bool:
-    try:
-        inspect.getsourcelines(function.backward)
-    except (OSError, TypeError):
-        return False
-    return True
+class _Forward:
+    """A Function's forward as a function of its inputs alone."""
 
+    def __init__(self, function: Any, context: Context, name: str) -> None:
+        self.function, self.context, self.__name__ = function, context, name
+        self.apart = "setup_context" in vars(function)
+        self.__wrapped__ = function.forward if self.apart else functools.partial(function.forward, context)
 
-def _output(hand: Handwritten, region: Region) -> fx.Node:
-    """What the Function returned: the node of its inside that is read outside, or the last one."""
-    inside = set(region.nodes)
-    entry = hand.recorder.entry(hand.output)
-    for node in reversed(region.nodes):
-        read = any(u not in inside for u in node.users) or (entry is not None and node is entry.node)
-        if read and differentiable(node):
-            return node
-    return next(n for n in reversed(region.nodes) if differentiable(n))
-
-
-def _by_function(region: Region, floating: list[Any], upstream: torch.Tensor) -> list[torch.Tensor | None]:
-    """What the Function's own backward gives, called on fresh copies of its arguments."""
-    leaves = {id(v): v.detach().clone().requires_grad_() for _, _, v in floating}
-    args = [leaves.get(id(v), v) for v in region.values]
-    with torch.enable_grad():
-        out = region.function.apply(*args)
-        if not isinstance(out, torch.Tensor):
-            raise ChainruleError(f"{region.function.__name__} returns several outputs; check it through one at a time")
-        if not out.requires_grad:
-            return [None for _ in floating]
-        return list(torch.autograd.grad(out, [leaves[id(v)] for _, _, v in floating], upstream, allow_unused=True))
+    def __call__(self, *args: Any) -> Any:
+        out = self.__wrapped__(*args)
+        if self.apart:
+            self.function.setup_context(self.context, args, out)
+        return out

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.arrays.code import is_numpy_code
+from chainrule.arrays.numpy_as_torch import numpy_as_torch
+from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
-from chainrule.diagnosis.arrays import as_arrays, as_tensors, is_numpy_code, numpy_as_torch
 from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
@@ -34,10 +36,11 @@ class Asked:
     wrt: Any = None
     forward: Callable[..., Any] | None = None
     reference: Callable[..., Any] | None = None
+    function: str = ""  # the name of the torch.autograd.Function whose forward and backward these are
 
     @property
     def name(self) -> str:
-        return getattr(self.code, "__name__", None) or type(self.code).__name__
+        return self.function or getattr(self.code, "__name__", None) or type(self.code).__name__
 
 
 @dataclass
@@ -149,6 +152,8 @@ class _Run:
             if asked.forward is not None:
                 with self._numpy(asked.forward):
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
+            if asked.function and isinstance(out, tuple):
+                return self._several(out)
             if isinstance(out, tuple):
                 out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
             theirs = out
@@ -163,6 +168,20 @@ class _Run:
             self.began = self.spots.count + 1
             given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
             return out, self._tensors(asked.code(*self._given(asked.code, given)))
+
+    def _several(self, outs: tuple[Any, ...]) -> tuple[torch.Tensor, Any]:
+        """Several outputs: the loss is their sum, each weighted by its upstream gradient."""
+        upstreams = [self._random(o) if isinstance(o, torch.Tensor) else None for o in outs]
+        terms = [
+            (o * self.recorder.alias(u, self.recorder.leaf(u, name=f"g{i}"))).sum()
+            for i, (o, u) in enumerate(zip(outs, upstreams, strict=True))
+            if u is not None and o.dtype.is_floating_point
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        self.began = self.spots.count + 1
+        return total, self.asked.code(*upstreams)
 
     def _by_name(self, upstream: Any, out: Any, cache: Any, args: Any) -> list[Any]:
         """The arguments of a backward function, found by the names and the number of its parameters."""

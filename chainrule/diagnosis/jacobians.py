@@ -44,7 +44,11 @@ def _is_diagonal(diagnoser: Diagnoser, trial: Trial, search: Search) -> bool:
         for element in range(upstream.numel()):
             one = torch.zeros_like(upstream).flatten()
             one[element] = 1.0
-            back = search.with_value(above, one.view_as(upstream), trial) if above in search.after else _from(search, above, one.view_as(upstream), trial)
+            back = (
+                search.with_value(above, one.view_as(upstream), trial)
+                if above in search.after
+                else _from(search, above, one.view_as(upstream), trial)
+            )
             if not isinstance(back, torch.Tensor) or back.shape != trial.goal.shape:
                 return False
             diagonal[element] = back.flatten()[element]

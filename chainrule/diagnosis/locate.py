@@ -133,7 +133,9 @@ class Located:
         here = self.case.here
         for guess in sorted(self.case.guessed, key=lambda c: -position[c.node]):
             if guess.node not in here.values or errors(here.values[guess.node], here.truth(guess.value))[1] > RIGHT:
-                wrong = [c for c in self.known if self.rows.get(c) is None or self.rows[c].status not in ("right", "close")]
+                wrong = [
+                    c for c in self.known if self.rows.get(c) is None or self.rows[c].status not in ("right", "close")
+                ]
                 readers = [c for c in wrong if guess in self.above_with(c, guess)]
                 if not any(self._repaired(c, guess) for c in readers):
                     continue
@@ -159,13 +161,25 @@ class Located:
         case = self.case
         if case.hand.asked.wrt is not None:
             return []
+        if case.hand.asked.function:
+            return self._not_returned()
         claimed = {c.value for c in case.claims}
         roles = {role for value in claimed if value.op == "placeholder" for role in self._roles(value)}
         inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed]
-        inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream]
+        inputs = [
+            n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream
+        ]
         asked = [n for n in inputs if n.meta.get("given", n.meta["val"]).requires_grad or n in case.hand.stale]
         alike = [n for n in inputs if n not in asked and roles & set(self._roles(n))]
         return [*asked, *alike]
+
+    def _not_returned(self) -> list[fx.Node]:
+        """Arguments of an autograd.Function for which its backward gives None: all, or those that require a gradient."""
+        case = self.case
+        given = [e.node for a in case.hand.asked.args if isinstance(a, torch.Tensor) and (e := case.recorder.entry(a))]
+        asked = [n for n in given if n.meta.get("given", n.meta["val"]).requires_grad] or given
+        claimed = {c.value for c in case.claims}
+        return [n for n in asked if n not in claimed and n in case.base.gradients and bool(case.here.truth(n).any())]
 
     def _roles(self, value: fx.Node) -> list[tuple[str, int]]:
         """As what the value enters the forward pass: the second operand of a matmul, say."""

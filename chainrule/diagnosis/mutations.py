@@ -148,7 +148,9 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
     if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and _is_mask(node.args[1]):
         yield Mutation(node, node.args[1], "wrong-mask", REPLACED)  # type: ignore[arg-type]
     if operation == "where" and len(node.args) == 3:
-        yield Mutation(node, around.sketches.like(node, (node.args[0], node.args[2], node.args[1])), "wrong-mask", REPLACED)
+        yield Mutation(
+            node, around.sketches.like(node, (node.args[0], node.args[2], node.args[1])), "wrong-mask", REPLACED
+        )
     if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and _is_mask(node):
         yield Mutation(node, around.sketches.operation("sub", 1, node), "wrong-mask", WRAPPED)
 
@@ -163,7 +165,7 @@ def _as(node: fx.Node, other: str, around: Around) -> fx.Node:
 def _is_mask(node: Any) -> bool:
     value = node.meta["val"]
     return isinstance(value, torch.Tensor) and (
-        value.dtype is torch.bool or bool(((value == 0) | (value == 1)).all()) and value.numel() > 1
+        value.dtype is torch.bool or (bool(((value == 0) | (value == 1)).all()) and value.numel() > 1)
     )
 
 
@@ -203,11 +205,17 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
         other = "sub" if operation == "add" else "add"
         yield Mutation(node, _as(node, other, around), "wrong-term-scale" if term else "wrong-factor", REPLACED)
         if operation == "sub":
-            yield Mutation(node, sketches.like(node, (b, a)), "sign" if term or not around.carries else "wrong-factor", REPLACED)
+            yield Mutation(
+                node, sketches.like(node, (b, a)), "sign" if term or not around.carries else "wrong-factor", REPLACED
+            )
         for kept, dropped in ((a, b), (b, a)):
             if isinstance(kept, fx.Node) and (is_tensor(dropped) or kept is a):
                 moved = dropped in around.carries
-                makes = ("lost-path" if node.meta.get("accumulated") else "missing-term") if is_tensor(dropped) else "wrong-factor"
+                makes = (
+                    ("lost-path" if node.meta.get("accumulated") else "missing-term")
+                    if is_tensor(dropped)
+                    else "wrong-factor"
+                )
                 by = kept if kept is a or operation == "add" else sketches.operation("neg", kept)
                 yield Mutation(node, by, "double-counted-path" if moved else "wrong-factor", DROPPED, makes)
     if operation in ("mul", "div"):

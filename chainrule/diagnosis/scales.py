@@ -39,7 +39,9 @@ class Scales:
         for plain in _PLAIN:
             if _equal(plain, ratio):
                 number = plain if plain != 0.5 else None
-                yield sketches.operation("mul", plain, node) if number is not None else sketches.operation("div", node, 2)
+                yield (
+                    sketches.operation("mul", plain, node) if number is not None else sketches.operation("div", node, 2)
+                )
         for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):
             yield sketches.operation("div", node, sketches.operation("pow", size, 0.5))
         for size in self._sizes(ratio**2, values):
@@ -75,12 +77,14 @@ class Scales:
                 of = owner.all_input_nodes[0] if size.meta["operation"] == "shape_entry" else owner
                 name = names.get(of)
                 if name:
-                    text = f"{name}.shape[{size.args[1]}]" if size.meta["operation"] == "shape_entry" else f"{name}.numel()"
+                    text = (
+                        f"{name}.shape[{size.args[1]}]"
+                        if size.meta["operation"] == "shape_entry"
+                        else f"{name}.numel()"
+                    )
                     return form.format(text)
         return ""
 
 
 def _equal(a: float, b: float) -> bool:
     return abs(a - b) <= 1e-9 * max(abs(a), abs(b))
-
-

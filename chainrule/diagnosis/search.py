@@ -14,7 +14,7 @@ from torch import fx
 from chainrule.diagnosis.case import same
 from chainrule.diagnosis.mutations import REPLACED, WRAPPED, Around, Mutation, mutations
 from chainrule.diagnosis.scales import Scales
-from chainrule.diagnosis.sketch import Sketches, is_size, is_tensor, value_of
+from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
 from chainrule.run import double, step
 
 _FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
@@ -110,7 +110,11 @@ class Search:
             return None
         without = self.with_value(node, torch.zeros_like(value), trial)
         now = trial.values.get(self.root)
-        if not isinstance(without, torch.Tensor) or not isinstance(now, torch.Tensor) or without.shape != trial.goal.shape:
+        if (
+            not isinstance(without, torch.Tensor)
+            or not isinstance(now, torch.Tensor)
+            or without.shape != trial.goal.shape
+        ):
             return None
         part = now - without
         length = float((part * part).sum())
@@ -195,7 +199,12 @@ class Search:
                 yield Mutation(root, sketches.method("unsqueeze", root, axis), "wrong-shape", WRAPPED)
             sizes = [n for n in self.around.reach if n.meta["val"].shape == goal.shape]
             for like in sizes[:2]:
-                yield Mutation(root, sketches.method("reshape", root, sketches.attribute(like, "shape")), "wrong-shape", WRAPPED + 0.2)
+                yield Mutation(
+                    root,
+                    sketches.method("reshape", root, sketches.attribute(like, "shape")),
+                    "wrong-shape",
+                    WRAPPED + 0.2,
+                )
         if value.ndim == 2 and tuple(value.shape[::-1]) == tuple(goal.shape):
             yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
@@ -212,5 +221,3 @@ class Search:
             far = WRAPPED + (1.0 if node is self.root else 1.2) + (0.2 if factor in self.around.reach else 0)
             yield Mutation(node, sketches.operation("mul", node, factor), "missing-factor", far, "double-applied")
             yield Mutation(node, sketches.operation("div", node, factor), "wrong-factor", far + 0.1, "wrong-factor")
-
-

@@ -153,7 +153,9 @@ def _compiled(edit: Edit, outer: types.CodeType) -> types.CodeType:
         module = compile("\n".join(source) + "\n", edit.file, "exec", dont_inherit=True)
     except SyntaxError as error:
         raise LookupError("the edit is no Python") from error
-    found = [c for c in _codes(module) if c.co_qualname == outer.co_qualname and c.co_firstlineno == outer.co_firstlineno]
+    found = [
+        c for c in _codes(module) if c.co_qualname == outer.co_qualname and c.co_firstlineno == outer.co_firstlineno
+    ]
     if not found:
         found = [c for c in _codes(module) if c.co_name == outer.co_name and c.co_firstlineno == outer.co_firstlineno]
     if len(found) != 1:

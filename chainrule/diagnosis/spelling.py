@@ -103,7 +103,9 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
             text, binding = speller.expression(by)
         else:
             text, binding = speller.spell(by)
-        if not whole and binding < binding_of(source.text_at(place)) or (not whole and _inside_product(place, assigned, binding)):
+        if (not whole and binding < binding_of(source.text_at(place))) or (
+            not whole and _inside_product(place, assigned, binding)
+        ):
             text = f"({text})"
         edit = source.replaced(place, text)
     if speller.unspelled:
@@ -122,7 +124,7 @@ def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: S
     same = by.meta["operation"] == at.meta["operation"] and len(args) == 2 and args[0] is at.args[0]
     if same:
         return source.replaced(assigned.value, speller.text(args[1]))
-    if by is at.args[1] or by.meta["phase"] == "sketch" and at.args[0] not in _reads(by):
+    if by is at.args[1] or (by.meta["phase"] == "sketch" and at.args[0] not in _reads(by)):
         new = source.text_at(assigned.value) if by is at.args[1] else speller.text(by)
         return source.replaced(statement, f"{assigned.target} = {new}")
     return source.replaced(statement, f"{assigned.target} = {speller.expression(by)[0]}")

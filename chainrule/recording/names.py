@@ -20,6 +20,7 @@ from chainrule.errors import Site
 _OTHERS = tuple(os.path.dirname(m) + os.sep for m in (torch.__file__, os.path.dirname(__file__)))
 _RULES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "rules") + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
+HELD: dict[type, Callable[[Any], Any]] = {}  # for what stands for a tensor: how to get it
 _is_person: dict[types.CodeType, bool] = {}
 
 
@@ -31,6 +32,10 @@ def is_person(code: types.CodeType) -> bool:
         library = file.startswith(_OTHERS) or (file.startswith(_STANDARD) and "site-packages" not in file)
         known = _is_person[code] = not library and not file.startswith("<frozen")
     return known
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 @functools.cache
@@ -117,6 +122,7 @@ class FrameWatch:
         code = frame.f_code
         given = code.co_varnames[: code.co_argcount] if self.watched is is_rule else ()  # the person's values
         for name, value in frame.f_locals.items():
+            value = HELD.get(type(value), _itself)(value)
             if isinstance(value, torch.Tensor) and name not in given:
                 if not name.startswith("_") or name.strip("_"):
                     self.bound(value, name, depth)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chainrule.diagnosis.torch_array import Array
+from chainrule.arrays.array import Array
 from chainrule.recording.names import is_person_file
 
 _LEAVES = (Array, torch.Tensor, np.ndarray)

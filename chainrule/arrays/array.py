@@ -146,7 +146,7 @@ class Array:
     # -- elements ----------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Array:
-        from chainrule.diagnosis.array_index import forwards, torch_index
+        from chainrule.arrays.index import forwards, torch_index
 
         tensor, forward = forwards(self.tensor, index)
         taken = tensor[torch_index(forward)]
@@ -156,7 +156,7 @@ class Array:
             return Array(taken, (self, index) if taken._is_view() else None)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        from chainrule.diagnosis.array_index import torch_index
+        from chainrule.arrays.index import torch_index
 
         of, at = value.view_of if isinstance(value, Array) and value.view_of else (None, None)
         if of is self and at is index:  # `x[i] += y` has written to the view already

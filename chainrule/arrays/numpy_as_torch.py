@@ -1,7 +1,7 @@
 """Runs NumPy code so that a recorder sees torch operations: arrays that compute with torch, in place of NumPy's.
 
 The functions that array code calls are found in its modules (`np.exp`, `exp`); while `numpy_as_torch` is open
-they are torch operations on arrays of chainrule.diagnosis.torch_array.
+they are torch operations on arrays of chainrule.arrays.array.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from chainrule.diagnosis import numpy_arithmetic, numpy_shapes  # noqa: F401  (they fill FUNCTIONS)
-from chainrule.diagnosis.array_code import ABSENT, code_of, content, is_numpy_code, refuse_imports
-from chainrule.diagnosis.array_values import as_arrays, as_tensors
-from chainrule.diagnosis.torch_array import FUNCTIONS, Array, forget, plain_values, unfollowed
+from chainrule.arrays import arithmetic, shapes  # noqa: F401  (they fill FUNCTIONS)
+from chainrule.arrays.array import FUNCTIONS, Array, forget, plain_values, unfollowed
+from chainrule.arrays.code import ABSENT, code_of, content, is_numpy_code, refuse_imports
+from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.recording.names import is_person, is_person_file
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.unseen import drawn

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from chainrule.diagnosis.numpy_calls import followed, same_dtype, tensor
-from chainrule.diagnosis.torch_array import FUNCTIONS, Array, operand, plain_values, torch_dtype, unfollowed
+from chainrule.arrays.array import FUNCTIONS, Array, operand, plain_values, torch_dtype, unfollowed
+from chainrule.arrays.calls import followed, same_dtype, tensor
 
 
 def _made() -> None:

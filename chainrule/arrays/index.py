@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chainrule.diagnosis.torch_array import Array, operand, unfollowed
+from chainrule.arrays.array import Array, operand, unfollowed
 
 
 def torch_index(index: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chainrule.diagnosis.torch_array import FUNCTIONS, Array, operand, torch_dtype, unfollowed, wrapped
+from chainrule.arrays.array import FUNCTIONS, Array, operand, torch_dtype, unfollowed, wrapped
 
 Function = Callable[..., Any]
 
@@ -133,7 +133,7 @@ class Ufunc:
 
 def add_at(array: Array, index: Any, value: torch.Tensor) -> None:
     """Add `value` at `array[index]`, more than once where the index repeats."""
-    from chainrule.diagnosis.array_index import torch_index
+    from chainrule.arrays.index import torch_index
 
     found = torch_index(index)
     entries = found if isinstance(found, tuple) else (found,)

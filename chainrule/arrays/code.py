@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from chainrule.diagnosis.array_values import mapped
+from chainrule.arrays.values import mapped
 from chainrule.errors import ChainruleError, Site
 from chainrule.recording.names import is_person, is_person_file
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from chainrule.diagnosis.numpy_calls import floating, followed, pair, same_dtype, tensor, ufunc
+from chainrule.arrays.calls import floating, followed, pair, same_dtype, tensor, ufunc
 
 Function = Callable[..., Any]
 
