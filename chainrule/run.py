@@ -46,7 +46,7 @@ def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], 
     kwargs = filled(node.kwargs, values, convert)
     if node.op == "call_method":
         if convert is double and node.target in ("float", "half", "bfloat16"):
-            return double(args[0])  # rounding is no part of the function
+            return args[0].double()  # rounding is no part of the function; of a mask, ones and zeros are
         if convert is double and node.target == "cfloat":
             return args[0].cdouble()
         return convert(getattr(args[0], str(node.target))(*args[1:], **kwargs))

@@ -250,7 +250,7 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
     operation = node.meta["operation"]
     for family in _FAMILIES:
         for other in family if operation in family else ():
-            if other != operation and (node.op == "call_method" or hasattr(torch, other)):
+            if other != operation and hasattr(torch.Tensor if node.op == "call_method" else torch, other):
                 target = other if node.op == "call_method" else getattr(torch, other)
                 yield Mutation(node, around.sketches.like(node, target=target, name=other), "wrong-factor", REPLACED)
     if is_tensor(node.args[0]) and len(node.args) == 1:

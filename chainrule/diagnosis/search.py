@@ -17,7 +17,7 @@ from chainrule.diagnosis.scales import Scales
 from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
 from chainrule.run import double, step
 
-_FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
+_FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 
 @dataclass
