@@ -59,9 +59,9 @@ def _fresh(value: Any, generator: torch.Generator) -> Any:
         return value.clone()
     if not finite.all():
         return torch.where(finite, _fresh(value.where(finite, value[finite].mean()), generator), value)
-    if value.ndim >= 2 and value.shape[-1] == value.shape[-2] > 1 and bool(value.any()):
-        if bool(((value - value.mT).abs() <= 1e-5 * value.abs().max()).all()):
-            return _symmetric((value + value.mT) / 2, generator)
+    square = value.ndim >= 2 and value.shape[-1] == value.shape[-2] > 1 and bool(value.any())
+    if square and bool(((value - value.mT).abs() <= 1e-5 * value.abs().max()).all()):
+        return _symmetric((value + value.mT) / 2, generator)
     made = _drawn(value, generator)
     if value.ndim == 1 and len(value) > 2 and bool((value.diff() > 0).all()):
         made = made.sort().values
@@ -210,7 +210,8 @@ class _Search:
 
     def all_axes(self) -> None:
         """Move every axis once, by itself or with those tied to it: first what is easily moved, then the others."""
-        for share, sizes in ((self.left // 8, slice(0, 1)), (self.left // 3, slice(1, None))):
+        along: dict[Axis, set[Axis]] = {}  # the axes found to be tied to one that has not moved yet
+        for share, sizes in ((self.left // 5, slice(0, 1)), (self.left // 2, slice(1, None))):
             stuck: set[Axis] = set()
             for axis in self.sizes:
                 if axis in self.moved or axis in stuck:
@@ -218,12 +219,23 @@ class _Search:
                 self.stop = max(0, self.left - share)  # no axis may use up all the runs
                 for size in self._candidates(self.sizes[axis])[sizes]:
                     self.unsure = set()
-                    changes, done = self._tied({axis: size})
+                    with_it = [a for a in along.get(axis, ()) if self.sizes[a] == self.sizes[axis]]
+                    changes, done = self._tied(dict.fromkeys([axis, *with_it], size))
                     if done:
                         self.sizes.update(changes)
                         self.moved |= {axis, *(changes.keys() - self.unsure)}
                         break
-                    stuck |= changes.keys()  # tied to one that could not move
+                    along[axis] = {a for a, s in changes.items() if s == size} - self.unsure - {axis}
+                    stuck |= changes.keys()
+        self._one_by_one()
+
+    def _one_by_one(self) -> None:
+        """Tell apart what only had to be no shorter than another axis: a table from the indices into it."""
+        for axis, size in list(self.sizes.items()):
+            if self.left > 0 and axis in self.moved and list(self.sizes.values()).count(size) > 1:
+                larger = self._candidates(size)[0]
+                if self.failure({axis: larger}) is None:
+                    self.sizes[axis] = larger
 
     def _candidates(self, size: int) -> list[int]:
         """Sizes above `size` that no axis has or had, and last a multiple (what is split into parts)."""
