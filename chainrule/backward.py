@@ -83,11 +83,13 @@ class _Walk:
         recorder, output = self.recorder, self.output
         nodes = [n for n in recorder.graph.nodes if n in self.reached]
         value = output.meta["val"].detach()
-        seed = recorder.leaf((torch.ones_like(value) if upstream is None else upstream).detach(), name="out_g")
+        seed = next((n for n in recorder.inputs if n.meta.get("upstream")), None)  # that a hand-written pass was given
+        if seed is None:
+            seed = recorder.leaf((torch.ones_like(value) if upstream is None else upstream).detach(), name="out_g")
         seed.meta["seed"] = True
         with recorder.recording("backward"), torch.no_grad():
             if output in self.reached:
-                self._pass(output, seed.meta["val"])
+                self._pass(output, recorder.alias(seed.meta["val"], seed))
             done: set[int] = set()
             for node in reversed(nodes):
                 region: Region | None = node.meta.get("region")

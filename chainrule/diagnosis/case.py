@@ -11,6 +11,7 @@ from torch import fx
 
 from chainrule.deriving import EVERYTHING, derivation
 from chainrule.diagnosis import points
+from chainrule.diagnosis.aliases import give_nodes
 from chainrule.diagnosis.claims import Claim, Claims
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.rounding import rounding
@@ -58,6 +59,7 @@ class Case:
         self.graph = hand.recorder.graph
         self.base = derivation(hand.recorder, hand.output, EVERYTHING, hand.upstream)._base
         self.forward = self._forward()
+        give_nodes(self.graph, self.forward)
         names = keys(self.graph.nodes)
         self.names = {n: name for n, name in names.items() if n in self.forward or n.op == "placeholder"}
         self._claims = Claims(hand, self.names, self.forward)
@@ -93,7 +95,7 @@ class Case:
             if differentiable(node) and node is not self.base.upstream:
                 size = value.abs() + 0.01
                 known[node] = value + NUDGE * size * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        return Point(self, self._with_upstream(known))
+        return Point(self, known)
 
     @cached_property
     def elsewhere(self) -> list[Point]:
@@ -101,21 +103,15 @@ class Case:
         found = []
         for known in (points.fresh(self._free(), 1), points.fresh(self._free(), 2), self._unequal()):
             if known is not None:
-                point = Point(self, self._with_upstream({**self._inputs(), **known}))
+                point = Point(self, {**self._inputs(), **known})
                 if point.complete and self._finite(point):
                     found.append(point)
         return found
 
     def _free(self) -> dict[fx.Node, Any]:
-        seed = self.base.upstream
-        return {n: v for n, v in self._inputs().items() if isinstance(v, torch.Tensor) and n is not seed}
-
-    def _with_upstream(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
-        """The gradient of the output that the code was given, for the derived pass too."""
-        given = self.recorder.entry(self.hand.upstream) if self.hand.upstream is not None else None
-        if given is not None and self.base.upstream is not None:
-            known[self.base.upstream] = known[given.node]
-        return known
+        """The inputs that may be others; the gradient of a loss is one."""
+        fixed = self.base.upstream if self.hand.upstream is None else None
+        return {n: v for n, v in self._inputs().items() if isinstance(v, torch.Tensor) and n is not fixed}
 
     def _unequal(self) -> dict[fx.Node, Any] | None:
         if any(v.numel() > 100_000 for v in self._free().values()):

@@ -61,7 +61,7 @@ class Diagnoser:
         ranked = sorted([*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)])
         causes = list(dict.fromkeys(cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5))
         if ratio is not None and (not causes or causes[0] in ("wrong-factor", "wrong-term-scale", "double-applied")):
-            causes.insert(0, "sign" if ratio == -1 else "wrong-scale")
+            causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
         causes = list(dict.fromkeys(causes)) or ["unknown"]
@@ -93,10 +93,10 @@ class Diagnoser:
         search = Search(self.mine, self.claim.node, trials, around, self._factors())
         found = search.run(wraps=True)
         search.found = []
-        search._all(of_history(self.case, self.claim, self.mine, self.sketches))
-        search._all(self._skips())
+        search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
+        search.try_all(self._skips())
         terms = self._terms() if not any(m.weight < WRAPPED + 1 for m in [*found, *search.found]) else iter(())
-        search._all(terms)
+        search.try_all(terms)
         return sorted([*found, *search.found], key=lambda m: m.weight)
 
     def _skips(self) -> Iterator[Mutation]:
@@ -177,7 +177,7 @@ class Diagnoser:
         search = Search(self.right, gradient, trials, around)
         found = search.run(wraps=True)
         search.found = []
-        search._all(self._without_upstream(gradient))
+        search.try_all(self._without_upstream(gradient))
         found += search.found
         found += jacobians.mistaken(self, trials, search)
         return sorted(found, key=lambda m: m.weight)

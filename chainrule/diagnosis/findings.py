@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from torch import fx
 
@@ -15,12 +15,34 @@ from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutations import Mutation
-from chainrule.diagnosis.proof import is_proved
+from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.diagnosis.spelling import Reach, written
-from chainrule.diagnosis.spots import Spot, span_of
+from chainrule.diagnosis.spots import Spot
+from chainrule.run import needed
 
 _TRIED = 6  # repairs that are run before the search for a proof is given up
+
+
+@dataclass
+class Option:
+    """An edit that may repair a line."""
+
+    weight: float
+    edit: Edit
+    text: str  # the new statement
+    spot: Spot
+    cause: str | None = None
+
+    @property
+    def line(self) -> int:
+        return self.edit.first
+
+    @property
+    def far(self) -> float:
+        """How far it goes from what the person wrote; a longer text is farther."""
+        before = sum(len(line.strip()) for line in source.lines_of(self.edit.file)[self.edit.first - 1 : self.edit.last])
+        return self.weight + max(len(self.text) - before, -20) / 60
 
 
 class Findings:
@@ -36,44 +58,59 @@ class Findings:
 
     def all(self) -> list[Finding]:
         found: list[Finding] = []
-        places: dict[Any, Finding] = {}
-        for wrong in self.located.wrong:
-            spot = wrong.claim.spot
-            place = (spot.code, spot.index) if spot is not None else wrong
-            if place in places:  # one line, run for several layers
-                places[place].message += f"; so is {wrong.claim.target}"
-                continue
-            places[place] = finding = self._finding(wrong)
+        remaining, missing = list(self.located.wrong), list(self.located.missing)
+        while remaining:
+            wrong = remaining.pop(0)
+            finding, right = self._finding(wrong, remaining)
+            others = [w.claim.target for w in remaining if w.claim.name in right]
+            if others:  # one line, which several gradients are computed from, or that is run for several layers
+                finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
+            remaining = [w for w in remaining if w.claim.name not in right]
+            missing = [n for n in missing if self.case.names.get(n, n.name) not in right]
             found.append(finding)
-        found += [self._missing(n, row) for n, row in zip(self.located.missing, self.missing_rows, strict=True)]
-        return found
+        rows = {row.name: row for row in self.missing_rows}
+        return found + [self._missing(n, rows[self.case.names.get(n, n.name)]) for n in missing]
 
     # -- a wrong gradient --------------------------------------------------------------------------
 
-    def _finding(self, wrong: Wrong) -> Finding:
+    def _finding(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]]:
+        """The finding, and the gradients that its repair makes right."""
         claim = wrong.claim
         diagnoser = Diagnoser(self.case, self.located, wrong)
         diagnosis = diagnoser.diagnosis()
         line, file = (claim.spot.line, claim.spot.file) if claim.spot is not None else (None, None)
         finding = Finding(claim.name, line, diagnosis.cause, self._message(wrong, diagnosis), "", False, file)
         finding.also = diagnosis.also
-        derived = self.derived.line(claim, wrong.above)
-        finding.repair = derived
-        options = self._options(wrong, diagnosis.repairs, derived)
-        for option in options[:_TRIED]:
-            edit, text, at = option
-            spot: Spot = at.meta.get("spot") or claim.spot
-            if is_proved(edit, spot.code, self.again, self.located, {claim.name}):
-                finding.repair, finding.edit, finding.proved = text, edit, True
-                span = span_of(at)
-                finding.line = source.statement_at(span).lineno if span and source.statement_at(span) else spot.line  # type: ignore[union-attr]
+        finding.repair = self.derived.line(claim, wrong.above)
+        shared = {w.claim.name for w in others if self._share(wrong, w)}
+        best: tuple[set[str], Option] | None = None
+        for option in self._options(wrong, diagnosis.repairs, finding.repair)[:_TRIED]:
+            right = repaired(option.edit, option.spot.code, self.again, self.located)
+            if claim.name in right and (best is None or len(right & shared) > len(best[0] & shared)):
+                best = right, option
+            if best is not None and shared <= best[0]:
                 break
+        if best is not None:
+            option = best[1]
+            finding.repair, finding.edit, finding.proved = option.text, option.edit, True
+            finding.line, finding.file = option.line, option.spot.file
+            if option.cause is not None and option.line != line:
+                finding.cause = option.cause
         else:
             self._place_by(diagnosis.repairs, finding)
         if finding.file and finding.line:
             lines = source.lines_of(finding.file)
             finding.text = lines[finding.line - 1].strip() if len(lines) >= finding.line else ""
-        return finding
+        return finding, best[0] if best is not None else set()
+
+    def _share(self, wrong: Wrong, other: Wrong) -> bool:
+        """Whether two wrong gradients may have one reason: a value on the way that both read, or one line."""
+        spots = [w.claim.spot for w in (wrong, other)]
+        if all(s is not None for s in spots) and (spots[0].code, spots[0].index) == (spots[1].code, spots[1].index):  # type: ignore[union-attr]
+            return True
+        mine, theirs = (set(needed([w.claim.node], given=[c.node for c in w.above])) - self.case.forward for w in (wrong, other))
+        between = {n for n in mine & theirs if n not in {c.node for c in [*wrong.above, *other.above]}}
+        return bool(between) or other.claim in wrong.above
 
     @staticmethod
     def _place_by(repairs: list[Mutation], finding: Finding) -> None:
@@ -81,35 +118,26 @@ class Findings:
         if spot is not None:
             finding.line, finding.file = spot.line, spot.file
 
-    def _options(self, wrong: Wrong, repairs: list[Mutation], derived: str) -> list[tuple[Edit, str, fx.Node]]:
+    def _options(self, wrong: Wrong, repairs: list[Mutation], derived: str) -> list[Option]:
         """Edits that may repair the line, the best first: near to the person's text, and short."""
         claim = wrong.claim
-        found: list[tuple[float, Edit, str, fx.Node]] = []
+        found: list[Option] = []
         for mutation in repairs[: 3 * _TRIED]:
             spot: Spot | None = mutation.at.meta.get("spot") or claim.spot
-            if spot is None:
-                continue
-            made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder), {})
-            if made is not None and all(made[1] != text for _, _, text, _ in found):
-                found.append((mutation.weight + len(made[1]) / 40, made[0], made[1], mutation.at))
+            made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder), {}) if spot is not None else None
+            if made is not None and spot is not None and all(made[1] != option.text for option in found):
+                found.append(Option(mutation.weight, *made, spot, mutation.repairs))
         span = claim.spot.span if claim.spot is not None else None
         assigned = source.assignment_at(span) if span is not None and derived else None
-        if assigned is not None and span is not None:
-            _, _, right = derived.partition(" = ")
+        if assigned is not None and span is not None and claim.spot is not None:
+            right = derived.partition(" = ")[2]
             statement = source.span_of(assigned.statement, span.file)
-            if assigned.augmented or assigned.target == "return":
-                edit = source.replaced(
-                    statement if assigned.augmented else assigned.value,
-                    f"{assigned.target} = {right}" if assigned.augmented else right,
-                )
-            else:
-                edit = source.replaced(assigned.value, right)
+            text = f"{assigned.target} = {right}" if assigned.augmented else right
+            edit = source.replaced(statement if assigned.augmented else assigned.value, text)
             text = " ".join(line.strip() for line in edit.lines)
-            far = 2.5 + len(text) / 40
-            if all(text != t for _, _, t, _ in found):
-                found.append((far, edit, text, claim.node))
-        found.sort(key=lambda option: option[0])
-        return [(edit, text, at) for _, edit, text, at in found]
+            if all(text != option.text for option in found):
+                found.append(Option(2.5, edit, text, claim.spot))
+        return sorted(found, key=lambda option: option.far)
 
     def _message(self, wrong: Wrong, diagnosis: Diagnosis) -> str:
         claim = wrong.claim
@@ -143,7 +171,7 @@ class Findings:
         statement = source.statement_at(spot.span) if spot.span is not None else None
         if repair and statement is not None:
             edit = source.inserted_after(source.span_of(statement, spot.file), repair)
-            if is_proved(edit, spot.code, self.again, self.located, {name}):
+            if name in repaired(edit, spot.code, self.again, self.located):
                 finding.repair, finding.edit, finding.proved = repair, edit, True
         return finding
 

@@ -134,8 +134,7 @@ class _Run:
                 raise ChainruleError(f"{asked.name} returned {type(out).__name__}, not a tensor; return the output")
             takes = _required(asked.code.backward)
             if out.numel() != 1 or takes:
-                self.upstream = self._random(out) if out.numel() != 1 else torch.ones_like(out).detach()
-                self.recorder.leaf(self.upstream, name="out_g")
+                self.upstream = self._given_upstream(out)
             self.began = self.spots.count + 1 if takes else 0
             if takes:
                 return out, self._tensors(asked.code.backward(*self._given(asked.code, (self.upstream,))))
@@ -163,8 +162,7 @@ class _Run:
                 raise ChainruleError("forward= and reference= return the output, a tensor; one of them gave none")
             if asked.forward is None and "backward" not in asked.name and not _takes_upstream(asked.code):
                 return out, self._tensors(asked.code(*self._given(asked.code, args), **kwargs))
-            self.upstream = self._random(out) if out.numel() != 1 else torch.ones_like(out).detach()
-            self.recorder.leaf(self.upstream, name="out_g")
+            self.upstream = self._given_upstream(out)
             self.began = self.spots.count + 1
             given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
             return out, self._tensors(asked.code(*self._given(asked.code, given)))
@@ -211,9 +209,16 @@ class _Run:
     def _tensors(self, result: Any) -> Any:
         return as_tensors(result)
 
+    def _given_upstream(self, out: torch.Tensor) -> torch.Tensor:
+        """The upstream gradient that the backward pass is called with: random, for a loss too."""
+        upstream = self._random(out)
+        self.recorder.leaf(upstream, name="out_g").meta["upstream"] = True
+        return upstream
+
     def _random(self, out: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+        with torch._C.DisableTorchFunction():  # no operation of the person's program
+            return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
 
     def _loss(self, result: Any, any_shape: bool) -> torch.Tensor:
         """The loss: what was asked for, what the code returned, or its local variable `loss`."""

@@ -47,6 +47,7 @@ def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
             for place, operand in enumerate(node.args):
                 other = node.args[1 - place]
                 old = isinstance(operand, fx.Node) and operand.op == "placeholder" and operand not in used
+                old = old and not operand.meta.get("upstream")  # type: ignore[union-attr]
                 if old and isinstance(other, fx.Node) and operand not in case.base.gradients:
                     yield Mutation(node, other, "stale-gradient", _FIRST)
 

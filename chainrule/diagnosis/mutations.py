@@ -28,9 +28,11 @@ class Mutation:
     repairs: str  # the cause, where this change to the person's line makes it right
     weight: float
     makes: str = ""  # the cause, where this change to the right line gives the person's numbers
+    changes: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)  # every turn of a loop; else this one
 
     def __post_init__(self) -> None:
         self.makes = self.makes or self.repairs
+        self.changes = self.changes or [(self.at, self.by)]
 
 
 @dataclass
@@ -253,8 +255,9 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
             if other != operation and hasattr(torch.Tensor if node.op == "call_method" else torch, other):
                 target = other if node.op == "call_method" else getattr(torch, other)
                 yield Mutation(node, around.sketches.like(node, target=target, name=other), "wrong-factor", REPLACED)
-    if is_tensor(node.args[0]) and len(node.args) == 1:
-        yield Mutation(node, node.args[0], "wrong-factor", DROPPED)  # type: ignore[arg-type]
+    if is_tensor(node.args[0]) and (len(node.args) == 1 or "softmax" in operation):
+        again = "double-applied" if operation in ("sigmoid", "tanh", "relu", "exp", "softmax") else "wrong-factor"
+        yield Mutation(node, node.args[0], again, DROPPED, "wrong-factor")  # type: ignore[arg-type]
 
 
 def _other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -280,7 +283,8 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("matmul", "mm", "bmm"), (_products,)),
     **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (_transposes,)),
     **dict.fromkeys(_REDUCTIONS, (_other_axes, _other_reductions)),
-    **dict.fromkeys(("softmax", "log_softmax", "cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
+    **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
+    **dict.fromkeys(("cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),

@@ -17,18 +17,16 @@ from chainrule.diagnosis.source import edited
 from chainrule.recording.names import reachable
 
 
-def is_proved(
-    edit: Edit, code: types.CodeType, again: Callable[[], Handwritten], before: Located, names: set[str]
-) -> bool:
-    """Whether, with the edit made, the gradients `names` are right and no other line has become wrong."""
+def repaired(edit: Edit, code: types.CodeType, again: Callable[[], Handwritten], before: Located) -> set[str]:
+    """The gradients that are right by themselves with the edit made; none if another one has become wrong."""
     try:
         with edited(edit, code), kept(before.case):
             located = Located(Case(again()))
     except Exception:  # whatever the edited code raises: it is no repair
-        return False
+        return set()
     then = {w.claim.name for w in before.wrong} | {before.case.names.get(n, n.name) for n in before.missing}
     now = {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
-    return not (names & now) and now <= then
+    return then - now if now <= then else set()
 
 
 @contextmanager

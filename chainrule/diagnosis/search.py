@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from chainrule.diagnosis.scales import Scales
 from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
 from chainrule.run import double, step
 
-_FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
+FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
+
+_SCALES = 4  # ways of writing one ratio that are tried
 
 
 @dataclass
@@ -37,67 +39,83 @@ class Search:
         """`nodes` are those that may be changed, in order; every other value is in the trials."""
         self.nodes, self.root, self.trials, self.around = nodes, root, trials, around
         self.factors = list(dict.fromkeys([*factors, *around.reach]))
-        self.after: dict[fx.Node, list[fx.Node]] = {}
-        for node in nodes:
-            moved = {node}
-            self.after[node] = [n for n in nodes if any(r in moved for r in n.all_input_nodes) and not moved.add(n)]  # type: ignore[func-returns-value]
+        self.position = {node: i for i, node in enumerate(nodes)}
         self.scales = Scales(around.sketches, list(around.reach))
         self.found: list[Mutation] = []
 
     def run(self, wraps: bool) -> list[Mutation]:
         """Every change that works, nearest first; with `wraps`, also what can be put around a value."""
         with torch.no_grad():
-            for node in reversed(self.nodes):
-                self._all(mutations(node, self.around))
-                self._all(self._scaled(node))
+            for group in self._groups():
+                self.try_all(_together(group, self.around))
+                self.try_all(self._scaled(group[-1]) if len(group) == 1 else self._scaled_together(group))
             if wraps:
-                self._all(self._reshaped())
+                self.try_all(self._reshaped())
                 if not any(m.weight < WRAPPED + 1 for m in self.found):
-                    for node in reversed(self.nodes or [self.root]):
-                        self._all(self._factors(node))
+                    for group in self._groups() or [[self.root]]:
+                        self.try_all(self._factors(group))
         return sorted(self.found, key=lambda m: m.weight)
 
-    def _all(self, candidates: Iterator[Mutation]) -> None:
+    def _groups(self) -> list[list[fx.Node]]:
+        """The nodes that one piece of source gave: several where it stands in a loop. The last first."""
+        found: dict[Any, list[fx.Node]] = {}
+        for node in self.nodes:
+            spot = node.meta.get("spot")
+            found.setdefault((spot.code, spot.index, node.target) if spot is not None else node, []).append(node)
+        return list(found.values())[::-1]
+
+    def try_all(self, candidates: Iterator[Mutation]) -> None:
+        """Keep those of the candidates that work; the sketches of the others are taken away."""
         candidates = iter(candidates)
         while True:
             with self.around.sketches.kept_only_if() as kept:
-                mutation = self._next(candidates)
+                try:
+                    mutation = next(candidates, None)
+                except FAILURES:
+                    return
                 if mutation is None:
                     return
-                if self.works(mutation) and not self._is_idle(mutation):
+                if self.works(mutation):
                     self.found.append(mutation)
-                    kept += [mutation.by]
-
-    @staticmethod
-    def _next(candidates: Iterator[Mutation]) -> Mutation | None:
-        try:
-            return next(candidates, None)
-        except _FAILURES:
-            return None
+                    kept += [by for _, by in mutation.changes]
 
     def works(self, mutation: Mutation) -> bool:
-        return all(same(self.outcome(mutation.at, mutation.by, t), t.goal) for t in self.trials)
+        if not all(same(self.outcome(mutation.changes, t), t.goal) for t in self.trials):
+            return False
+        value = mutation.by.meta.get("val")  # a changed mask that lets everything pass is no mask
+        return not (isinstance(value, torch.Tensor) and value.dtype is torch.bool and value.numel() > 1 and bool(value.all()))
 
-    def _is_idle(self, mutation: Mutation) -> bool:
-        """Whether a changed mask lets everything pass: that is no mask."""
-        value = mutation.by.meta.get("val")
-        return isinstance(value, torch.Tensor) and value.dtype is torch.bool and value.numel() > 1 and bool(value.all())
-
-    def outcome(self, at: fx.Node, by: fx.Node, trial: Trial) -> Any:
+    def outcome(self, changes: list[tuple[fx.Node, fx.Node]], trial: Trial) -> Any:
+        """The root where each `at` has the value of its `by`; None where the shapes do not fit."""
+        values = dict(trial.values)
+        pending = dict(changes)
+        first = min(self.position.get(at, 0) for at in pending)
+        moved: set[fx.Node] = set()
         try:
-            value = value_of(by, trial.values)
-        except _FAILURES:
+            for node in self.nodes[first:]:
+                if node in pending:
+                    values[node] = value_of(pending[node], values)
+                    moved.add(node)
+                elif any(r in moved for r in node.all_input_nodes):
+                    values[node] = step(node, values, double)
+                    moved.add(node)
+            if self.root in pending and self.root not in self.position:
+                values[self.root] = value_of(pending[self.root], values)
+        except FAILURES:
             return None
-        return self.with_value(at, value, trial)
+        return values.get(self.root)
 
     def with_value(self, at: fx.Node, value: Any, trial: Trial) -> Any:
-        """The root where `at` has another value; None where the shapes do not fit."""
+        """The root where `at`, which need not be one of the nodes, has another value."""
         values = dict(trial.values)
         values[at] = value
+        moved = {at}
         try:
-            for node in self.after.get(at, ()):
-                values[node] = step(node, values, double)
-        except _FAILURES:
+            for node in self.nodes[self.position.get(at, -1) + 1 :]:
+                if any(r in moved for r in node.all_input_nodes):
+                    values[node] = step(node, values, double)
+                    moved.add(node)
+        except FAILURES:
             return None
         return values.get(self.root)
 
@@ -130,12 +148,13 @@ class Search:
         ratio = self.ratio(node, self.trials[0])
         if ratio is None or abs(ratio - 1) < 1e-9:
             return
+        ratio = -1.0 if abs(ratio + 1) < 1e-9 else ratio
         whole = self._is_whole(node)
         repairs = ("sign" if ratio == -1 else "wrong-scale") if whole else "wrong-term-scale"
         makes = repairs
         if not whole and ratio == 0:
             repairs, makes = "double-counted-path", self._lost(node)
-        elif not whole and ratio == 2:
+        elif not whole and ratio == 2 and any(u.meta.get("accumulated") for u in node.users):
             makes = "double-counted-path"
         sketches = self.around.sketches
         if ratio == -1:
@@ -144,13 +163,13 @@ class Search:
             yield from self._other_number(node, place, literal, ratio, repairs, makes)
         if ratio == 0 and node is not self.root:
             yield Mutation(node, sketches.operation("mul", 0, node), repairs, WRAPPED + 1, makes)
-        for far, scaled in enumerate(self.scales.scaled(node, ratio, self.trials[0].values)):
+        for far, scaled in enumerate(islice(self.scales.scaled(node, ratio, self.trials[0].values), _SCALES)):
             yield Mutation(node, scaled, repairs, WRAPPED + 0.5 + 0.01 * far, makes)
 
     def _lost(self, node: fx.Node) -> str:
         """What the loss of `node` from the sum is: a path, or a term of one derivative."""
-        readers = [u for u in node.users if u in self.after]
-        return "lost-path" if any(u.meta.get("accumulated") for u in readers) else "missing-term"
+        readers = [u for u in node.users if u in self.position]
+        return "lost-path" if any(u.meta.get("accumulated") or u.meta.get("of_norm") for u in readers) else "missing-term"
 
     def _is_whole(self, node: fx.Node) -> bool:
         """Whether the root is proportional to the value of `node`."""
@@ -208,10 +227,11 @@ class Search:
         if value.ndim == 2 and tuple(value.shape[::-1]) == tuple(goal.shape):
             yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
-    def _factors(self, node: fx.Node) -> Iterator[Mutation]:
+    def _factors(self, group: list[fx.Node]) -> Iterator[Mutation]:
         """A factor that was forgotten, or one too many."""
+        node = group[-1]
         value = self.trials[0].values.get(node)
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or len(group) > 1:
             return
         sketches = self.around.sketches
         for factor in self.factors:
@@ -221,3 +241,26 @@ class Search:
             far = WRAPPED + (1.0 if node is self.root else 1.2) + (0.2 if factor in self.around.reach else 0)
             yield Mutation(node, sketches.operation("mul", node, factor), "missing-factor", far, "double-applied")
             yield Mutation(node, sketches.operation("div", node, factor), "wrong-factor", far + 0.1, "wrong-factor")
+
+    def _scaled_together(self, group: list[fx.Node]) -> Iterator[Mutation]:
+        """The value of one piece of source that stands in a loop, times a number in every turn."""
+        value = self.trials[0].values.get(group[-1])
+        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+            return
+        sketches = self.around.sketches
+        for number in (-1, 2, 0.5, 0):
+            changes = [(n, sketches.operation("mul", number, n) if number != -1 else sketches.operation("neg", n)) for n in group]
+            cause = "sign" if number == -1 else "double-counted-path" if number == 0 else "wrong-scale"
+            at, by = changes[-1]
+            yield Mutation(at, by, cause, WRAPPED + 0.6, "lost-path" if number == 0 else cause, changes)
+
+
+def _together(group: list[fx.Node], around: Around) -> Iterator[Mutation]:
+    """The mutations of one piece of source; where it stands in a loop, made in every turn."""
+    if len(group) == 1:
+        yield from mutations(group[0], around)
+        return
+    for several in zip(*(mutations(n, around) for n in group), strict=False):
+        last = several[-1]
+        if all(m.repairs == last.repairs and m.weight == last.weight for m in several):
+            yield Mutation(last.at, last.by, last.repairs, last.weight, last.makes, [(m.at, m.by) for m in several])

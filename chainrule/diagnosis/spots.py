@@ -41,6 +41,7 @@ class Spot:
     code: types.CodeType
     index: int  # of the instruction
     order: int  # counts the spots of a run
+    call: int = 0  # counts the calls of the person's functions
     names: dict[str, Any] = field(repr=False, default_factory=dict)  # text -> tensor node, tensor, or number
 
     @property
@@ -72,6 +73,7 @@ class Spots:
         self.count = 0
         self._last: tuple[types.FrameType, int, int] | None = None
         self._names: dict[str, Any] = {}
+        self._calls: dict[int, tuple[types.FrameType, int]] = {}  # kept alive, so that no id comes twice
 
     def __call__(self, node: fx.Node, frame: types.FrameType) -> None:
         node.meta["spot"] = self.of(frame)
@@ -82,10 +84,18 @@ class Spots:
         last, self._last = self._last, (frame, frame.f_lineno, frame.f_lasti)
         if last is None or last[0] is not frame or last[1] != frame.f_lineno or last[2] >= frame.f_lasti:
             self._names = self._in_reach(frame)
-        return Spot(frame.f_code, frame.f_lasti // 2, self.count, self._names)
+        return Spot(frame.f_code, frame.f_lasti // 2, self.count, self._call(frame), self._names)
+
+    def _call(self, frame: types.FrameType) -> int:
+        known = self._calls.get(id(frame))
+        if known is None or known[0] is not frame:
+            known = self._calls[id(frame)] = (frame, len(self._calls))
+        return known[1]
 
     def forget(self) -> None:
+        """Let go of the frames, and of what they hold."""
         self._last = None
+        self._calls.clear()
 
     def moved(self) -> None:
         """A name was bound in a way that no recorded operation shows."""
