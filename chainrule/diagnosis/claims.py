@@ -55,9 +55,10 @@ class Claims:
 
     def explicit(self) -> list[Claim]:
         found = self._left()
-        if not any(c.value.op == "placeholder" for c in found):
-            known = {c.value for c in found}
-            found += [c for c in [*self._returned(), *self._attributes()] if c.value not in known]
+        if self.hand.began or not any(c.value.op == "placeholder" for c in found):
+            for claim in [*self._returned(), *self._attributes()]:
+                if all(claim.value is not c.value for c in found):
+                    found.append(claim)
         return self._in_order(found)
 
     def by_convention(self, taken: Iterable[Claim]) -> list[Claim]:
@@ -129,6 +130,10 @@ class Claims:
         found = [(self._meant(label, None), label, t) for label, t in labelled]
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
+        if self.hand.began and len(labelled) == 1:  # layer.backward(dout) gives the gradient of the layer's input
+            inputs = [n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters and differentiable(n)]
+            if len(inputs) == 1:
+                return [self._claim(inputs[0], *labelled[0])]
         return self._by_position(labelled)
 
     def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
@@ -144,6 +149,8 @@ class Claims:
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
         inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}
         order = [inputs[name] for name in self.hand.parameters if name in inputs]
+        if self.hand.began:
+            order = order[: len(labelled)]
         if len(order) != len(labelled):
             order = [n for n in order if n.meta.get("given", n.meta["val"]).requires_grad]
         if len(order) != len(labelled):
@@ -176,20 +183,32 @@ class Claims:
         raise ChainruleError(f"wrt names {item!r}, which {self.hand.asked.name} did not read; it read {known}")
 
     def _attributes(self) -> list[Claim]:
-        """Gradients that an object keeps: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
-        found = []
-        for name, held in vars(self.hand.of_object).items() if self.hand.of_object is not None else ():
-            pairs = held.items() if isinstance(held, dict) else [(name, held)]
-            for label, value in pairs:
-                value = value if isinstance(value, torch.Tensor) else getattr(value, "tensor", None)
-                entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
-                if entry is None or entry.node in self.forward:
-                    continue
-                meant = self._meant(str(label), None)
-                if meant is not None and meant.op == "placeholder":
-                    target = f'self.{name}["{label}"]' if isinstance(held, dict) else f"self.{name}"
-                    found.append(self._claim(meant, target, value))  # type: ignore[arg-type]
+        """Gradients that an object keeps, or one that it holds: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
+        found: list[Claim] = []
+        for owner, path in _objects(self.hand.of_object, "self"):
+            for name, held in vars(owner).items():
+                own: dict[str, Any] = {}
+                for other, values in vars(owner).items():
+                    if not isinstance(values, dict):
+                        own[other] = values
+                    elif values is not held:
+                        own |= {str(k): v for k, v in values.items()}
+                pairs = held.items() if isinstance(held, dict) else [(name, held)]
+                for label, value in pairs:
+                    target = f'{path}.{name}["{label}"]' if isinstance(held, dict) else f"{path}.{name}"
+                    meant = [own[n] for n in [*names_meant(str(label)), *([str(label)] if isinstance(held, dict) else [])] if n in own]
+                    found += self._kept(target, _tensor(value), [_tensor(m) for m in meant])
         return found
+
+    def _kept(self, target: str, value: Any, meant: list[Any]) -> list[Claim]:
+        entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
+        if entry is None or entry.node in self.forward and entry.node.op != "placeholder":
+            return []
+        for parameter in meant:
+            of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None
+            if of is not None and of.node is not entry.node and of.node in self.forward and of.node.op == "placeholder":
+                return [self._claim(of.node, target, value)]
+        return []
 
     # -- shared ----------------------------------------------------------------------------------
 
@@ -217,3 +236,18 @@ class Claims:
     def _in_order(self, claims: list[Claim]) -> list[Claim]:
         position = {node: i for i, node in enumerate(self.recorder.graph.nodes)}
         return sorted(claims, key=lambda c: position[c.node])
+
+
+def _tensor(value: Any) -> Any:
+    return value if isinstance(value, torch.Tensor) else getattr(value, "tensor", value)
+
+
+def _objects(owner: Any, path: str, depth: int = 4) -> list[tuple[Any, str]]:
+    """An object of the person's, and those that it holds, in lists too, with the way to them."""
+    if isinstance(owner, list | tuple):
+        return [pair for i, held in enumerate(owner) for pair in _objects(held, f"{path}[{i}]", depth - 1)] if depth else []
+    if not depth or not hasattr(owner, "__dict__") or isinstance(owner, torch.Tensor | type) or callable(getattr(owner, "__code__", None)):
+        return []
+    if type(owner).__module__.split(".")[0] in ("torch", "numpy", "chainrule", "builtins"):
+        return []
+    return [(owner, path)] + [pair for k, held in vars(owner).items() for pair in _objects(held, f"{path}.{k}", depth - 1)]

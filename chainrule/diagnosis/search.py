@@ -238,6 +238,8 @@ class Search:
             known = self.trials[0].values.get(factor)
             if not isinstance(known, torch.Tensor) or known.numel() < 2 or factor is node:
                 continue
+            if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] and known.shape != value.shape[-known.ndim :]:
+                factor = sketches.operation("getitem", factor, (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim)))
             far = WRAPPED + (1.0 if node is self.root else 1.2) + (0.2 if factor in self.around.reach else 0)
             yield Mutation(node, sketches.operation("mul", node, factor), "missing-factor", far, "double-applied")
             yield Mutation(node, sketches.operation("div", node, factor), "wrong-factor", far + 0.1, "wrong-factor")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.spots import Span
+from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY
 
 Targets = (ast.Assign, ast.AugAssign, ast.AnnAssign)
 
@@ -89,6 +90,49 @@ def assignment_at(span: Span) -> Assignment | None:
 _SYMBOLS: dict[type[ast.operator], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**",
 }  # fmt: skip
+
+
+_BINDING: dict[type[ast.operator], int] = {
+    ast.Add: SUM, ast.Sub: SUM, ast.Mult: PRODUCT, ast.Div: PRODUCT, ast.MatMult: PRODUCT, ast.FloorDiv: PRODUCT,
+    ast.Mod: PRODUCT, ast.Pow: POWER, ast.BitAnd: 4, ast.BitXor: 3, ast.BitOr: 2,
+}  # fmt: skip
+
+
+def binding_of(text: str) -> int:
+    """How tightly an expression binds, read from its text.
+
+    >>> binding_of("a + b") < binding_of("a * b") < binding_of("f(a)")
+    True
+    """
+    try:
+        return _binding(ast.parse(text, mode="eval").body)
+    except SyntaxError:
+        return 0
+
+
+def _binding(node: ast.expr) -> int:
+    if isinstance(node, ast.BinOp):
+        return _BINDING.get(type(node.op), 0)
+    if isinstance(node, ast.UnaryOp):
+        return UNARY if not isinstance(node.op, ast.Not) else 0
+    if isinstance(node, ast.Compare):
+        return COMPARISON
+    return 0 if isinstance(node, ast.BoolOp | ast.IfExp | ast.Lambda | ast.Tuple) else ATOM
+
+
+def binding_around(span: Span) -> int:
+    """How tightly what stands in a span must bind, so that it needs no parentheses there."""
+    for parent in ast.walk(tree_of(span.file)):
+        for child in ast.iter_child_nodes(parent):
+            if isinstance(child, ast.expr) and span_of(child, span.file) == span:
+                if isinstance(parent, ast.BinOp):
+                    return _binding(parent) + (parent.right is child or isinstance(parent.op, ast.MatMult))
+                if isinstance(parent, ast.UnaryOp | ast.Compare):
+                    return _binding(parent) + 1
+                if isinstance(parent, ast.Attribute | ast.Starred) or (isinstance(parent, ast.Subscript) and parent.value is child):
+                    return ATOM
+                return ATOM if isinstance(parent, ast.Call) and parent.func is child else 0
+    return ATOM
 
 
 def replaced(span: Span, text: str) -> Edit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from typing import Any
 
 import torch
@@ -14,12 +13,7 @@ from chainrule.diagnosis.source import Assignment
 from chainrule.diagnosis.spots import Span, Spot, span_of
 from chainrule.recording import Recorder
 from chainrule.recording.numbers import Tracked
-from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY, Python, Spelled
-
-_BINDING: dict[type[ast.operator], int] = {
-    ast.Add: SUM, ast.Sub: SUM, ast.Mult: PRODUCT, ast.Div: PRODUCT, ast.MatMult: PRODUCT, ast.FloorDiv: PRODUCT,
-    ast.Mod: PRODUCT, ast.Pow: POWER, ast.BitAnd: 4, ast.BitXor: 3, ast.BitOr: 2,
-}  # fmt: skip
+from chainrule.show.python import ATOM, Python, Spelled
 
 
 class Reach:
@@ -61,27 +55,12 @@ class InPlace(Python):
                 return name, ATOM
             if self.statement is not None and own is not None and own.within(self.statement) and own != self.statement:
                 text = source.text_at(own)
-                return text, binding_of(text)
+                return text, source.binding_of(text)
             if value.meta.get("same_as") is not None:
                 return self.spell(value.meta["same_as"])
             if value.op == "placeholder":
                 self.unspelled.append(value)
         return super().spell(value)
-
-
-def binding_of(text: str) -> int:
-    """How tightly an expression binds, read from its text."""
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return 0
-    if isinstance(node, ast.BinOp):
-        return _BINDING.get(type(node.op), 0)
-    if isinstance(node, ast.UnaryOp):
-        return UNARY if not isinstance(node.op, ast.Not) else 0
-    if isinstance(node, ast.Compare):
-        return COMPARISON
-    return 0 if isinstance(node, ast.BoolOp | ast.IfExp | ast.Lambda | ast.Tuple) else ATOM
 
 
 def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -> tuple[Edit, str] | None:
@@ -103,19 +82,12 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
             text, binding = speller.expression(by)
         else:
             text, binding = speller.spell(by)
-        if (not whole and binding < binding_of(source.text_at(place))) or (
-            not whole and _inside_product(place, assigned, binding)
-        ):
+        if not whole and binding < source.binding_around(place):
             text = f"({text})"
         edit = source.replaced(place, text)
     if speller.unspelled:
         return None
     return edit, " ".join(line.strip() for line in edit.lines)
-
-
-def _inside_product(place: Span, assigned: Assignment, binding: int) -> bool:
-    """Whether the new text stands in a larger expression that binds more tightly than it."""
-    return place != assigned.value and binding <= PRODUCT
 
 
 def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: Span, at: fx.Node) -> Edit:
