@@ -1,6 +1,6 @@
 """An array that acts as NumPy's does and computes with torch, so that a recorder sees each operation.
 
-What the array can do is in FUNCTIONS, by NumPy's names; chainrule.diagnosis.numpy_functions fills it.
+What the array can do is in FUNCTIONS, by NumPy's names; the modules arithmetic and shapes fill it.
 """
 
 from __future__ import annotations
