@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from chainrule.arrays.calls import floating, followed, pair, same_dtype, tensor, ufunc
+from chainrule.arrays.dtypes import counted
 
 Function = Callable[..., Any]
 
@@ -71,12 +72,13 @@ def _products() -> None:
 
 def _elementwise() -> None:
     _binary(lambda a, b: a + b, "add")
-    _binary(lambda a, b: a - b, "subtract")
+    _binary(lambda a, b: counted(a, b) - counted(b, a), "subtract")
     _binary(lambda a, b: a * b, "multiply")
     _binary(lambda a, b: a / b, "divide", "true_divide", division=True)
     _binary(lambda a, b: a**b, "power", "pow", "float_power")
     _binary(lambda a, b: a // b, "floor_divide")
     _binary(lambda a, b: a % b, "remainder", "mod")
+    _binary(lambda a, b: (a // b, a % b), "divmod")
     _binary(lambda a, b: a == b, "equal")
     _binary(lambda a, b: a != b, "not_equal")
     _binary(lambda a, b: a < b, "less")
@@ -182,7 +184,8 @@ def _reductions() -> None:
     for name in ("argmax", "argmin"):
 
         def place(a: Any, axis: Any = None, *, keepdims: bool = False, name: str = name) -> Any:
-            return _reduced(tensor(a), name, axis, keepdims)
+            t = tensor(a)
+            return _reduced(t.to(torch.int64) if t.dtype == torch.bool else t, name, axis, keepdims)
 
         followed(name)(place)
     for name in ("cumsum", "cumprod"):

@@ -1,6 +1,6 @@
 """An array that acts as NumPy's does and computes with torch, so that a recorder sees each operation.
 
-What the array can do is in FUNCTIONS, by NumPy's names; chainrule.diagnosis.numpy_functions fills it.
+What the array can do is in FUNCTIONS, by NumPy's names; the modules arithmetic and shapes fill it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from chainrule.arrays.dtypes import NUMPY_DTYPES, counted, torch_dtype
 from chainrule.errors import ChainruleError
 from chainrule.recording.names import site_of
 from chainrule.recording.numbers import Tracked
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
-_DTYPES = {
-    np.dtype(name): getattr(torch, name)
-    for name in """bool int8 int16 int32 int64 uint8 float16 float32 float64 complex64 complex128""".split()  # noqa: SIM905
-}
-_NUMPY_DTYPES = {torch_dtype: dtype for dtype, torch_dtype in _DTYPES.items()}
-
 _met: dict[int, tuple[np.ndarray[Any, Any], torch.Tensor]] = {}  # NumPy arrays met while recording, by id
 
 
@@ -64,7 +59,7 @@ class Array:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return _NUMPY_DTYPES[self.tensor.dtype]
+        return NUMPY_DTYPES[self.tensor.dtype]
 
     @property
     def T(self) -> Array:
@@ -156,13 +151,18 @@ class Array:
             return Array(taken, (self, index) if taken._is_view() else None)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        from chainrule.arrays.calls import tensor
         from chainrule.arrays.index import torch_index
 
         of, at = value.view_of if isinstance(value, Array) and value.view_of else (None, None)
         if of is self and at is index:  # `x[i] += y` has written to the view already
             return
         value = operand(value)
-        self.tensor[torch_index(index)] = torch.tensor(value) if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            value = tensor(value)
+        if isinstance(value, torch.Tensor) and value.dtype != self.tensor.dtype:
+            value = value.to(self.tensor.dtype)
+        self.tensor[torch_index(index)] = value
 
     # -- the rest of NumPy -------------------------------------------------------------------------
 
@@ -212,7 +212,8 @@ def _in_place(short: str, name: str) -> Callable[..., Any]:
                 return new
             self.tensor.copy_(new.tensor)
         else:
-            write(self.tensor, operand(other))
+            given = operand(other)
+            write(self.tensor, counted(given, self.tensor) if short == "sub" else given)
         return self
 
     return method
@@ -233,6 +234,8 @@ for _short, _name in {**_BINARY, **_COMPARED, **_UNARY}.items():
 for _short, _name in _BINARY.items():
     setattr(Array, f"__r{_short}__", _reflected(_name))
     setattr(Array, f"__i{_short}__", _in_place(_short, _name))
+setattr(Array, "__divmod__", _operator("divmod"))  # noqa: B010
+setattr(Array, "__rdivmod__", _reflected("divmod"))  # noqa: B010
 
 
 def operand(value: Any) -> Any:
@@ -266,20 +269,6 @@ def wrapped(value: Any) -> Any:
     if type(value) in (tuple, list):
         return type(value)([wrapped(v) for v in value])
     return value
-
-
-def torch_dtype(dtype: Any) -> torch.dtype:
-    """The torch dtype of what NumPy takes as one.
-
-    >>> torch_dtype(float), torch_dtype("int32")
-    (torch.float64, torch.int32)
-    """
-    wanted = np.dtype(dtype)
-    if wanted not in _DTYPES:
-        raise ChainruleError(
-            f"torch has no dtype {wanted}; use a floating, integer or bool dtype", site_of(sys._getframe())
-        )
-    return _DTYPES[wanted]
 
 
 def plain_values(value: Any) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from chainrule.arrays.array import FUNCTIONS, Array, operand, torch_dtype, unfollowed, wrapped
+from chainrule.arrays.array import FUNCTIONS, Array, operand, unfollowed, wrapped
+from chainrule.arrays.dtypes import counted, torch_dtype
 
 Function = Callable[..., Any]
 
@@ -107,7 +108,7 @@ class Ufunc:
         """Add to (or take from) elements, each as often as the index names it."""
         if self.__name__ not in ("add", "subtract") or not isinstance(array, Array):
             raise unfollowed(f"np.{self.__name__}.at", array)
-        added = tensor(operand(value[0]))
+        added = counted(tensor(operand(value[0])), array.tensor)
         add_at(array, index, -added if self.__name__ == "subtract" else added)
 
     def reduce(self, array: Any, axis: Any = 0, **kwargs: Any) -> Any:

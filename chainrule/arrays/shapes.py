@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from chainrule.arrays.array import FUNCTIONS, Array, operand, plain_values, torch_dtype, unfollowed
+from chainrule.arrays.array import FUNCTIONS, Array, operand, plain_values, unfollowed
 from chainrule.arrays.calls import followed, same_dtype, tensor
+from chainrule.arrays.dtypes import torch_dtype
 
 
 def _made() -> None:

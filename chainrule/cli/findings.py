@@ -19,7 +19,6 @@ from chainrule.cli import MISUSE, WRONG, Refused, refusals, targets
 from chainrule.cli.answers import print_json
 from chainrule.cli.repairs import Change, changes
 from chainrule.diagnosis.report import Finding, Report, clickable
-from chainrule.recording.names import _site
 
 _AGAIN = "import sys; from chainrule.cli import main; main(sys.argv[1:])"
 
@@ -59,9 +58,6 @@ def run(names: Sequence[str], inputs: Sequence[str], as_json: bool, fix: bool, y
 
 
 def _one(name: str, inputs: Sequence[str]) -> Checked:
-    # Equal functions of two files have equal code objects, and places are remembered by code object:
-    # without this, a finding (and its repair) could name the file of the target before.
-    _site.cache_clear()
     found = targets.load(name, inputs)
     return Checked(name, found.path, found.check())
 

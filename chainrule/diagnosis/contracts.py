@@ -13,6 +13,7 @@ from chainrule.diagnosis.function_calls import (
     Failed,
     Refused,
     equal,
+    is_once_differentiable,
     laid,
     layouts_of,
 )
@@ -64,7 +65,6 @@ class _Promises(OrdinaryCall):
             self._strided_inputs()
         if "upstream " not in self.told:
             self._strided_upstreams()
-        self._broadcast()
         self._empty_batch()
         if len(self.forward.outputs) > 1:
             self._one_output()
@@ -202,61 +202,6 @@ class _Promises(OrdinaryCall):
                     self.say("strides", "", "contract", what, None, repair)
                     return
 
-    def _broadcast(self) -> None:
-        for i in self.calls.wanted:
-            value = self.calls.values[i]
-            axes = [axis for axis, size in enumerate(value.shape) if size > 1]
-            any(self._stretched(i, axis) for axis in axes[:4])  # up to the first that breaks
-
-    def _stretched(self, i: int, axis: int) -> bool:
-        calls, name = self.calls, self.names[i]
-        short, full = list(calls.values), list(calls.values)
-        short[i] = calls.values[i].narrow(axis, 0, 1).contiguous()
-        full[i] = short[i].expand(calls.values[i].shape).contiguous()
-        try:
-            plain, truth = calls.gradients(full)
-            forward = calls.forward(short)
-        except (Refused, Failed):
-            return False
-        pairs = list(zip(forward.outputs, plain.outputs, strict=False))
-        if not all(a.shape == b.shape and self.agree(a, b) for a, b in pairs):
-            return False  # another meaning than a broadcast
-        if truth[i] is not None:
-            truth = {**truth, i: truth[i].sum(axis, keepdim=True)}  # type: ignore[union-attr]
-        shape = tuple(short[i].shape)
-        advice = f"sum its gradient over the axes that forward stretched: .sum_to_size({name}.shape)"
-        try:
-            got = calls.backward(forward, calls.upstreams(forward.outputs))
-        except Failed as error:
-            if not self._elementwise(i, axis):
-                return False  # forward takes it by accident: a weight of one row, whose product the bias stretches
-            self.say("broadcast", name, "missing-broadcast-sum", f"raises for {name} of shape {shape}; {advice}", error)
-            return True
-        different = self.different(got, truth)
-        if different and self.stable(full):
-            what = f"gives wrong gradients of {self._listed(different)} for {name} of shape {shape}; {advice}"
-            self.say("broadcast", name, "missing-broadcast-sum", what)
-            return True
-        return False
-
-    def _elementwise(self, i: int, axis: int) -> bool:
-        """Whether row 0 of the input along an axis reaches row 0 of the output alone, so that it is meant to broadcast."""
-        calls, axis = self.calls, axis - self.calls.values[i].ndim
-        values = list(calls.values)
-        values[i] = values[i].clone()
-        values[i].narrow(axis, 0, 1).mul_(1.01).add_(0.01)
-        try:
-            moved = calls.forward(values).outputs
-        except Refused:
-            return False
-        for old, new in zip(self.forward.outputs, moved, strict=False):
-            if old.ndim < -axis or old.shape[axis] != values[i].shape[axis]:
-                return False
-            rest = [t.narrow(axis, 1, t.shape[axis] - 1) for t in (old, new)]
-            if not equal(*rest):
-                return False
-        return True
-
     def _empty_batch(self) -> None:
         calls = self.calls
         batched = [i for i in calls.floating if calls.values[i].ndim]
@@ -314,7 +259,7 @@ class _Promises(OrdinaryCall):
                 how = f"returns {raw.dtype} for" if narrow else f"gives, right only to {error:.0e}, the gradient of"  # type: ignore[union-attr]
                 what = f"{how} {self.names[i]} although all inputs are float64; make constants and casts in the dtype of the inputs"
                 self.say("dtype", self.names[i], "contract", what)
-        if skip_second:
+        if skip_second or is_once_differentiable(calls.function):  # its second derivatives raise, as they should
             return
         honest = bool(errors) and all(e is not None and e < _SINGLE[1] for e in errors.values())
         try:

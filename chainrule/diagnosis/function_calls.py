@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_map_only
 
 Gradients = dict[int, Tensor | None]  # by the position of the argument
@@ -198,6 +199,20 @@ def parameter_names(function: Any, count: int) -> list[str]:
 def backward_of(function: Any) -> Any:
     """The Function's `backward`, or `vjp` where it is called that."""
     return function.vjp if function.vjp is not torch.autograd.Function.vjp else function.backward
+
+
+def is_once_differentiable(function: Any) -> bool:
+    """Whether the backward is marked with @once_differentiable, under whatever other decorators."""
+    marked, found = once_differentiable(_nothing).__code__, backward_of(function)
+    while found is not None:
+        if getattr(found, "__code__", None) is marked:
+            return True
+        found = getattr(found, "__wrapped__", None)
+    return False
+
+
+def _nothing(ctx: Any) -> None:
+    pass
 
 
 def slope(f: Callable[[float], float], size: float, accuracy: float) -> float | None:

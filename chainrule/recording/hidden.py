@@ -10,6 +10,7 @@ import ast
 import functools
 import linecache
 import types
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,8 +48,26 @@ def is_hidden(frame: types.FrameType, index: int | None = None) -> bool:
     )
 
 
-@functools.cache
+_sources: dict[int, tuple[weakref.ref[types.CodeType], _Source]] = {}  # by id: codes of other texts may be equal
+
+
 def _source(code: types.CodeType) -> _Source:
+    """What the source says, as it stood when this code was first met: code that is loaded again is another one."""
+    known = _sources.get(id(code))
+    if known is None or known[0]() is not code:
+        key = id(code)
+        linecache.checkcache(code.co_filename)
+        known = (weakref.ref(code, lambda gone: _forget(key, gone)), _read(code))
+        _sources[key] = known
+    return known[1]
+
+
+def _forget(key: int, gone: weakref.ref[types.CodeType]) -> None:
+    if key in _sources and _sources[key][0] is gone:
+        del _sources[key]
+
+
+def _read(code: types.CodeType) -> _Source:
     products: list[_Product] = []
     bindings: list[ast.Assign] = []
     for function in _functions(code):
@@ -70,7 +89,7 @@ def _source(code: types.CodeType) -> _Source:
 
 def _functions(code: types.CodeType) -> Iterator[ast.AST]:
     """The syntax of `code`; several where several lambdas begin on one line."""
-    for node in ast.walk(_tree(code.co_filename)):
+    for node in ast.walk(_tree("".join(linecache.getlines(code.co_filename)))):
         if isinstance(node, _Function):
             decorators = getattr(node, "decorator_list", [])
             if min([node.lineno, *(d.lineno for d in decorators)]) == code.co_firstlineno:
@@ -79,10 +98,10 @@ def _functions(code: types.CodeType) -> Iterator[ast.AST]:
             yield node
 
 
-@functools.cache
-def _tree(file: str) -> ast.Module:
+@functools.lru_cache(maxsize=64)
+def _tree(text: str) -> ast.Module:
     try:
-        return ast.parse("".join(linecache.getlines(file)))
+        return ast.parse(text)
     except SyntaxError:
         return ast.Module([], [])
 

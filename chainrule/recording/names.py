@@ -21,16 +21,16 @@ _OTHERS = tuple(os.path.dirname(m) + os.sep for m in (torch.__file__, os.path.di
 _RULES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "rules") + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 HELD: dict[type, Callable[[Any], Any]] = {}  # for what stands for a tensor: how to get it
-_is_person: dict[types.CodeType, bool] = {}
+_is_person: dict[str, bool] = {}  # by file: equal functions of two files have equal code
 
 
 def is_person(code: types.CodeType) -> bool:
     """Whether the code is the person's: not torch's, not chainrule's, not the standard library's."""
-    known = _is_person.get(code)
+    file = code.co_filename
+    known = _is_person.get(file)
     if known is None:
-        file = code.co_filename
         library = file.startswith(_OTHERS) or (file.startswith(_STANDARD) and "site-packages" not in file)
-        known = _is_person[code] = not library and not file.startswith("<frozen")
+        known = _is_person[file] = not library and not file.startswith("<frozen")
     return known
 
 
@@ -38,7 +38,6 @@ def _itself(value: Any) -> Any:
     return value
 
 
-@functools.cache
 def is_rule(code: types.CodeType) -> bool:
     """Whether the code stands in the rule book, as what is run in place of another function does."""
     return code.co_filename.startswith(_RULES)
@@ -51,15 +50,15 @@ def is_person_file(file: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _site(code: types.CodeType, line: int) -> Site:
-    return Site(code.co_filename, line, code.co_name)
+def _site(file: str, line: int, function: str) -> Site:
+    return Site(file, line, function)
 
 
 def site_of(frame: types.FrameType | None) -> Site | None:
     """The innermost line of the person's code, seen from `frame`."""
     while frame is not None:
         if is_person(frame.f_code):
-            return _site(frame.f_code, frame.f_lineno)
+            return _site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None
 
