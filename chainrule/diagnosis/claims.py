@@ -121,6 +121,8 @@ class Claims:
         wrt = self.hand.asked.wrt
         if wrt is not None:
             order = [self._asked_for(item) for item in ([wrt] if isinstance(wrt, str | torch.Tensor) else wrt)]
+            if len(order) != len(labelled):  # a loss of their own may be among them
+                labelled = [(label, t) for label, t in labelled if t.ndim]
             if len(order) != len(labelled):
                 raise ChainruleError(
                     f"{self.hand.asked.name} returned {len(labelled)} gradients, and wrt= names {len(order)}; "

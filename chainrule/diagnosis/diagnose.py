@@ -58,14 +58,34 @@ class Diagnoser:
         ratio = self._ratio()
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
-        ranked = sorted([*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)])
-        causes = list(dict.fromkeys(cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5))
+        ranked = [*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
+        ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or not self._reads_gradients)
+        causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
         if ratio is not None and (not causes or causes[0] in ("wrong-factor", "wrong-term-scale", "double-applied")):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
+        causes = self._without_gradients() + causes
         causes = list(dict.fromkeys(causes)) or ["unknown"]
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
+
+    @cached_property
+    def _reads_gradients(self) -> bool:
+        """Whether the person's line reads the gradient of anything: it is multiplied by what comes from above."""
+        return bool(self.above) or self.case.base.upstream in needed([self.claim.node])
+
+    def _without_gradients(self) -> list[str]:
+        """The cause, where no gradient enters the line although others are known that should."""
+        fed = self._fed(self.case.here)
+        if fed is not None and not bool(fed.any()):
+            return ["missing-gradient"]
+        gradient = self.case.base.gradients.get(self.claim.value)
+        if self._reads_gradients or gradient is None:
+            return []
+        read = set(needed([gradient]))
+        of_others = {self.case.base.gradients.get(c.value) for c in self.others if c.explicit} - {gradient, None}
+        known = bool(of_others & read) or (self.case.hand.upstream is not None and self.case.base.upstream in read)
+        return ["upstream-dropped"] if known else []
 
     def _said(self, ratio: float | None) -> str:
         if ratio is None or self.claim.spot is None:

@@ -17,7 +17,7 @@ from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutations import Mutation
 from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
-from chainrule.diagnosis.spelling import Reach, written
+from chainrule.diagnosis.spelling import Reach, not_in_place, written
 from chainrule.diagnosis.spots import Spot
 from chainrule.run import needed
 
@@ -124,7 +124,11 @@ class Findings:
         found: list[Option] = []
         for mutation in repairs[: 3 * _TRIED]:
             spot: Spot | None = mutation.at.meta.get("spot") or claim.spot
-            made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder), {}) if spot is not None else None
+            made = None
+            if mutation.written is not None:
+                spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
+            elif spot is not None:
+                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder), {})
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
                 found.append(Option(mutation.weight, *made, spot, mutation.repairs))
         span = claim.spot.span if claim.spot is not None else None

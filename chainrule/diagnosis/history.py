@@ -20,7 +20,8 @@ def of_history(case: Case, claim: Claim, mine: list[fx.Node], sketches: Sketches
     """Changes that undo what the run did to the values that a line reads, or to the gradient that it set."""
     yield from _replaced(case, claim, sketches)
     yield from _left_over(case, mine)
-    yield from _changed_in_place(case, mine)
+    yield from _changed_in_place(case, mine, sketches)
+    yield from _stepped(case, mine)
     yield from _indexed(mine, sketches)
 
 
@@ -52,19 +53,37 @@ def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
                     yield Mutation(node, other, "stale-gradient", _FIRST)
 
 
-def _changed_in_place(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
+def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     """A value that the forward pass used was written over before this line read it."""
     for node in mine:
-        origin = node
-        while origin.meta.get("written") and origin not in case.forward and origin.all_input_nodes:
-            before = origin.args[0]
-            if not isinstance(before, fx.Node):
-                break
-            origin = before
-        if origin is node or origin not in case.forward or not isinstance(origin.meta["val"], torch.Tensor):
-            continue
-        parameter = origin.op == "placeholder"
-        yield Mutation(node, origin, "stale-parameter" if parameter else "inplace-corruption", _FIRST)
+        origin = _before_writing(node, case.forward)
+        if origin is not node and origin in case.forward and isinstance(origin.meta["val"], torch.Tensor):
+            yield Mutation(node, origin, "stale-parameter" if origin.op == "placeholder" else "inplace-corruption", _FIRST)
+    written = {n for reader in mine for n in reader.all_input_nodes if n in case.forward and n.meta.get("written")}
+    for value in written:  # in the forward pass: `loss = out.sub_(y).pow(2).mean()`
+        origin = value.args[0] if value.args else None
+        readers = [r for r in mine if value in r.all_input_nodes]
+        if isinstance(origin, fx.Node) and isinstance(origin.meta.get("val"), torch.Tensor) and value.meta.get("spot"):
+            changes = [(r, sketches.with_inputs(r, {value: origin})) for r in readers]
+            yield Mutation(*changes[-1], "inplace-corruption", _FIRST, changes=changes, written=value)
+
+
+def _before_writing(node: fx.Node, forward: set[fx.Node]) -> fx.Node:
+    """What a value was before it was written in place after the forward pass."""
+    while node.meta.get("written") and node not in forward and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
+
+
+def _stepped(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
+    """A parameter under its own name after a step: `w = w - lr * dw`."""
+    claimed = {c.node: c.value for c in case.claims}
+    for node in mine:
+        origin = node.args[0] if node.args else None
+        if node.meta["operation"] in ("sub", "add") and isinstance(origin, fx.Node) and origin.op == "placeholder":
+            read = set(needed([node]))
+            if any(value is origin and claim in read for claim, value in claimed.items()):
+                yield Mutation(node, origin, "stale-parameter", _FIRST)
 
 
 def _indexed(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:

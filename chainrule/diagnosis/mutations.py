@@ -29,6 +29,7 @@ class Mutation:
     weight: float
     makes: str = ""  # the cause, where this change to the right line gives the person's numbers
     changes: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)  # every turn of a loop; else this one
+    written: fx.Node | None = None  # the in-place operation that should not be one
 
     def __post_init__(self) -> None:
         self.makes = self.makes or self.repairs
@@ -202,7 +203,7 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
     if len(node.args) != 2:
         return
     a, b = node.args
-    term = b in around.carries or (operation in ("add", "sub") and a in around.carries)
+    term = (is_tensor(a) and is_tensor(b)) or a in around.carries or b in around.carries
     if operation in ("add", "sub"):
         other = "sub" if operation == "add" else "add"
         yield Mutation(node, _as(node, other, around), "wrong-term-scale" if term else "wrong-factor", REPLACED)
@@ -256,8 +257,9 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 target = other if node.op == "call_method" else getattr(torch, other)
                 yield Mutation(node, around.sketches.like(node, target=target, name=other), "wrong-factor", REPLACED)
     if is_tensor(node.args[0]) and (len(node.args) == 1 or "softmax" in operation):
-        again = "double-applied" if operation in ("sigmoid", "tanh", "relu", "exp", "softmax") else "wrong-factor"
-        yield Mutation(node, node.args[0], again, DROPPED, "wrong-factor")  # type: ignore[arg-type]
+        again = operation in ("sigmoid", "tanh", "relu", "exp", "softmax")
+        cause = "double-applied" if again else "wrong-factor"
+        yield Mutation(node, node.args[0], cause, REPLACED + 0.2 if again else DROPPED, "wrong-factor")  # type: ignore[arg-type]
 
 
 def _other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -271,6 +273,23 @@ def _other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 args = (*node.args[:place], other, *node.args[place + 1 :])
                 same = other.meta["val"].shape == value.meta["val"].shape  # type: ignore[union-attr]
                 yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + (0.3 if same else 0.6))
+
+
+def exchanged(nodes: list[fx.Node], around: Around) -> Iterator[Mutation]:
+    """Two values in the place of one another, or one in the place of another wherever it is read."""
+    read = [n for n in around.reach if any(n in reader.all_input_nodes for reader in nodes)]
+    for value in read:
+        readers = [r for r in nodes if value in r.all_input_nodes]
+        for other in around.reach:
+            if other is value or not _may_replace(other, value):
+                continue
+            both = other in read
+            if both or len(readers) > 1:
+                swap = {value: other, other: value} if both else {value: other}
+                moved = [r for r in nodes if any(n in swap for n in r.all_input_nodes)]
+                changes = [(r, around.sketches.with_inputs(r, swap)) for r in moved]
+                if len(changes) > 1:
+                    yield Mutation(*changes[-1], "wrong-tensor", REPLACED + 0.7, changes=changes)
 
 
 def _may_replace(other: fx.Node, value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -12,13 +13,14 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.case import same
-from chainrule.diagnosis.mutations import REPLACED, WRAPPED, Around, Mutation, mutations
+from chainrule.diagnosis.mutations import REPLACED, WRAPPED, Around, Mutation, exchanged, mutations
 from chainrule.diagnosis.scales import Scales
 from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
 from chainrule.run import double, step
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
+_SECONDS = 3.0  # after which a search ends with what it has
 _SCALES = 4  # ways of writing one ratio that are tried
 
 
@@ -42,6 +44,8 @@ class Search:
         self.position = {node: i for i, node in enumerate(nodes)}
         self.scales = Scales(around.sketches, list(around.reach))
         self.found: list[Mutation] = []
+        self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
+        self.until = time.monotonic() + _SECONDS
 
     def run(self, wraps: bool) -> list[Mutation]:
         """Every change that works, nearest first; with `wraps`, also what can be put around a value."""
@@ -51,6 +55,8 @@ class Search:
                 self.try_all(self._scaled(group[-1]) if len(group) == 1 else self._scaled_together(group))
             if wraps:
                 self.try_all(self._reshaped())
+                if not any(m.weight < WRAPPED for m in self.found):
+                    self.try_all(exchanged(self.nodes, self.around))
                 if not any(m.weight < WRAPPED + 1 for m in self.found):
                     for group in self._groups() or [[self.root]]:
                         self.try_all(self._factors(group))
@@ -73,7 +79,7 @@ class Search:
                     mutation = next(candidates, None)
                 except FAILURES:
                     return
-                if mutation is None:
+                if mutation is None or time.monotonic() > self.until:
                     return
                 if self.works(mutation):
                     self.found.append(mutation)
@@ -82,8 +88,17 @@ class Search:
     def works(self, mutation: Mutation) -> bool:
         if not all(same(self.outcome(mutation.changes, t), t.goal) for t in self.trials):
             return False
-        value = mutation.by.meta.get("val")  # a changed mask that lets everything pass is no mask
-        return not (isinstance(value, torch.Tensor) and value.dtype is torch.bool and value.numel() > 1 and bool(value.all()))
+        return not self._says_nothing(mutation)
+
+    @staticmethod
+    def _says_nothing(mutation: Mutation) -> bool:
+        """Whether it is a mask that lets everything pass, or a zero, which some longer way comes to as well."""
+        value = mutation.by.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.numel() < 2 or mutation.by.meta["phase"] != "sketch":
+            return False
+        if mutation.repairs == "wrong-mask" and bool((value == 1).all()):
+            return True
+        return mutation.repairs in ("wrong-tensor", "wrong-factor", "wrong-mask") and not bool(value.any())
 
     def outcome(self, changes: list[tuple[fx.Node, fx.Node]], trial: Trial) -> Any:
         """The root where each `at` has the value of its `by`; None where the shapes do not fit."""
@@ -94,7 +109,10 @@ class Search:
         try:
             for node in self.nodes[first:]:
                 if node in pending:
-                    values[node] = value_of(pending[node], values)
+                    value = value_of(pending[node], values)
+                    if self.shaped and getattr(value, "shape", None) != getattr(values.get(node), "shape", None):
+                        return None  # what follows was made for this shape
+                    values[node] = value
                     moved.add(node)
                 elif any(r in moved for r in node.all_input_nodes):
                     values[node] = step(node, values, double)
@@ -152,6 +170,9 @@ class Search:
         whole = self._is_whole(node)
         repairs = ("sign" if ratio == -1 else "wrong-scale") if whole else "wrong-term-scale"
         makes = repairs
+        feeds = [u for u in node.users if u in self.position]
+        if not whole and abs(ratio - 0.5) < 1e-9 and feeds and all(u.meta["operation"] == "add" for u in feeds):
+            repairs = "double-counted-path"
         if not whole and ratio == 0:
             repairs, makes = "double-counted-path", self._lost(node)
         elif not whole and ratio == 2 and any(u.meta.get("accumulated") for u in node.users):

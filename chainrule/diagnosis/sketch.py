@@ -55,6 +55,14 @@ class Sketches:
         made.meta["spot"] = node.meta.get("spot")
         return made
 
+    def with_inputs(self, node: fx.Node, swap: Mapping[fx.Node, fx.Node]) -> fx.Node:
+        """The same call, reading other values."""
+
+        def other(n: fx.Node) -> fx.Node:
+            return swap.get(n, n)
+
+        return self.like(node, fx.map_arg(node.args, other), fx.map_arg(dict(node.kwargs), other))
+
     def _node(self, kind: str, target: Any, args: Any, kwargs: Any, name: str) -> fx.Node:
         node = self.graph.create_node(kind, target, tuple(args), kwargs)
         node.meta.update(operation=name, phase="sketch", val=None)

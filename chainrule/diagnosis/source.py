@@ -73,6 +73,8 @@ def assignment_at(span: Span) -> Assignment | None:
     statement = statement_at(span)
     if isinstance(statement, ast.Return) and statement.value is not None:
         return Assignment(statement, "return", span_of(statement.value, span.file))
+    if isinstance(statement, ast.Expr):
+        return Assignment(statement, "", span_of(statement.value, span.file))
     if not isinstance(statement, Targets) or statement.value is None:
         return None
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]

@@ -74,18 +74,56 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
     statement = source.span_of(assigned.statement, span.file)
     whole = at.meta.get("same_as") is not None or span == statement or not span.within(assigned.value)
     speller = InPlace(reach, statement, extra)
-    if whole and assigned.augmented:
+    if by.meta["operation"] == "index_put" and whole:
+        edit = source.replaced(statement, _indexed(by, at, assigned, speller))
+    elif whole and assigned.augmented:
         edit = _augmented(by, assigned, speller, statement, at)
     else:
         place = assigned.value if whole else span
-        if by.meta["phase"] == "sketch":
-            text, binding = speller.expression(by)
-        else:
-            text, binding = speller.spell(by)
+        text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
         if not whole and binding < source.binding_around(place):
             text = f"({text})"
         edit = source.replaced(place, text)
     if speller.unspelled:
+        return None
+    return edit, " ".join(line.strip() for line in edit.lines)
+
+
+def _indexed(by: fx.Node, at: fx.Node, assigned: Assignment, speller: InPlace) -> str:
+    """A write through an index, as a statement."""
+    base, index, value = by.args[:3]
+    target, _, _ = assigned.target.rpartition("[")
+    target = target or speller.text(base, ATOM)
+    if not by.kwargs.get("accumulate"):
+        return f"{assigned.target or f'{target}[{speller._index(index)}]'} = {speller.text(value)}"
+    if at.meta.get("spot") is not None and _is_array(at):
+        indices = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+        return f"np.add.at({target}, {speller.text(indices)}, {speller.text(value)})"
+    return f"{target}.index_put_({speller.text(index)}, {speller.text(value)}, accumulate=True)"
+
+
+def _is_array(at: fx.Node) -> bool:
+    """Whether the person's line is NumPy code."""
+    spot: Spot = at.meta["spot"]
+    return "np" in spot.code.co_names or not any(n in spot.code.co_names for n in ("torch", "F", "zeros_like", "g"))
+
+
+def not_in_place(write: fx.Node) -> tuple[Edit, str] | None:
+    """The edit that makes a new value in the place of a write: `out.sub(y)` for `out.sub_(y)`."""
+    span = span_of(write)
+    if span is None or not source.lines_of(span.file):
+        return None
+    text, name = source.text_at(span), str(write.meta["written"])
+    assigned = source.assignment_at(span)
+    if assigned is not None and assigned.augmented:
+        statement = source.span_of(assigned.statement, span.file)
+        value = source.text_at(assigned.value)
+        value = f"({value})" if source.binding_of(value) < ATOM else value
+        edit = source.replaced(statement, f"{assigned.target} = {assigned.target} {assigned.augmented} {value}")
+    elif name.endswith("_") and f".{name}(" in text:
+        before, _, after = text.rpartition(f".{name}(")
+        edit = source.replaced(span, f"{before}.{name[:-1]}({after}")
+    else:
         return None
     return edit, " ".join(line.strip() for line in edit.lines)
 
