@@ -77,6 +77,9 @@ class Derived:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
             if (other is not None and other is not gradient) or (claim.value is not value and other is gradient):
                 text = reach.names.get(claim.node)
+                holder = reach.names.get(claim.value)
+                if text is None and holder is not None and claim.target.endswith(".g") and _is_no_later(claim, spot):
+                    text = f"{holder}.g"  # set by this very line
                 if text is not None and other is not None:
                     names[other] = text
         speller = InPlace(reach, None, names)
@@ -98,3 +101,7 @@ class Derived:
         reach = Reach(last.spot, self.case.recorder)
         name = reach.names.get(node)
         return (last.spot, f"{name}.g") if name is not None and last.target.endswith(".g") else None
+
+
+def _is_no_later(claim: Claim, spot: Spot) -> bool:
+    return claim.spot is not None and claim.spot.order <= spot.order

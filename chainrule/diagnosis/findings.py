@@ -163,6 +163,8 @@ class Findings:
 
     def _missing(self, node: fx.Node, row: Row) -> Finding:
         name = row.name
+        if self.case.hand.asked.function:
+            return self._not_returned(node, row)
         message = f"{name}.g is never set, but the loss depends on {name} {row.expected_shape}"
         if node in self.case.hand.stale:
             message = f"{name}.g {row.expected_shape} is left over from an earlier run; this run never sets it"
@@ -177,6 +179,25 @@ class Findings:
             edit = source.inserted_after(source.span_of(statement, spot.file), repair)
             if name in repaired(edit, spot.code, self.again, self.located):
                 finding.repair, finding.edit, finding.proved = repair, edit, True
+        return finding
+
+    def _not_returned(self, node: fx.Node, row: Row) -> Finding:
+        """None where the backward of an autograd.Function should return a gradient."""
+        message = f"None is returned for {row.name} {row.expected_shape}, but the output depends on it"
+        finding = Finding(row.name, None, "missing-gradient", message, self.derived.line_for(node))
+        backward = self.case.hand.asked.code.func
+        given = [n for n in self.case.hand.parameters]
+        place = source.returned_none(backward.__code__, given.index(row.name.split(".")[0]))
+        if place is None:
+            return finding
+        finding.line, finding.file, finding.text = place.line, place.file, source.lines_of(place.file)[place.line - 1].strip()
+        known = [c for c in self.located.case.claims if c.spot is not None and c.spot.code is backward.__code__]
+        spot = known[-1].spot if known else None
+        repair = self.derived.line_in(node, spot, row.name) if spot is not None else ""
+        if repair and spot is not None:
+            edit = source.replaced(place, repair.partition(" = ")[2])
+            if row.name in repaired(edit, spot.code, self.again, self.located):
+                finding.repair, finding.edit, finding.proved = " ".join(x.strip() for x in edit.lines), edit, True
         return finding
 
 
