@@ -7,6 +7,7 @@ from typing import Any
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.findings import Findings
 from chainrule.diagnosis.handwritten import Asked, run_handwritten
+from chainrule.diagnosis.identities import identities
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.report import Report
 
@@ -66,5 +67,5 @@ def report_of(asked: Asked, hand: Any, again: Any = None) -> Report:
     findings = Findings(located, again or (lambda: run_handwritten(asked)))
     report.rows += findings.missing_rows
     report.findings = findings.all()
-    report.notes = located.notes
+    report.notes = located.notes + (identities(located) if report.ok else [])
     return report
