@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,8 +100,7 @@ class Findings:
         else:
             self._place_by(diagnosis.repairs, finding)
         if finding.file and finding.line:
-            lines = source.lines_of(finding.file)
-            finding.text = lines[finding.line - 1].strip() if len(lines) >= finding.line else ""
+            finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
 
     def _share(self, wrong: Wrong, other: Wrong) -> bool:
@@ -128,9 +128,11 @@ class Findings:
             if mutation.written is not None:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
             elif spot is not None:
-                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder), {})
+                own = str(mutation.at.meta["name"]) if mutation.at.meta["operation"] == "alias" else ""
+                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own), {})
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
-                found.append(Option(mutation.weight, *made, spot, mutation.repairs))
+                away = 0.0 if claim.spot is not None and made[0].first == claim.spot.line else 0.03
+                found.append(Option(mutation.weight + away, *made, spot, mutation.repairs))
         span = claim.spot.span if claim.spot is not None else None
         assigned = source.assignment_at(span) if span is not None and derived else None
         if assigned is not None and span is not None and claim.spot is not None:
@@ -140,7 +142,8 @@ class Findings:
             edit = source.replaced(statement if assigned.augmented else assigned.value, text)
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
-                found.append(Option(2.5, edit, text, claim.spot))
+                elsewhere = bool(found) and min(found, key=lambda o: o.far).line != claim.spot.line
+                found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot))
         return sorted(found, key=lambda option: option.far)
 
     def _message(self, wrong: Wrong, diagnosis: Diagnosis) -> str:
@@ -169,6 +172,11 @@ class Findings:
         if node in self.case.hand.stale:
             message = f"{name}.g {row.expected_shape} is left over from an earlier run; this run never sets it"
         finding = Finding(name, None, "missing-gradient", message, self.derived.line_for(node))
+        given = node.meta.get("given", node.meta["val"])
+        emptied = [w for w in self.case.hand.writes if w.tensor is given and w.value is None]
+        if emptied:  # w.g = None
+            finding.line, finding.file = emptied[-1].spot.line, emptied[-1].spot.file
+            finding.text = source.line_at(finding.file, finding.line)
         after = self.derived.last_before(node)
         if after is None or not finding.repair:
             return finding
@@ -185,12 +193,13 @@ class Findings:
         """None where the backward of an autograd.Function should return a gradient."""
         message = f"None is returned for {row.name} {row.expected_shape}, but the output depends on it"
         finding = Finding(row.name, None, "missing-gradient", message, self.derived.line_for(node))
-        backward = self.case.hand.asked.code.func
+        backward = inspect.unwrap(self.case.hand.asked.code.func)
         given = [n for n in self.case.hand.parameters]
         place = source.returned_none(backward.__code__, given.index(row.name.split(".")[0]))
         if place is None:
             return finding
-        finding.line, finding.file, finding.text = place.line, place.file, source.lines_of(place.file)[place.line - 1].strip()
+        finding.line, finding.file = place.line, place.file
+        finding.text = source.line_at(place.file, place.line)
         known = [c for c in self.located.case.claims if c.spot is not None and c.spot.code is backward.__code__]
         spot = known[-1].spot if known else None
         repair = self.derived.line_in(node, spot, row.name) if spot is not None else ""

@@ -60,6 +60,10 @@ class Search:
                 if not any(m.weight < WRAPPED + 1 for m in self.found):
                     for group in self._groups() or [[self.root]]:
                         self.try_all(self._factors(group))
+                        self.try_all(self._sums(group[-1]) if len(group) == 1 else iter(()))
+                if not self.found:
+                    for group in self._groups():
+                        self.try_all(self._terms(group[-1]) if len(group) == 1 else iter(()))
         return sorted(self.found, key=lambda m: m.weight)
 
     def _groups(self) -> list[list[fx.Node]]:
@@ -110,7 +114,7 @@ class Search:
             for node in self.nodes[first:]:
                 if node in pending:
                     value = value_of(pending[node], values)
-                    if self.shaped and getattr(value, "shape", None) != getattr(values.get(node), "shape", None):
+                    if self.shaped and not _fits(value, values.get(node)):
                         return None  # what follows was made for this shape
                     values[node] = value
                     moved.add(node)
@@ -265,6 +269,23 @@ class Search:
             yield Mutation(node, sketches.operation("mul", node, factor), "missing-factor", far, "double-applied")
             yield Mutation(node, sketches.operation("div", node, factor), "wrong-factor", far + 0.1, "wrong-factor")
 
+    def _sums(self, node: fx.Node) -> Iterator[Mutation]:
+        """A sum that is missing on the way: `(dp * p).sum(-1, keepdim=True)`."""
+        value = self.trials[0].values.get(node)
+        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point and node is not self.root:
+            for axis in range(value.ndim):
+                by = self.around.sketches.method("sum", node, axis, keepdim=True)
+                yield Mutation(node, by, "missing-broadcast-sum", WRAPPED + 0.8)
+
+    def _terms(self, node: fx.Node) -> Iterator[Mutation]:
+        """A value in reach that should be added or taken away: `p * (dp - inner)`."""
+        value, sketches = self.trials[0].values.get(node), self.around.sketches
+        for other in self.around.reach:
+            known = self.trials[0].values.get(other)
+            if isinstance(value, torch.Tensor) and isinstance(known, torch.Tensor) and known.dtype.is_floating_point:
+                for operation in ("add", "sub"):
+                    yield Mutation(node, sketches.operation(operation, node, other), "missing-term", WRAPPED + 1.5)
+
     def _scaled_together(self, group: list[fx.Node]) -> Iterator[Mutation]:
         """The value of one piece of source that stands in a loop, times a number in every turn."""
         value = self.trials[0].values.get(group[-1])
@@ -287,3 +308,10 @@ def _together(group: list[fx.Node], around: Around) -> Iterator[Mutation]:
         last = several[-1]
         if all(m.repairs == last.repairs and m.weight == last.weight for m in several):
             yield Mutation(last.at, last.by, last.repairs, last.weight, last.makes, [(m.at, m.by) for m in several])
+
+
+def _fits(value: Any, before: Any) -> bool:
+    """Whether a value can stand where another stood: of its shape, or summed with its axes kept."""
+    if not isinstance(value, torch.Tensor) or not isinstance(before, torch.Tensor):
+        return type(value) is type(before) or isinstance(value, int | float)
+    return value.ndim == before.ndim and all(a in (b, 1) or b == 1 for a, b in zip(value.shape, before.shape, strict=True))

@@ -23,6 +23,12 @@ def lines_of(file: str) -> list[str]:
     return [line.rstrip("\n") for line in linecache.getlines(file)]
 
 
+def line_at(file: str, line: int) -> str:
+    """One line of a file, without its indentation; nothing where there is no source."""
+    lines = lines_of(file)
+    return lines[line - 1].strip() if len(lines) >= line else ""
+
+
 @functools.lru_cache(maxsize=64)
 def _parsed(file: str, text: str) -> ast.Module:
     try:

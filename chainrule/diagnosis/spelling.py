@@ -19,11 +19,12 @@ from chainrule.show.python import ATOM, Python, Spelled
 class Reach:
     """The names that one line of the person's can use, and the nodes that they stand for."""
 
-    def __init__(self, spot: Spot, recorder: Recorder) -> None:
+    def __init__(self, spot: Spot, recorder: Recorder, without: str = "") -> None:
+        """`without` is a name that the line itself sets."""
         self.names: dict[fx.Node, str] = {}
         self.sizes: dict[fx.Node, str] = {}
         for text, held in spot.names.items():
-            node = held
+            node = held if text != without else None
             if isinstance(held, torch.Tensor):
                 entry = recorder.entry(held)
                 node = entry.node if entry is not None else None
@@ -49,15 +50,16 @@ class InPlace(Python):
 
     def spell(self, value: Any) -> Spelled:
         if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":
-            own = span_of(value)
+            own, same = span_of(value), value.meta.get("same_as")
+            here = self.statement is not None and own is not None and own.within(self.statement)
             name = self.variable(value)
             if name:
                 return name, ATOM
-            if self.statement is not None and own is not None and own.within(self.statement) and own != self.statement:
+            if same is not None:  # `dz = da`: in its own statement what stands there, else its name
+                return self.spell(same) if here or not value.meta.get("name") else (str(value.meta["name"]), ATOM)
+            if here and own is not None and own != self.statement:
                 text = source.text_at(own)
                 return text, source.binding_of(text)
-            if value.meta.get("same_as") is not None:
-                return self.spell(value.meta["same_as"])
             if value.op == "placeholder":
                 self.unspelled.append(value)
         return super().spell(value)
@@ -134,6 +136,8 @@ def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: S
     same = by.meta["operation"] == at.meta["operation"] and len(args) == 2 and args[0] is at.args[0]
     if same:
         return source.replaced(assigned.value, speller.text(args[1]))
+    if len(at.args) < 2:
+        return source.replaced(statement, f"{assigned.target} = {speller.text(by)}")
     if by is at.args[1] or (by.meta["phase"] == "sketch" and at.args[0] not in _reads(by)):
         new = source.text_at(assigned.value) if by is at.args[1] else speller.text(by)
         return source.replaced(statement, f"{assigned.target} = {new}")

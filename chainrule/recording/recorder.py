@@ -315,6 +315,9 @@ class Recorder(TorchFunctionMode):
         self._first(node)
         node.meta.update(operation="input", name=found, site=None, phase="forward")
         self.keep(tensor, node)
+        if self.noticed is not None:  # a person's training step may change it where nobody sees: `w.data = ...`
+            with torch._C.DisableTorchFunction():
+                node.meta.update(given=tensor, val=tensor.detach().clone(), version=0)
         self.entries[id(tensor)].depth = -1
         return node
 
