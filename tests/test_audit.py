@@ -395,7 +395,7 @@ def test_a_pair_of_numpy_functions() -> None:
     a, b, up = x.numpy(), w1.numpy(), x[:, :4].numpy()
 
     def test() -> bool:
-        out, cache = affine(a, b)
+        _, cache = affine(a, b)
         dx, dw = affine_backward(up, cache)
         return bool(abs(dx - up @ b.T).max() < 1e-12 and abs(dw - a.T @ up).max() < 1e-12)
 
