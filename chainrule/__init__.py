@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from chainrule import testing
     from chainrule.derivation import Derivation
     from chainrule.deriving import derive
+    from chainrule.diagnosis.audit import audit
     from chainrule.diagnosis.check import check
     from chainrule.errors import ChainruleError
     from chainrule.module import Module
@@ -22,6 +23,7 @@ _HOMES = {
     "ChainruleError": "chainrule.errors",
     "Derivation": "chainrule.derivation",
     "Module": "chainrule.module",
+    "audit": "chainrule.diagnosis.audit",
     "check": "chainrule.diagnosis.check",
     "derive": "chainrule.deriving",
     "record": "chainrule.tape",
@@ -29,7 +31,7 @@ _HOMES = {
     "testing": "chainrule.testing",
 }
 
-__all__ = ["ChainruleError", "Derivation", "Module", "check", "derive", "record", "rule", "testing"]
+__all__ = ["ChainruleError", "Derivation", "Module", "audit", "check", "derive", "record", "rule", "testing"]
 
 
 def __getattr__(name: str) -> Any:

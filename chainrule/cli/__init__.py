@@ -140,6 +140,21 @@ def check(
 
 
 @main.command()
+@click.argument("test", metavar="TESTFILE.py:test_name")
+@on_target
+def audit(test: str, target: str, inputs: tuple[str, ...], as_json: bool) -> None:
+    """Check a gradient test: plant mistakes in the backward pass NAME, and see which of them the test notices.
+
+    Exit code: 0 where it notices all, 1 where some survive, each shown as FILE:LINE: CAUSE with the changed line, 2 for
+    misuse. Without inputs() in FILE.py, and without --input, the inputs of the test's own call are used.
+    """
+    from chainrule.cli import audits
+
+    if not audits.run(test, target, inputs, as_json):
+        raise SystemExit(WRONG)
+
+
+@main.command()
 @on_target
 def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
     """Print every step with its shape and value."""
