@@ -19,7 +19,7 @@ from chainrule.diagnosis.mutations import Mutation
 from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.diagnosis.spelling import Reach, not_in_place, written
-from chainrule.diagnosis.spots import Spot
+from chainrule.diagnosis.spots import Spot, span_of
 from chainrule.run import needed
 
 _TRIED = 6  # repairs that are run before the search for a proof is given up
@@ -125,7 +125,9 @@ class Findings:
         for mutation in repairs[: 3 * _TRIED]:
             spot: Spot | None = mutation.at.meta.get("spot") or claim.spot
             made = None
-            if mutation.written is not None:
+            if mutation.repairs == "stale-parameter":
+                made = self._moved(mutation.at, claim.spot)
+            elif mutation.written is not None:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
             elif spot is not None:
                 own = str(mutation.at.meta["name"]) if mutation.at.meta["operation"] == "alias" else ""
@@ -145,6 +147,19 @@ class Findings:
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).line != claim.spot.line
                 found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot))
         return sorted(found, key=lambda option: option.far)
+
+    @staticmethod
+    def _moved(step: fx.Node, reader: Spot | None) -> tuple[Edit, str] | None:
+        """The edit that moves an update below the line that needs the parameter as it was."""
+        spans = [span_of(step), reader.span if reader is not None else None]
+        if spans[0] is None or spans[1] is None:
+            return None
+        statements = [source.statement_at(span) for span in spans if span is not None]
+        if any(s is None for s in statements):
+            return None
+        places = [source.span_of(s, spans[0].file) for s in statements if s is not None]
+        edit = source.moved_below(*places)
+        return (edit, "\n".join(line.strip() for line in edit.lines)) if edit is not None else None
 
     def _message(self, wrong: Wrong, diagnosis: Diagnosis) -> str:
         claim = wrong.claim

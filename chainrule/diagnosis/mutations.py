@@ -134,6 +134,18 @@ def _other_reductions(node: fx.Node, around: Around) -> Iterator[Mutation]:
         yield Mutation(node, node.args[0], "wrong-shape", DROPPED, "missing-broadcast-sum")  # type: ignore[arg-type]
 
 
+def _stretched(value: fx.Node, like: Any, around: Around) -> Iterator[fx.Node]:
+    """A value that can be compared with another: of its shape, or with an axis put in."""
+    a, b = value.meta["val"], like.meta["val"]
+    if isinstance(a, torch.Tensor) and a.dtype == b.dtype and value is not like:
+        if a.shape == b.shape:
+            yield value
+        elif a.ndim == b.ndim - 1:
+            for axis in range(b.ndim):
+                if a.shape == b.shape[:axis] + b.shape[axis + 1 :]:
+                    yield around.sketches.method("unsqueeze", value, axis)
+
+
 _TURNED = {"gt": ("lt", "le", "ge"), "ge": ("lt", "le", "gt"), "lt": ("gt", "ge", "le"), "le": ("gt", "ge", "lt"),
            "eq": ("ne",), "ne": ("eq",)}  # fmt: skip
 
@@ -146,6 +158,10 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
         for bound in (0, 1, -1, 0.5, -node.args[1]):
             if bound != node.args[1]:
                 yield Mutation(node, around.sketches.like(node, (node.args[0], bound)), "wrong-mask", REPLACED + 0.1)
+    if operation in _TURNED and is_tensor(node.args[0]):
+        for other in around.reach:
+            for bound in _stretched(other, node.args[0], around):
+                yield Mutation(node, around.sketches.like(node, (node.args[0], bound)), "wrong-mask", REPLACED + 0.4)
     if operation in ("bitwise_not", "logical_not"):
         yield Mutation(node, node.args[0], "wrong-mask", DROPPED)  # type: ignore[arg-type]
     if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and _is_mask(node.args[1]):

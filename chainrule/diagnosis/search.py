@@ -64,6 +64,7 @@ class Search:
                 if not self.found:
                     for group in self._groups():
                         self.try_all(self._terms(group[-1]) if len(group) == 1 else iter(()))
+                        self.try_all(self._activated(group[-1]) if len(group) == 1 else iter(()))
         return sorted(self.found, key=lambda m: m.weight)
 
     def _groups(self) -> list[list[fx.Node]]:
@@ -276,6 +277,15 @@ class Search:
             for axis in range(value.ndim):
                 by = self.around.sketches.method("sum", node, axis, keepdim=True)
                 yield Mutation(node, by, "missing-broadcast-sum", WRAPPED + 0.8)
+
+    def _activated(self, node: fx.Node) -> Iterator[Mutation]:
+        """A value before its activation in the place of that after it."""
+        value = self.trials[0].values.get(node)
+        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
+            for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign"):
+                yield Mutation(node, self.around.sketches.method(name, node), "wrong-tensor", WRAPPED + 1.3)
+            if value.ndim:
+                yield Mutation(node, self.around.sketches.method("softmax", node, -1), "wrong-tensor", WRAPPED + 1.3)
 
     def _terms(self, node: fx.Node) -> Iterator[Mutation]:
         """A value in reach that should be added or taken away: `p * (dp - inner)`."""

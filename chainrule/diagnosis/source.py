@@ -151,6 +151,17 @@ def replaced(span: Span, text: str) -> Edit:
     return Edit(span.file, span.line, span.end_line, tuple(f"{before}{text}{after}".split("\n")))
 
 
+def moved_below(statement: Span, other: Span) -> Edit | None:
+    """The edit that puts a statement below a later one of the same block."""
+    lines = lines_of(statement.file)
+    block = lines[statement.line - 1 : other.end_line]
+    indents = {len(line) - len(line.lstrip()) for line in (lines[statement.line - 1], lines[other.line - 1])}
+    if statement.file != other.file or statement.end_line >= other.line or len(indents) != 1:
+        return None
+    height = statement.end_line - statement.line + 1
+    return Edit(statement.file, statement.line, other.end_line, (*block[height:], *block[:height]))
+
+
 def inserted_after(statement: Span, text: str) -> Edit:
     """The edit that puts a line after a statement, as far in as it."""
     lines = lines_of(statement.file)
