@@ -204,7 +204,7 @@ class Claims:
 
     def _kept(self, target: str, value: Any, meant: list[Any]) -> list[Claim]:
         entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
-        if entry is None or entry.node in self.forward and entry.node.op != "placeholder":
+        if entry is None or (entry.node in self.forward and entry.node.op != "placeholder"):
             return []
         for parameter in meant:
             of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None

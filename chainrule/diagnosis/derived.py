@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import fx
 
+from chainrule.diagnosis import source
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.spelling import InPlace, Reach
@@ -56,8 +57,11 @@ class Derived:
     def line(self, claim: Claim, above: list[Claim]) -> str:
         """`target = the right gradient`, in the names at the claim's own line."""
         text = self._expression(claim.value, claim.spot, above) if claim.spot is not None else None
-        if text is not None:
-            return f"{claim.target} = {text}"
+        if text is not None and claim.spot is not None:
+            assigned = source.assignment_at(claim.spot.span) if claim.spot.span is not None else None
+            told = not claim.target.startswith("the gradient of")
+            named = assigned is not None and assigned.target.isidentifier() and assigned.target != "return"
+            return f"{claim.target if told else assigned.target if named and assigned else f'd{claim.name}'} = {text}"
         return self.line_for(claim.value)
 
     def line_in(self, node: fx.Node, spot: Spot, target: str) -> str:

@@ -109,7 +109,8 @@ class Diagnoser:
         trials = [t for p in self._points if (t := self._trial(p)) is not None]
         if not trials:
             return []
-        around = Around(self.sketches, self._names(), self._carrying(self.mine, [c.node for c in self.above]))
+        carries = self._carrying(self.mine, [c.node for c in self.above])
+        around = Around(self.sketches, self._names(), carries, self.reach.numbers)
         search = Search(self.mine, self.claim.node, trials, around, self._factors())
         found = search.run(wraps=True)
         search.found = []

@@ -209,7 +209,7 @@ class Findings:
         message = f"None is returned for {row.name} {row.expected_shape}, but the output depends on it"
         finding = Finding(row.name, None, "missing-gradient", message, self.derived.line_for(node))
         backward = inspect.unwrap(self.case.hand.asked.code.func)
-        given = [n for n in self.case.hand.parameters]
+        given = list(self.case.hand.parameters)
         place = source.returned_none(backward.__code__, given.index(row.name.split(".")[0]))
         if place is None:
             return finding

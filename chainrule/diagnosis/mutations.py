@@ -43,6 +43,7 @@ class Around:
     sketches: Sketches
     reach: dict[fx.Node, str]  # the tensors that have a name at this line
     carries: set[fx.Node] = field(default_factory=set)  # the nodes that depend on the upstream gradient
+    numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
 
 
 Kind = Callable[[fx.Node, Around], Iterator[Mutation]]

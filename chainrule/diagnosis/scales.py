@@ -14,17 +14,33 @@ from chainrule.diagnosis.sketch import Sketches
 _PLAIN = (2, 0.5, 3, 4, 0.25, 1, -1, -2, -0.5, 6, 8, 10, 0.1)
 
 
+class Named(float):
+    """A number of the person's that is written by its name."""
+
+    def __new__(cls, value: float, name: str) -> Named:
+        made = super().__new__(cls, value)
+        made.name = name
+        return made
+
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 class Scales:
     """Finds sizes of the values in reach whose number explains a ratio."""
 
-    def __init__(self, sketches: Sketches, reach: list[fx.Node]) -> None:
+    def __init__(self, sketches: Sketches, reach: list[fx.Node], numbers: Mapping[str, float]) -> None:
         self.sketches, self.reach = sketches, reach
+        self.named = [Named(value, name) for name, value in numbers.items() if abs(value) not in (0, 1)]
 
     def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
         """Literals and sizes that are equal to `wanted`; a size first where one stood there."""
         plain = next((p for p in _PLAIN if _equal(p, wanted)), None)
         if plain is not None and instead is None:
             yield plain
+        yield from (n for n in self.named if _equal(n, wanted))
         yield from self._sizes(wanted, values)
         if plain is not None and instead is not None:
             yield plain
@@ -32,6 +48,15 @@ class Scales:
     def scaled(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`node` times `ratio`, written with sizes where they explain it."""
         sketches = self.sketches
+        for number in self.named:
+            if _equal(number, ratio):
+                yield sketches.operation("mul", number, node)
+            elif ratio and _equal(number, 1 / ratio):
+                yield sketches.operation("div", node, number)
+            elif ratio and _equal(number, ratio**-2):
+                yield sketches.operation("div", node, sketches.operation("pow", number, 0.5))
+            elif _equal(1 / (1 - number) if number != 1 else 0.0, ratio):
+                yield sketches.operation("div", node, sketches.operation("sub", 1, number))
         for size in self._sizes(1 / ratio if ratio else math.inf, values):
             yield sketches.operation("div", node, size)
         for size in self._sizes(ratio, values):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, islice
 from typing import Any
@@ -42,7 +43,7 @@ class Search:
         self.nodes, self.root, self.trials, self.around = nodes, root, trials, around
         self.factors = list(dict.fromkeys([*factors, *around.reach]))
         self.position = {node: i for i, node in enumerate(nodes)}
-        self.scales = Scales(around.sketches, list(around.reach))
+        self.scales = Scales(around.sketches, list(around.reach), around.numbers)
         self.found: list[Mutation] = []
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
         self.until = time.monotonic() + _SECONDS
@@ -63,7 +64,7 @@ class Search:
                         self.try_all(self._sums(group[-1]) if len(group) == 1 else iter(()))
                 if not self.found:
                     for group in self._groups():
-                        self.try_all(self._terms(group[-1]) if len(group) == 1 else iter(()))
+                        self.try_all(self._terms(group))
                         self.try_all(self._activated(group[-1]) if len(group) == 1 else iter(()))
         return sorted(self.found, key=lambda m: m.weight)
 
@@ -253,22 +254,37 @@ class Search:
         if value.ndim == 2 and tuple(value.shape[::-1]) == tuple(goal.shape):
             yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
+    def _places(self, group: list[fx.Node]) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
+        """Where something can be put around a value: what an operation gives, and each known value that it reads."""
+        node = group[-1]
+        if len(group) > 1:
+            return
+        yield node, lambda by: (node, by)
+        for place, value in enumerate(node.args):
+            if is_tensor(value) and value not in self.position:
+                yield value, functools.partial(self._read_as, node, place)  # type: ignore[misc]
+
+    def _read_as(self, node: fx.Node, place: int, by: fx.Node) -> tuple[fx.Node, fx.Node]:
+        return node, self.around.sketches.like(node, (*node.args[:place], by, *node.args[place + 1 :]))
+
     def _factors(self, group: list[fx.Node]) -> Iterator[Mutation]:
         """A factor that was forgotten, or one too many."""
-        node = group[-1]
-        value = self.trials[0].values.get(node)
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or len(group) > 1:
-            return
-        sketches = self.around.sketches
-        for factor in self.factors:
-            known = self.trials[0].values.get(factor)
-            if not isinstance(known, torch.Tensor) or known.numel() < 2 or factor is node:
+        sketches, values = self.around.sketches, self.trials[0].values
+        for node, put in self._places(group):
+            value = values.get(node)
+            if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
                 continue
-            if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] and known.shape != value.shape[-known.ndim :]:
-                factor = sketches.operation("getitem", factor, (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim)))
-            far = WRAPPED + (1.0 if node is self.root else 1.2) + (0.2 if factor in self.around.reach else 0)
-            yield Mutation(node, sketches.operation("mul", node, factor), "missing-factor", far, "double-applied")
-            yield Mutation(node, sketches.operation("div", node, factor), "wrong-factor", far + 0.1, "wrong-factor")
+            for given in self.factors:
+                factor, known = given, values.get(given)
+                if not isinstance(known, torch.Tensor) or known.numel() < 2 or factor is node:
+                    continue
+                if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
+                    index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
+                    factor = sketches.operation("getitem", factor, index)
+                far = WRAPPED + (1.0 if node is self.root else 1.2) + (0.2 if given in self.around.reach else 0)
+                product, quotient = sketches.operation("mul", node, factor), sketches.operation("div", node, factor)
+                yield Mutation(*put(product), "missing-factor", far, "double-applied")
+                yield Mutation(*put(quotient), "wrong-factor", far + 0.1, "wrong-factor")
 
     def _sums(self, node: fx.Node) -> Iterator[Mutation]:
         """A sum that is missing on the way: `(dp * p).sum(-1, keepdim=True)`."""
@@ -287,14 +303,16 @@ class Search:
             if value.ndim:
                 yield Mutation(node, self.around.sketches.method("softmax", node, -1), "wrong-tensor", WRAPPED + 1.3)
 
-    def _terms(self, node: fx.Node) -> Iterator[Mutation]:
+    def _terms(self, group: list[fx.Node]) -> Iterator[Mutation]:
         """A value in reach that should be added or taken away: `p * (dp - inner)`."""
-        value, sketches = self.trials[0].values.get(node), self.around.sketches
-        for other in self.around.reach:
-            known = self.trials[0].values.get(other)
-            if isinstance(value, torch.Tensor) and isinstance(known, torch.Tensor) and known.dtype.is_floating_point:
-                for operation in ("add", "sub"):
-                    yield Mutation(node, sketches.operation(operation, node, other), "missing-term", WRAPPED + 1.5)
+        values, sketches = self.trials[0].values, self.around.sketches
+        for node, put in self._places(group):
+            for other in self.around.reach:
+                known = values.get(other)
+                if isinstance(values.get(node), torch.Tensor) and isinstance(known, torch.Tensor) and known.dtype.is_floating_point:
+                    for operation in ("add", "sub"):
+                        made = put(sketches.operation(operation, node, other))
+                        yield Mutation(*made, "missing-term", WRAPPED + 1.5)
 
     def _scaled_together(self, group: list[fx.Node]) -> Iterator[Mutation]:
         """The value of one piece of source that stands in a loop, times a number in every turn."""

@@ -23,12 +23,15 @@ class Reach:
         """`without` is a name that the line itself sets."""
         self.names: dict[fx.Node, str] = {}
         self.sizes: dict[fx.Node, str] = {}
+        self.numbers: dict[str, float] = {}
         for text, held in spot.names.items():
             node = held if text != without else None
             if isinstance(held, torch.Tensor):
                 entry = recorder.entry(held)
                 node = entry.node if entry is not None else None
-            if isinstance(held, Tracked):
+            if type(held) in (int, float):
+                self.numbers[text] = held
+            elif isinstance(held, Tracked):
                 if held._made is not None:
                     self.sizes.setdefault(held._made, text)
             elif isinstance(node, fx.Node) and self._is_better(node, text):
@@ -74,8 +77,15 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
     if assigned is None:
         return None
     statement = source.span_of(assigned.statement, span.file)
-    whole = at.meta.get("same_as") is not None or span == statement or not span.within(assigned.value)
+    bare = at.meta.get("same_as") is not None
+    whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
     speller = InPlace(reach, statement, extra)
+    around = by.meta["phase"] == "sketch" and at in by.all_input_nodes
+    if whole and around and not bare and assigned.target.endswith("]") and at.meta["operation"] in ("index_put", "setitem"):
+        held = assigned.target[: assigned.target.rindex("[")]  # a change to all of it, after the write through an index
+        speller.variable = {**reach.sizes, **reach.names, at: held}.get
+        text = f"{held} = {speller.expression(by)[0]}"
+        return (source.inserted_after(statement, text), text) if not speller.unspelled else None
     if by.meta["operation"] == "index_put" and whole:
         edit = source.replaced(statement, _indexed(by, at, assigned, speller))
     elif whole and assigned.augmented:

@@ -125,7 +125,7 @@ def _held(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
             held = value.__dict__.get(attribute)
             if isinstance(held, torch.Tensor):
                 yield f"{name}.{attribute}", held
-    elif isinstance(value, Tracked):
+    elif isinstance(value, Tracked) or type(value) in (int, float):
         yield name, value
     elif isinstance(tensor := getattr(value, "tensor", None), torch.Tensor) and not isinstance(value, _HIDDEN):
         yield name, tensor  # an array that a tensor stands behind
