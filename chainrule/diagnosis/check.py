@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.findings import Findings
-from chainrule.diagnosis.handwritten import Asked, run_handwritten
+from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
 from chainrule.diagnosis.identities import identities
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.report import Report
@@ -60,6 +61,12 @@ def check(
 
 def report_of(asked: Asked, hand: Any, again: Any = None) -> Report:
     """The report on a recorded run; `again` runs the code once more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is tried, which the person did not write
+        return _report(asked, hand, again)
+
+
+def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
     located = Located(Case(hand))
     report = Report([])
     for claim in located.case.claims:

@@ -17,6 +17,8 @@ from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
+_LONG = 300  # a longer line is no help
+
 
 class Derived:
     """The right backward pass, with a line for each gradient that the person writes and for no other."""
@@ -62,7 +64,8 @@ class Derived:
             told = not claim.target.startswith("the gradient of")
             named = assigned is not None and assigned.target.isidentifier() and assigned.target != "return"
             return f"{claim.target if told else assigned.target if named and assigned else f'd{claim.name}'} = {text}"
-        return self.line_for(claim.value)
+        line = self.line_for(claim.value)
+        return line if len(line) <= _LONG else ""
 
     def line_in(self, node: fx.Node, spot: Spot, target: str) -> str:
         """The line that is missing, in the names at a spot."""
@@ -88,7 +91,7 @@ class Derived:
                     names[other] = text
         speller = InPlace(reach, None, names)
         text = speller.spell(gradient)[0]
-        return None if speller.unspelled or len(text) > 200 else text
+        return None if speller.unspelled or len(text) > _LONG else text
 
     def last_before(self, node: fx.Node) -> tuple[Spot, str] | None:
         """Where a missing line could stand: after the last gradient that it reads; and what it would set."""

@@ -100,6 +100,25 @@ _SYMBOLS: dict[type[ast.operator], str] = {
 }  # fmt: skip
 
 
+def operands_at(span: Span) -> list[str]:
+    """The source of what the operation in a span is applied to, numbers apart: `hs[t]` and `dz` of `hs[t] * dz`."""
+    node = next((n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.expr) and span_of(n, span.file) == span), None)
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.BinOp):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Attribute):
+        parts = [node.value]
+    elif isinstance(node, ast.UnaryOp):
+        parts = [node.operand]
+    elif isinstance(node, ast.Compare) and len(node.comparators) == 1:
+        parts = [node.left, node.comparators[0]]
+    elif isinstance(node, ast.Call):
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        module = isinstance(owner, ast.Name) and owner.id in ("torch", "F", "np", "numpy")
+        parts = [*([owner] if owner is not None and not module else []), *node.args]
+    return [text_at(span_of(p, span.file)) for p in parts if not isinstance(p, ast.Constant)]
+
+
 _BINDING: dict[type[ast.operator], int] = {
     ast.Add: SUM, ast.Sub: SUM, ast.Mult: PRODUCT, ast.Div: PRODUCT, ast.MatMult: PRODUCT, ast.FloorDiv: PRODUCT,
     ast.Mod: PRODUCT, ast.Pow: POWER, ast.BitAnd: 4, ast.BitXor: 3, ast.BitOr: 2,

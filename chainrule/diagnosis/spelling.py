@@ -49,10 +49,13 @@ class InPlace(Python):
         names = {**reach.sizes, **reach.names, **extra}
         super().__init__(names.get)
         self.statement = statement
+        self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[fx.Node] = []
 
     def spell(self, value: Any) -> Spelled:
         if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":
+            if value in self.verbatim:
+                return self.verbatim[value], source.binding_of(self.verbatim[value])
             own, same = span_of(value), value.meta.get("same_as")
             here = self.statement is not None and own is not None and own.within(self.statement)
             name = self.variable(value)
@@ -80,6 +83,9 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
     bare = at.meta.get("same_as") is not None
     whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
     speller = InPlace(reach, statement, extra)
+    texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
+    if not bare and len(texts) == len(read) == len(set(read)):
+        speller.verbatim = dict(zip(read, texts, strict=True))
     around = by.meta["phase"] == "sketch" and at in by.all_input_nodes
     if whole and around and not bare and assigned.target.endswith("]") and at.meta["operation"] in ("index_put", "setitem"):
         held = assigned.target[: assigned.target.rindex("[")]  # a change to all of it, after the write through an index
