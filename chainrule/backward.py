@@ -7,8 +7,8 @@ recorded as further nodes.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import islice, takewhile
 from typing import Any
 
 import torch
@@ -66,6 +66,13 @@ def _conjugate(value: Any) -> None:
             _conjugate(v)
     elif isinstance(value, torch.Tensor) and getattr(value, "g", None) is not None:
         value.g = value.g.conj()  # type: ignore[attr-defined]
+
+
+def _after(node: fx.Node) -> Iterator[fx.Node]:
+    """The nodes of the graph that follow."""
+    while True:
+        node = node.next
+        yield node
 
 
 class _Walk:
@@ -170,6 +177,7 @@ class _Walk:
         if conjugated:
             _conjugate(out)
         bound = rule.bind(out, args, kwargs) if rule else None
+        before = next(reversed(self.recorder.graph.nodes))
         try:
             if (
                 rule is None
@@ -193,6 +201,8 @@ class _Walk:
             ) from error
         if conjugated:
             _conjugate((args, kwargs))
+        for made in takewhile(lambda n: n.op != "root", _after(before)):
+            made.meta["rule"] = node.meta["operation"]
         self._collect((args, kwargs))
 
     def _run(self, rule: Rule, bound: Any) -> Any:

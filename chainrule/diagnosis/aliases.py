@@ -49,7 +49,9 @@ def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
                 with graph.inserting_before(reader):
                     node = graph.call_function(torch.ops.aten.alias.default, (value,))
                 at = Spot(spot.code, bare[name].index, spot.order, spot.call, spot.names)
-                node.meta.update(operation="alias", phase="forward", val=value.meta["val"], name=name, same_as=value, spot=at)
+                node.meta.update(
+                    operation="alias", phase="forward", val=value.meta["val"], name=name, same_as=value, spot=at
+                )
                 made[key] = node
             reader.replace_input_with(value, node)
 
@@ -64,7 +66,11 @@ def _bare_in(code: types.CodeType) -> tuple[_Bare, ...]:
     found = []
     for instruction in dis.get_instructions(code):
         line = instruction.positions.lineno if instruction.positions else None
-        if instruction.opname in ("STORE_FAST", "STORE_DEREF") and line in wanted and wanted[line][0] == instruction.argval:
+        if (
+            instruction.opname in ("STORE_FAST", "STORE_DEREF")
+            and line in wanted
+            and wanted[line][0] == instruction.argval
+        ):
             found.append(_Bare(*wanted[line], line, instruction.offset // 2))
     return tuple(found)
 
@@ -82,4 +88,6 @@ def _names_read(node: fx.Node) -> set[str]:
         tree = ast.parse(source.text_at(span).strip() or "0")
     except SyntaxError:
         return set()
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
+        ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)
+    }

@@ -133,7 +133,9 @@ class Claims:
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
         if self.hand.began and len(labelled) == 1:  # layer.backward(dout) gives the gradient of the layer's input
-            inputs = [n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters and differentiable(n)]
+            inputs = [
+                n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters and differentiable(n)
+            ]
             if len(inputs) == 1:
                 return [self._claim(inputs[0], *labelled[0])]
         return self._by_position(labelled)
@@ -198,7 +200,11 @@ class Claims:
                 pairs = held.items() if isinstance(held, dict) else [(name, held)]
                 for label, value in pairs:
                     target = f'{path}.{name}["{label}"]' if isinstance(held, dict) else f"{path}.{name}"
-                    meant = [own[n] for n in [*names_meant(str(label)), *([str(label)] if isinstance(held, dict) else [])] if n in own]
+                    meant = [
+                        own[n]
+                        for n in [*names_meant(str(label)), *([str(label)] if isinstance(held, dict) else [])]
+                        if n in own
+                    ]
                     found += self._kept(target, _tensor(value), [_tensor(m) for m in meant])
         return found
 
@@ -247,9 +253,20 @@ def _tensor(value: Any) -> Any:
 def _objects(owner: Any, path: str, depth: int = 4) -> list[tuple[Any, str]]:
     """An object of the person's, and those that it holds, in lists too, with the way to them."""
     if isinstance(owner, list | tuple):
-        return [pair for i, held in enumerate(owner) for pair in _objects(held, f"{path}[{i}]", depth - 1)] if depth else []
-    if not depth or not hasattr(owner, "__dict__") or isinstance(owner, torch.Tensor | type) or callable(getattr(owner, "__code__", None)):
+        return (
+            [pair for i, held in enumerate(owner) for pair in _objects(held, f"{path}[{i}]", depth - 1)]
+            if depth
+            else []
+        )
+    if (
+        not depth
+        or not hasattr(owner, "__dict__")
+        or isinstance(owner, torch.Tensor | type)
+        or callable(getattr(owner, "__code__", None))
+    ):
         return []
     if type(owner).__module__.split(".")[0] in ("torch", "numpy", "chainrule", "builtins"):
         return []
-    return [(owner, path)] + [pair for k, held in vars(owner).items() for pair in _objects(held, f"{path}.{k}", depth - 1)]
+    return [(owner, path)] + [
+        pair for k, held in vars(owner).items() for pair in _objects(held, f"{path}.{k}", depth - 1)
+    ]

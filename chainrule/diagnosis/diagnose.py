@@ -18,6 +18,7 @@ from chainrule.diagnosis.mutations import DROPPED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.search import Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
+from chainrule.diagnosis.terms import combined
 from chainrule.run import double, needed, run
 
 _NAMES = 40  # tensors in reach that are tried in the place of another
@@ -65,14 +66,29 @@ class Diagnoser:
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
-        causes = self._without_gradients() + causes
+        at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
+        causes[at:at] = self._without_gradients()
         causes = list(dict.fromkeys(causes)) or ["unknown"]
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
 
     @cached_property
     def _reads_gradients(self) -> bool:
-        """Whether the person's line reads the gradient of anything: it is multiplied by what comes from above."""
-        return bool(self.above) or self.case.base.upstream in needed([self.claim.node])
+        """Whether the person's numbers are others when the gradients from above are: shapes alone do not count."""
+        case, point = self.case, self.case.here
+        sources = {c.node: point.truth(c.value) for c in self.above}
+        if case.hand.upstream is not None and case.base.upstream is not None:
+            sources[case.base.upstream] = point.values[case.base.upstream]
+        known = {n: v for n, v in point.values.items() if n in case.forward} | sources
+        generator = torch.Generator().manual_seed(0)
+        moved = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in sources.items()}
+        try:
+            with torch.no_grad():
+                before, after = (run(self.mine, values, double) for values in (known, {**known, **moved}))
+        except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
+            return True
+        if self.claim.node in sources or self.claim.node not in before:
+            return True
+        return not torch.equal(before[self.claim.node], after[self.claim.node])
 
     def _without_gradients(self) -> list[str]:
         """The cause, where no gradient enters the line although others are known that should."""
@@ -200,8 +216,22 @@ class Diagnoser:
         search.found = []
         search.try_all(self._without_upstream(gradient))
         found += search.found
+        found += combined(search, trials)
+        search.found = []
+        search.try_all(self._shorter(search))
+        found += search.found
         found += jacobians.mistaken(self, trials, search)
         return sorted(found, key=lambda m: m.weight)
+
+    def _shorter(self, search: Search) -> Iterator[Mutation]:
+        """The gradient as it was before several operations of the derivative: the mask and the scale of a dropout."""
+        root = search.root
+        for before in [*search.nodes, *self._given_above]:
+            value = self.case.here.values.get(before)
+            sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub", "sum") and before in needed([n])]
+            same_shape = getattr(value, "shape", None) == self.case.here.values[root].shape
+            if before is not root and isinstance(value, torch.Tensor) and same_shape and not sums:
+                yield Mutation(root, before, "missing-factor", DROPPED + 0.1, "missing-factor")
 
     def _without_upstream(self, gradient: fx.Node) -> Iterator[Mutation]:
         for node in self._given_above:

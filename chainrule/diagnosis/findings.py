@@ -42,7 +42,9 @@ class Option:
     @property
     def far(self) -> float:
         """How far it goes from what the person wrote; a longer text is farther."""
-        before = sum(len(line.strip()) for line in source.lines_of(self.edit.file)[self.edit.first - 1 : self.edit.last])
+        before = sum(
+            len(line.strip()) for line in source.lines_of(self.edit.file)[self.edit.first - 1 : self.edit.last]
+        )
         return self.weight + max(len(self.text) - before, -20) / 60
 
 
@@ -108,7 +110,9 @@ class Findings:
         spots = [w.claim.spot for w in (wrong, other)]
         if all(s is not None for s in spots) and (spots[0].code, spots[0].index) == (spots[1].code, spots[1].index):  # type: ignore[union-attr]
             return True
-        mine, theirs = (set(needed([w.claim.node], given=[c.node for c in w.above])) - self.case.forward for w in (wrong, other))
+        mine, theirs = (
+            set(needed([w.claim.node], given=[c.node for c in w.above])) - self.case.forward for w in (wrong, other)
+        )
         between = {n for n in mine & theirs if n not in {c.node for c in [*wrong.above, *other.above]}}
         return bool(between) or other.claim in wrong.above
 

@@ -58,7 +58,9 @@ def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> It
     for node in mine:
         origin = _before_writing(node, case.forward)
         if origin is not node and origin in case.forward and isinstance(origin.meta["val"], torch.Tensor):
-            yield Mutation(node, origin, "stale-parameter" if origin.op == "placeholder" else "inplace-corruption", _FIRST)
+            yield Mutation(
+                node, origin, "stale-parameter" if origin.op == "placeholder" else "inplace-corruption", _FIRST
+            )
     written = {n for reader in mine for n in reader.all_input_nodes if n in case.forward and n.meta.get("written")}
     for value in written:  # in the forward pass: `loss = out.sub_(y).pow(2).mean()`
         origin = value.args[0] if value.args else None

@@ -170,7 +170,9 @@ class Located:
             n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream
         ]
         asked = [n for n in inputs if n.meta.get("given", n.meta["val"]).requires_grad or n in case.hand.stale]
-        alike = [n for n in inputs if n not in asked and (roles & set(self._roles(n)) or self._is_kept_like(n, claimed))]
+        alike = [
+            n for n in inputs if n not in asked and (roles & set(self._roles(n)) or self._is_kept_like(n, claimed))
+        ]
         return [*asked, *alike]
 
     def _not_returned(self) -> list[fx.Node]:
@@ -186,7 +188,11 @@ class Located:
         if self.case.hand.of_object is None or not self.case.hand.began or node.meta["val"].numel() < 2:
             return False
         given = node.meta["name"].split(".")[0] in self.case.hand.parameters
-        held = [n for n in claimed if n.op == "placeholder" and n.meta["name"].split(".")[0] not in self.case.hand.parameters]
+        held = [
+            n
+            for n in claimed
+            if n.op == "placeholder" and n.meta["name"].split(".")[0] not in self.case.hand.parameters
+        ]
         return not given and bool(held)
 
     def _roles(self, value: fx.Node) -> list[tuple[str, int]]:

@@ -104,7 +104,13 @@ class Search:
             return False
         if mutation.repairs == "wrong-mask" and bool((value == 1).all()):
             return True
-        return mutation.repairs in ("wrong-tensor", "wrong-factor", "wrong-mask") and not bool(value.any())
+        before = mutation.at.meta.get("val")
+        if not value.dtype.is_floating_point:
+            return False
+        plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
+        size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
+        nothing = float(value.abs().max()) <= 1e-10 * size
+        return mutation.repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "transposed") and nothing
 
     def outcome(self, changes: list[tuple[fx.Node, fx.Node]], trial: Trial) -> Any:
         """The root where each `at` has the value of its `by`; None where the shapes do not fit."""
@@ -173,11 +179,12 @@ class Search:
         if ratio is None or abs(ratio - 1) < 1e-9:
             return
         ratio = -1.0 if abs(ratio + 1) < 1e-9 else ratio
-        whole = self._is_whole(node)
+        whole = self._is_whole(node) or self._is_whole_line(node)
         repairs = ("sign" if ratio == -1 else "wrong-scale") if whole else "wrong-term-scale"
         makes = repairs
         feeds = [u for u in node.users if u in self.position]
-        if not whole and abs(ratio - 0.5) < 1e-9 and feeds and all(u.meta["operation"] == "add" for u in feeds):
+        adds = bool(feeds) and node in self.around.carries and all(u.meta["operation"] == "add" for u in feeds)
+        if not whole and abs(ratio - 0.5) < 1e-9 and adds:
             repairs = "double-counted-path"
         if not whole and ratio == 0:
             repairs, makes = "double-counted-path", self._lost(node)
@@ -196,13 +203,39 @@ class Search:
     def _lost(self, node: fx.Node) -> str:
         """What the loss of `node` from the sum is: a path, or a term of one derivative."""
         readers = [u for u in node.users if u in self.position]
-        return "lost-path" if any(u.meta.get("accumulated") or u.meta.get("of_norm") for u in readers) else "missing-term"
+        return (
+            "lost-path"
+            if any(u.meta.get("accumulated") or "norm" in u.meta.get("rule", "") for u in readers)
+            else "missing-term"
+        )
 
     def _is_whole(self, node: fx.Node) -> bool:
         """Whether the root is proportional to the value of `node`."""
         trial = self.trials[0]
         zero = self.with_value(node, torch.zeros_like(trial.values[node]), trial)
         return isinstance(zero, torch.Tensor) and not bool(zero.any())
+
+    def _is_whole_line(self, node: fx.Node) -> bool:
+        """Whether what the person's line gives is proportional to the value of `node`."""
+        spot = node.meta.get("spot")
+        line = [
+            n
+            for n in self.nodes
+            if spot is not None and (s := n.meta.get("spot")) and (s.code, s.line) == (spot.code, spot.line)
+        ]
+        if not line or self.root in line:
+            return False
+        trial = self.trials[0]
+        values = {**trial.values, node: torch.zeros_like(trial.values[node])}
+        moved = {node}
+        try:
+            for later in self.nodes[self.position[node] + 1 : self.position[line[-1]] + 1]:
+                if any(r in moved for r in later.all_input_nodes):
+                    values[later] = step(later, values, double)
+                    moved.add(later)
+        except FAILURES:
+            return False
+        return line[-1] in moved and not bool(values[line[-1]].any())
 
     def _other_number(
         self, node: fx.Node, place: int, literal: Any, ratio: float, repairs: str, makes: str
@@ -309,7 +342,11 @@ class Search:
         for node, put in self._places(group):
             for other in self.around.reach:
                 known = values.get(other)
-                if isinstance(values.get(node), torch.Tensor) and isinstance(known, torch.Tensor) and known.dtype.is_floating_point:
+                if (
+                    isinstance(values.get(node), torch.Tensor)
+                    and isinstance(known, torch.Tensor)
+                    and known.dtype.is_floating_point
+                ):
                     for operation in ("add", "sub"):
                         made = put(sketches.operation(operation, node, other))
                         yield Mutation(*made, "missing-term", WRAPPED + 1.5)
@@ -321,7 +358,10 @@ class Search:
             return
         sketches = self.around.sketches
         for number in (-1, 2, 0.5, 0):
-            changes = [(n, sketches.operation("mul", number, n) if number != -1 else sketches.operation("neg", n)) for n in group]
+            changes = [
+                (n, sketches.operation("mul", number, n) if number != -1 else sketches.operation("neg", n))
+                for n in group
+            ]
             cause = "sign" if number == -1 else "double-counted-path" if number == 0 else "wrong-scale"
             at, by = changes[-1]
             yield Mutation(at, by, cause, WRAPPED + 0.6, "lost-path" if number == 0 else cause, changes)
@@ -342,4 +382,6 @@ def _fits(value: Any, before: Any) -> bool:
     """Whether a value can stand where another stood: of its shape, or summed with its axes kept."""
     if not isinstance(value, torch.Tensor) or not isinstance(before, torch.Tensor):
         return type(value) is type(before) or isinstance(value, int | float)
-    return value.ndim == before.ndim and all(a in (b, 1) or b == 1 for a, b in zip(value.shape, before.shape, strict=True))
+    return value.ndim == before.ndim and all(
+        a in (b, 1) or b == 1 for a, b in zip(value.shape, before.shape, strict=True)
+    )

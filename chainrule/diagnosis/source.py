@@ -102,7 +102,9 @@ _SYMBOLS: dict[type[ast.operator], str] = {
 
 def operands_at(span: Span) -> list[str]:
     """The source of what the operation in a span is applied to, numbers apart: `hs[t]` and `dz` of `hs[t] * dz`."""
-    node = next((n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.expr) and span_of(n, span.file) == span), None)
+    node = next(
+        (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.expr) and span_of(n, span.file) == span), None
+    )
     parts: list[ast.expr] = []
     if isinstance(node, ast.BinOp):
         parts = [node.left, node.right]
@@ -156,10 +158,20 @@ def binding_around(span: Span) -> int:
                     return _binding(parent) + (parent.right is child or isinstance(parent.op, ast.MatMult))
                 if isinstance(parent, ast.UnaryOp | ast.Compare):
                     return _binding(parent) + 1
-                if isinstance(parent, ast.Attribute | ast.Starred) or (isinstance(parent, ast.Subscript) and parent.value is child):
+                if isinstance(parent, ast.Attribute | ast.Starred) or (
+                    isinstance(parent, ast.Subscript) and parent.value is child
+                ):
                     return ATOM
                 return ATOM if isinstance(parent, ast.Call) and parent.func is child else 0
     return ATOM
+
+
+def in_parentheses(span: Span) -> bool:
+    """Whether parentheses stand around a span already."""
+    lines = lines_of(span.file)
+    before = lines[span.line - 1].encode()[: span.column].rstrip()
+    after = lines[span.end_line - 1].encode()[span.end_column :].lstrip()
+    return before.endswith(b"(") and after.startswith(b")")
 
 
 def replaced(span: Span, text: str) -> Edit:

@@ -87,19 +87,27 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
     if not bare and len(texts) == len(read) == len(set(read)):
         speller.verbatim = dict(zip(read, texts, strict=True))
     around = by.meta["phase"] == "sketch" and at in by.all_input_nodes
-    if whole and around and not bare and assigned.target.endswith("]") and at.meta["operation"] in ("index_put", "setitem"):
+    if (
+        whole
+        and around
+        and not bare
+        and assigned.target.endswith("]")
+        and at.meta["operation"] in ("index_put", "setitem")
+    ):
         held = assigned.target[: assigned.target.rindex("[")]  # a change to all of it, after the write through an index
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if by.meta["operation"] == "index_put" and whole:
+    if "added" in by.meta and whole and assigned.target and not assigned.augmented:
+        edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
+    elif by.meta["operation"] == "index_put" and whole:
         edit = source.replaced(statement, _indexed(by, at, assigned, speller))
     elif whole and assigned.augmented:
         edit = _augmented(by, assigned, speller, statement, at)
     else:
         place = assigned.value if whole else span
         text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
-        if not whole and binding < source.binding_around(place):
+        if not whole and binding < source.binding_around(place) and not source.in_parentheses(place):
             text = f"({text})"
         edit = source.replaced(place, text)
     if speller.unspelled:
