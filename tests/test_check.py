@@ -173,7 +173,7 @@ def test_the_report_reads_well() -> None:
     text = str(r)
     assert text.splitlines()[0].split() == ["gradient", "status", "shape", "largest", "error", "relative", "line"]
     assert "0 of 8 gradients are right" in text
-    assert ":7: wrong-scale out.g (4, 4) is wrong: it is 0.5 times the right gradient" in text, text
+    assert ":7: wrong-scale out.g (4, 4) is wrong: it is 0.5 times the right gradient" in text
     assert "b1.g is never set" in text and "  + b1.g = l1.g.sum(0)" in text
     assert "8 of 8 gradients are right" in str(cr.check(program(NETWORK), *network_inputs()))
 

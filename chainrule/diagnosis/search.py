@@ -102,7 +102,7 @@ class Search:
         value = mutation.by.meta.get("val")
         if not isinstance(value, torch.Tensor) or value.numel() < 2 or mutation.by.meta["phase"] != "sketch":
             return False
-        if mutation.repairs == "wrong-mask" and bool((value == 1).all()):
+        if mutation.repairs == "wrong-mask" and (bool((value == 1).all()) or not bool(value.any())):
             return True
         before = mutation.at.meta.get("val")
         if not value.dtype.is_floating_point:
