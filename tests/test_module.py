@@ -258,8 +258,8 @@ def test_check_of_an_autograd_function(function: Any, found: list[str]) -> None:
     assert {row.name for row in r.rows} == {"Exp.x", f"{function.__name__}.x", f"{function.__name__}.w"}
     if found:
         assert r.findings[0].line is not None
-        expected = "missing-gradient" if function is NoneForW else "wrong-gradient"
-        assert r.findings[0].cause == expected
+        expected = "missing-gradient" if function is NoneForW else "wrong-scale"
+        assert r.findings[0].cause == expected and r.findings[0].proved
 
 
 def test_check_of_an_autograd_function_inside_a_module() -> None:

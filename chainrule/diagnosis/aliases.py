@@ -48,7 +48,7 @@ def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
             if node is None:
                 with graph.inserting_before(reader):
                     node = graph.call_function(torch.ops.aten.alias.default, (value,))
-                at = Spot(spot.code, bare[name].index, spot.order, spot.call, spot.names)
+                at = Spot(spot.code, bare[name].index, spot.order, spot.call, spot.names, spot.space)
                 node.meta.update(
                     operation="alias", phase="forward", val=value.meta["val"], name=name, same_as=value, spot=at
                 )

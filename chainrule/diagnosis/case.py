@@ -99,14 +99,17 @@ class Case:
 
     @cached_property
     def elsewhere(self) -> list[Point]:
-        """Other inputs of the same sizes, and of other sizes where the program allows it."""
-        found = []
-        for known in (points.fresh(self._free(), 1), points.fresh(self._free(), 2), self._unequal()):
-            if known is not None:
-                point = Point(self, {**self._inputs(), **known})
-                if point.complete and self._finite(point):
-                    found.append(point)
-        return found
+        """Other inputs of the same sizes."""
+        return [p for seed in (1, 2) if (p := self._other(points.fresh(self._free(), seed))) is not None]
+
+    @cached_property
+    def resized(self) -> Point | None:
+        """Inputs of other sizes, all unequal, where the program allows it: they tell the batch size from the width."""
+        return self._other(self._unequal())
+
+    def _other(self, known: dict[fx.Node, Any] | None) -> Point | None:
+        point = Point(self, {**self._inputs(), **known}) if known is not None else None
+        return point if point is not None and point.complete and self._finite(point) else None
 
     def _free(self) -> dict[fx.Node, Any]:
         """The inputs that may be others; the gradient of a loss is one."""

@@ -68,6 +68,8 @@ class Diagnoser:
             causes = ["wrong-shape"]
         at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
         causes[at:at] = self._without_gradients()
+        if self._only_ties():
+            causes.insert(0, "ties")
         causes = list(dict.fromkeys(causes)) or ["unknown"]
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
 
@@ -89,6 +91,11 @@ class Diagnoser:
         if self.claim.node in sources or self.claim.node not in before:
             return True
         return not torch.equal(before[self.claim.node], after[self.claim.node])
+
+    def _only_ties(self) -> bool:
+        """Whether the line is right where no two elements are equal."""
+        near = self._fed(self.case.nearby)
+        return near is not None and same(near, self.case.nearby.truth(self.claim.value))
 
     def _without_gradients(self) -> list[str]:
         """The cause, where no gradient enters the line although others are known that should."""
@@ -125,9 +132,11 @@ class Diagnoser:
         trials = [t for p in self._points if (t := self._trial(p)) is not None]
         if not trials:
             return []
-        carries = self._carrying(self.mine, [c.node for c in self.above])
+        upstream = [n for n in [self.case.base.upstream] if n is not None]
+        carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
         around = Around(self.sketches, self._names(), carries, self.reach.numbers)
-        search = Search(self.mine, self.claim.node, trials, around, self._factors())
+        resized = self._trial(self._resized) if self._resized is not None else None
+        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized)
         found = search.run(wraps=True)
         search.found = []
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
@@ -243,6 +252,10 @@ class Diagnoser:
     @cached_property
     def _points(self) -> list[Point]:
         return [self.case.here, *(self.case.elsewhere if self.case.tracked(self.claim) else [])]
+
+    @cached_property
+    def _resized(self) -> Point | None:
+        return self.case.resized if self.case.tracked(self.claim) else None
 
     def _fed(self, point: Point) -> torch.Tensor | None:
         return self.case.fed(self.claim, self.above, point)

@@ -63,17 +63,20 @@ def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> It
             )
     written = {n for reader in mine for n in reader.all_input_nodes if n in case.forward and n.meta.get("written")}
     for value in written:  # in the forward pass: `loss = out.sub_(y).pow(2).mean()`
-        origin = value.args[0] if value.args else None
+        before = value.args[0] if value.args else None
         readers = [r for r in mine if value in r.all_input_nodes]
-        if isinstance(origin, fx.Node) and isinstance(origin.meta.get("val"), torch.Tensor) and value.meta.get("spot"):
-            changes = [(r, sketches.with_inputs(r, {value: origin})) for r in readers]
+        if isinstance(before, fx.Node) and isinstance(before.meta.get("val"), torch.Tensor) and value.meta.get("spot"):
+            changes = [(r, sketches.with_inputs(r, {value: before})) for r in readers]
             yield Mutation(*changes[-1], "inplace-corruption", _FIRST, changes=changes, written=value)
 
 
 def _before_writing(node: fx.Node, forward: set[fx.Node]) -> fx.Node:
     """What a value was before it was written in place after the forward pass."""
-    while node.meta.get("written") and node not in forward and node.args and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
+    while node.meta.get("written") and node not in forward and node.args:
+        before = node.args[0]
+        if not isinstance(before, fx.Node):
+            break
+        node = before
     return node
 
 

@@ -68,7 +68,7 @@ def _is_applied_again(diagnoser: Diagnoser, trial: Trial, search: Search) -> boo
     for function in _AGAIN.values():
         with torch.enable_grad():
             leaf = value.detach().clone().requires_grad_()
-            (back,) = torch.autograd.grad(function(leaf), leaf, right)  # type: ignore[no-untyped-call]
+            (back,) = torch.autograd.grad(function(leaf), leaf, right)
         if same(trial.goal, back) and not same(trial.goal, right):
             return True
         if same(trial.goal, right * _slope(function, value)) and not same(trial.goal, right):

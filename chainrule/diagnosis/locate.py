@@ -14,6 +14,8 @@ from chainrule.diagnosis.report import Row
 from chainrule.program import differentiable
 from chainrule.run import needed
 
+_LARGEST = frozenset(("amax", "amin", "max", "min", "maximum", "minimum", "max_pool1d", "max_pool2d", "max_pool3d"))
+
 
 @dataclass(eq=False)
 class Wrong:
@@ -84,7 +86,15 @@ class Located:
         near = self.case.nearby
         if claim.node not in near.values:
             return False
-        return errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self._is_rounding(claim, near)
+        right = errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self._is_rounding(claim, near)
+        return right and not self._splits_ties(claim)
+
+    def _splits_ties(self, claim: Claim) -> bool:
+        """Whether elements that tie for the largest are given more, or less, than the gradient of the largest one."""
+        used = [u for u in self.case.forward if u.meta["operation"] in _LARGEST and claim.value in needed([u])]
+        here = self.case.here
+        sums = [float(g.sum()) for g in (here.values[claim.node], here.truth(claim.value))]
+        return bool(used) and abs(sums[0] - sums[1]) > 1e-6 * float(here.truth(claim.value).abs().sum())
 
     # -- wrong by themselves ---------------------------------------------------------------------
 
@@ -105,6 +115,8 @@ class Located:
         if fed is None or errors(fed, truth)[1] <= RIGHT:
             return fed is None
         if not self.case.tracked(claim):
+            return True
+        if self._splits_ties(claim):
             return True
         near = self.case.fed(claim, above, self.case.nearby)
         return near is None or errors(near, self.case.nearby.truth(claim.value))[1] > RIGHT

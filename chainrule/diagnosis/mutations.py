@@ -160,9 +160,11 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
             if bound != node.args[1]:
                 yield Mutation(node, around.sketches.like(node, (node.args[0], bound)), "wrong-mask", REPLACED + 0.1)
     if operation in _TURNED and is_tensor(node.args[0]):
-        for other in around.reach:
-            for bound in _stretched(other, node.args[0], around):
-                yield Mutation(node, around.sketches.like(node, (node.args[0], bound)), "wrong-mask", REPLACED + 0.4)
+        for value in around.reach:
+            for stretched in _stretched(value, node.args[0], around):
+                yield Mutation(
+                    node, around.sketches.like(node, (node.args[0], stretched)), "wrong-mask", REPLACED + 0.4
+                )
     if operation in ("bitwise_not", "logical_not"):
         yield Mutation(node, node.args[0], "wrong-mask", DROPPED)  # type: ignore[arg-type]
     if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and _is_mask(node.args[1]):
@@ -250,6 +252,10 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
                     yield Mutation(node, kept, "wrong-scale", DROPPED)
                 else:
                     yield Mutation(node, kept, "double-applied", DROPPED, "missing-factor")
+
+
+def _signs(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    yield Mutation(node, node.args[0], "sign", REPLACED)  # type: ignore[arg-type]
 
 
 def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -360,6 +366,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (_indices,), "getitem": (_indices,), "slice_scatter": (_scattered,), "select_scatter": (_scattered,),
+    "neg": (_signs,),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
     "mul": (_operands, _powers), "div": (_operands, _powers),

@@ -48,25 +48,24 @@ class Scales:
     def scaled(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`node` times `ratio`, written with sizes where they explain it."""
         sketches = self.sketches
-        for number in self.named:
+        for named in self.named:
+            number = float(named)
             if _equal(number, ratio):
-                yield sketches.operation("mul", number, node)
+                yield sketches.operation("mul", named, node)
             elif ratio and _equal(number, 1 / ratio):
-                yield sketches.operation("div", node, number)
+                yield sketches.operation("div", node, named)
             elif ratio and _equal(number, ratio**-2):
-                yield sketches.operation("div", node, sketches.operation("pow", number, 0.5))
-            elif _equal(1 / (1 - number) if number != 1 else 0.0, ratio):
-                yield sketches.operation("div", node, sketches.operation("sub", 1, number))
+                yield sketches.operation("div", node, sketches.operation("pow", named, 0.5))
+            elif _equal(1 / (1 - number), ratio):
+                yield sketches.operation("div", node, sketches.operation("sub", 1, named))
         for size in self._sizes(1 / ratio if ratio else math.inf, values):
             yield sketches.operation("div", node, size)
         for size in self._sizes(ratio, values):
             yield sketches.operation("mul", node, size)
         for plain in _PLAIN:
             if _equal(plain, ratio):
-                number = plain if plain != 0.5 else None
-                yield (
-                    sketches.operation("mul", plain, node) if number is not None else sketches.operation("div", node, 2)
-                )
+                half = plain == 0.5
+                yield sketches.operation("div", node, 2) if half else sketches.operation("mul", plain, node)
         for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):
             yield sketches.operation("div", node, sketches.operation("pow", size, 0.5))
         for size in self._sizes(ratio**2, values):
@@ -95,9 +94,11 @@ class Scales:
 
     def said(self, ratio: float, values: Mapping[fx.Node, Any], names: Mapping[fx.Node, str]) -> str:
         """What a ratio equals here: `1/6 = 1/x.shape[0]`."""
-        for number, form in ((ratio, "{}"), (1 / ratio if ratio else 0, "1/{}"), (ratio**2, "sqrt({})"),
+        for wanted, form in ((ratio, "{}"), (1 / ratio if ratio else 0, "1/{}"), (ratio**2, "sqrt({})"),
                              (1 / ratio**2 if ratio else 0, "1/sqrt({})")):  # fmt: skip
-            for size in self._sizes(number, values):
+            if "sqrt" in form and any(_equal(abs(ratio), plain) for plain in _PLAIN):
+                continue  # 0.5 is a half before it is 1/sqrt(4)
+            for size in self._sizes(wanted, values):
                 owner = size.all_input_nodes[0]
                 of = owner.all_input_nodes[0] if size.meta["operation"] == "shape_entry" else owner
                 name = names.get(of)

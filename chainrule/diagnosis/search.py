@@ -22,6 +22,7 @@ from chainrule.run import double, step
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 _SECONDS = 3.0  # after which a search ends with what it has
+_ONLY_HERE = 0.5  # how much farther a change is that works for these sizes alone
 _SCALES = 4  # ways of writing one ratio that are tried
 
 
@@ -37,9 +38,17 @@ class Search:
     """Changes to the nodes of a slice that make its root what it should be, on every trial."""
 
     def __init__(
-        self, nodes: list[fx.Node], root: fx.Node, trials: list[Trial], around: Around, factors: Iterable[fx.Node] = ()
+        self,
+        nodes: list[fx.Node],
+        root: fx.Node,
+        trials: list[Trial],
+        around: Around,
+        factors: Iterable[fx.Node] = (),
+        resized: Trial | None = None,
     ) -> None:
-        """`nodes` are those that may be changed, in order; every other value is in the trials."""
+        """`nodes` are those that may be changed, in order; every other value is in the trials. What works for other
+        sizes too, as `resized` has them, is preferred."""
+        self.resized = resized
         self.nodes, self.root, self.trials, self.around = nodes, root, trials, around
         self.factors = list(dict.fromkeys([*factors, *around.reach]))
         self.position = {node: i for i, node in enumerate(nodes)}
@@ -88,6 +97,10 @@ class Search:
                 if mutation is None or time.monotonic() > self.until:
                     return
                 if self.works(mutation):
+                    if self.resized is not None and not same(
+                        self.outcome(mutation.changes, self.resized), self.resized.goal
+                    ):
+                        mutation.weight += _ONLY_HERE
                     self.found.append(mutation)
                     kept += [by for _, by in mutation.changes]
 

@@ -22,6 +22,7 @@ class Reach:
     def __init__(self, spot: Spot, recorder: Recorder, without: str = "") -> None:
         """`without` is a name that the line itself sets."""
         self.names: dict[fx.Node, str] = {}
+        self.space = spot.space
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
         for text, held in spot.names.items():
@@ -49,8 +50,16 @@ class InPlace(Python):
         names = {**reach.sizes, **reach.names, **extra}
         super().__init__(names.get)
         self.statement = statement
+        self.space = reach.space
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[fx.Node] = []
+
+    def expression(self, node: fx.Node) -> Spelled:
+        """As everywhere, with the modules under the names that they have in the person's file."""
+        text, binding = super().expression(node)
+        if "F" not in self.space and text.startswith("F."):
+            text = f"torch.nn.functional.{text[2:]}"
+        return text, binding
 
     def spell(self, value: Any) -> Spelled:
         if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":

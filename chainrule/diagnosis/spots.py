@@ -43,6 +43,7 @@ class Spot:
     order: int  # counts the spots of a run
     call: int = 0  # counts the calls of the person's functions
     names: dict[str, Any] = field(repr=False, default_factory=dict)  # text -> tensor node, tensor, or number
+    space: dict[str, Any] = field(repr=False, default_factory=dict)  # the globals of the person's module
 
     @property
     def line(self) -> int:
@@ -84,7 +85,7 @@ class Spots:
         last, self._last = self._last, (frame, frame.f_lineno, frame.f_lasti)
         if last is None or last[0] is not frame or last[1] != frame.f_lineno or last[2] >= frame.f_lasti:
             self._names = self._in_reach(frame)
-        return Spot(frame.f_code, frame.f_lasti // 2, self.count, self._call(frame), self._names)
+        return Spot(frame.f_code, frame.f_lasti // 2, self.count, self._call(frame), self._names, frame.f_globals)
 
     def _call(self, frame: types.FrameType) -> int:
         known = self._calls.get(id(frame))

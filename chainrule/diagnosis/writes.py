@@ -54,7 +54,7 @@ class Writes:
         node = entry.node if entry is not None else None
         if node is not None:
             self._taken.add(node)
-        self.made.append(Write(tensor, owner and owner.node, value, node, spot, before, attribute))
+        self.made.append(Write(tensor, owner.node if owner is not None else None, value, node, spot, before, attribute))
         self.spots.moved()
         return value
 
@@ -102,19 +102,19 @@ class _Grad:
     """Stands in the place of `.grad`: torch keeps the value, and checks its shape and dtype."""
 
     def __init__(self, writes: Writes) -> None:
-        self.writes, self.own = writes, torch._C.TensorBase.grad
+        self.writes, self.own = writes, vars(torch._C.TensorBase)["grad"]
 
     def __get__(self, tensor: Any, kind: Any = None) -> Any:
-        return self if tensor is None else self.own.__get__(tensor, kind)  # type: ignore[attr-defined]
+        return self if tensor is None else self.own.__get__(tensor, kind)
 
     def __set__(self, tensor: torch.Tensor, value: Any) -> None:
         value = self.writes.set(tensor, value, "grad")
         with torch._C.DisableTorchFunction():
-            self.own.__set__(tensor, value)  # type: ignore[attr-defined]
+            self.own.__set__(tensor, value)
 
     def __delete__(self, tensor: torch.Tensor) -> None:
         with torch._C.DisableTorchFunction():
-            self.own.__set__(tensor, None)  # type: ignore[attr-defined]
+            self.own.__set__(tensor, None)
 
 
 @contextmanager
