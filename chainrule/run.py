@@ -89,7 +89,9 @@ def overwritten(node: fx.Node) -> bool:
     value, version = node.meta["val"], node.meta.get("version")
     if isinstance(value, tuple | list):  # the parts of one call share their memory
         return any(overwritten(u) for u in node.users if u.meta.get("operation") == "part")
-    return isinstance(value, torch.Tensor) and version is not None and value._version != version
+    if not isinstance(value, torch.Tensor) or version is None or value.is_inference():  # which keep no version
+        return False
+    return value._version != version
 
 
 def restore(output: fx.Node) -> None:

@@ -31,7 +31,7 @@ def as_arrays(value: Any, memo: dict[int, Any] | None = None) -> Any:
     def convert(v: Any) -> Any:
         if isinstance(v, torch.Tensor):
             return Array(v)
-        return Array(torch.tensor(v)) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
+        return Array(_copied(v)) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
 
     return mapped(value, convert, {} if memo is None else memo)
 
@@ -46,9 +46,15 @@ def as_tensors(value: Any) -> Any:
     def convert(v: Any) -> Any:
         if isinstance(v, Array):
             return v.tensor
-        return torch.tensor(v) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
+        return _copied(v) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
 
     return mapped(value, convert, {})
+
+
+def _copied(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A copy as a tensor, which a recorder meets as an input: no operation of the program made it."""
+    with torch._C.DisableTorchFunction():
+        return torch.tensor(array)
 
 
 def mapped(value: Any, convert: Callable[[Any], Any], memo: dict[int, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class Claims:
         for write in self.hand.writes:
             now = write.tensor.__dict__.get("g") if write.attribute == "g" else write.value
             value = given.get(id(write.tensor)) or write.owner
+            if isinstance(now, int | float) and not isinstance(now, bool):
+                now = torch.tensor(float(now))  # of no shape: w.g = 0.5
             if value is None or not isinstance(now, torch.Tensor):
                 if value is not None:
                     found.pop(value, None)
@@ -162,10 +165,20 @@ class Claims:
                 f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
                 'of what they are, in order: wrt=["w", "b"]'
             )
-        return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
+        pairs = list(zip(order, labelled, strict=True))
+        if any(label and v.meta["val"].shape != t.shape for v, (label, t) in pairs):
+            raise ChainruleError(
+                f"{self.hand.asked.name} returned gradients {', '.join(label for label, _ in labelled)} that are of no "
+                'argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
+            )
+        return [self._claim(v, label, t) for v, (label, t) in pairs]
 
     def _flat(self, result: Any, label: str = "") -> list[tuple[str, Any]]:
         """The tensors in what was returned, with their names: a key, or the local variable that holds them."""
+        if dataclasses.is_dataclass(result) and not isinstance(result, type):
+            result = vars(result)
+        if isinstance(result, tuple) and hasattr(result, "_asdict"):
+            result = result._asdict()
         if isinstance(result, dict):
             return [pair for key, value in result.items() for pair in self._flat(value, str(key))]
         if isinstance(result, tuple | list):

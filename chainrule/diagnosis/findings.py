@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import fx
 
 from chainrule.diagnosis import source
-from chainrule.diagnosis.case import errors
+from chainrule.diagnosis.case import errors, same
 from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
@@ -97,8 +98,9 @@ class Findings:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
             finding.line, finding.file = option.line, option.spot.file
-            if option.cause is not None and option.line != line:
+            if option.cause is not None and option.line != line and diagnosis.cause == "unknown":
                 finding.cause = option.cause
+            finding.message = self._message(wrong, diagnosis, finding.cause)
         else:
             self._place_by(diagnosis.repairs, finding)
         if finding.file and finding.line:
@@ -137,7 +139,13 @@ class Findings:
                 own = str(mutation.at.meta["name"]) if mutation.at.meta["operation"] == "alias" else ""
                 made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own), {})
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
-                away = 0.0 if claim.spot is not None and made[0].first == claim.spot.line else 0.03
+                away = (
+                    2.0
+                    if made[0].first in self._right_lines
+                    else 0.0
+                    if claim.spot is not None and made[0].first == claim.spot.line
+                    else 0.03
+                )
                 found.append(Option(mutation.weight + away, *made, spot, mutation.repairs))
         span = claim.spot.span if claim.spot is not None else None
         assigned = source.assignment_at(span) if span is not None and derived else None
@@ -165,11 +173,23 @@ class Findings:
         edit = source.moved_below(*places)
         return (edit, "\n".join(line.strip() for line in edit.lines)) if edit is not None else None
 
-    def _message(self, wrong: Wrong, diagnosis: Diagnosis) -> str:
+    @cached_property
+    def _right_lines(self) -> set[int]:
+        """The lines that give a gradient as it should be: what is wrong is not mended there."""
+        here, found = self.case.here, set()
+        for claim in [*self.located.known, *self.case.guessed]:
+            if claim.spot is not None and claim.node in here.values:
+                right = same(here.values[claim.node], here.truth(claim.value))
+                found |= {claim.spot.line} if right else set()
+        return found
+
+    def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str = "") -> str:
         claim = wrong.claim
         shape, expected = tuple(claim.tensor.shape), tuple(claim.value.meta["val"].shape)
         if shape != expected:
-            return f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(diagnosis.cause)}"
+            return (
+                f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(cause or diagnosis.cause)}"
+            )
         given = ", ".join(c.target for c in wrong.above)
         fed = self.case.fed(claim, wrong.above, self.case.here)
         truth = self.case.here.truth(claim.value)
@@ -179,7 +199,7 @@ class Findings:
         if diagnosis.ratio is not None:
             said = f" ({diagnosis.said})" if diagnosis.said else ""
             return f"{head}: it is {diagnosis.ratio:.6g}{said} times the right gradient"
-        return f"{head}: {_sentence(diagnosis.cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
+        return f"{head}: {_sentence(cause or diagnosis.cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
 
     # -- a gradient that is not there --------------------------------------------------------------
 

@@ -62,6 +62,11 @@ class Handwritten:
 
 def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
     """Run the code once; everything that it computes, its hand-written gradients too, is recorded."""
+    if not callable(asked.code) and not has_backward(asked.code):
+        raise ChainruleError(
+            f"check was given a {type(asked.code).__name__}; give it a function that computes gradients by hand, or an "
+            "object with forward and backward"
+        )
     return _Run(asked, seed).handwritten()
 
 
@@ -74,6 +79,7 @@ class _Run:
         self.recorder.noticed = self.spots
         self.upstream: torch.Tensor | None = None
         self.began = 0
+        self.object = asked.code
 
     def handwritten(self) -> Handwritten:
         asked, recorder = self.asked, self.recorder
@@ -81,7 +87,9 @@ class _Run:
         if asked.forward is None and asked.reference is None and callable(getattr(asked.code, "forward", None)):
             subject = asked.code
         recorder.forward = subject
-        args, kwargs = (tuple(map(as_tensor, asked.args)), {k: as_tensor(v) for k, v in asked.kwargs.items()})
+        arrays = any(is_numpy_code(c, asked.args) for c in (asked.code, asked.forward) if c is not None)
+        args, kwargs = as_tensors((asked.args, asked.kwargs)) if arrays else (asked.args, asked.kwargs)
+        args, kwargs = tuple(map(as_tensor, args)), {k: as_tensor(v) for k, v in kwargs.items()}
         recorder.arguments = arguments_of(subject, args, kwargs, caller(1))
         before = {id(t): t.__dict__.get("g") for t in reachable(recorder.arguments, subject)}
         regions: list[Region] = []
@@ -116,7 +124,7 @@ class _Run:
 
     def _object(self) -> Any:
         plain = isinstance(self.asked.code, types.FunctionType | types.MethodType | type)
-        return None if plain else self.asked.code
+        return None if plain else self.object
 
     def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:
         """The forward and the backward pass; the output where it is known, and what was returned."""
@@ -126,7 +134,9 @@ class _Run:
         if not has_backward(asked.code):
             with self._numpy(asked.code):
                 return None, self._tensors(asked.code(*self._given(asked.code, args), **kwargs))
-        forward = asked.code if callable(asked.code) else asked.code.forward
+        code = as_arrays(asked.code) if is_numpy_code(type(asked.code).backward, asked.args) else asked.code
+        self.object = code
+        forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
             out = as_tensors(forward(*self._given(asked.code, args), **kwargs))
             out = out[0] if isinstance(out, tuple) and out else out
@@ -137,10 +147,10 @@ class _Run:
                 self.upstream = self._given_upstream(out)
             self.began = self.spots.count + 1 if takes else 0
             if takes:
-                return out, self._tensors(asked.code.backward(*self._given(asked.code, (self.upstream,))))
+                return out, self._tensors(code.backward(*self._given(asked.code, (self.upstream,))))
             if self.upstream is not None:
                 out.g = self.upstream  # type: ignore[attr-defined]
-            asked.code.backward()
+            code.backward()
         return out, None
 
     def _pair(self, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any]:
@@ -227,7 +237,10 @@ class _Run:
         named = recorder.locals.get(local)
         scalars = [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
         scalars = [r for r in scalars if r is named] or scalars
-        candidates = [named] if isinstance(loss, str) else [loss, result, named, *scalars[:1]]
+        several = (
+            [r for r in result if isinstance(r, torch.Tensor)][:1] if any_shape and isinstance(result, tuple) else []
+        )
+        candidates = [named] if isinstance(loss, str) else [loss, result, named, *scalars[:1], *several]
         for candidate in candidates:
             value = candidate
             if isinstance(candidate, Tracked):  # loss.item() remembers its tensor
@@ -236,7 +249,7 @@ class _Run:
             value = as_tensors(value)
             if isinstance(value, torch.Tensor):
                 if value.numel() != 1 and not any_shape:
-                    if value is result and isinstance(named, torch.Tensor):
+                    if value is result and isinstance(named, torch.Tensor) and named.numel() == 1:
                         continue
                     raise ChainruleError(
                         f"{name} returned shape {tuple(value.shape)}, not a scalar; "
@@ -258,7 +271,7 @@ def as_tensor(value: Any) -> Any:
 
 
 def has_backward(code: Any) -> bool:
-    plain = isinstance(code, types.FunctionType | types.MethodType | type | torch.nn.Module)
+    plain = isinstance(code, types.FunctionType | types.MethodType | type)
     return not plain and callable(getattr(code, "backward", None))
 
 

@@ -176,8 +176,9 @@ class Located:
         if case.hand.asked.function:
             return self._not_returned()
         claimed = {c.value for c in case.claims}
+        given = {n for c in case.claims for n in (c.node, c.node.meta.get("same_as"))}  # a gradient itself: y.g = up
         roles = {role for value in claimed if value.op == "placeholder" for role in self._roles(value)}
-        inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed]
+        inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
         inputs = [
             n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream
         ]
@@ -210,5 +211,7 @@ class Located:
     def _roles(self, value: fx.Node) -> list[tuple[str, int]]:
         """As what the value enters the forward pass: the second operand of a matmul, say."""
         used = set(needed([self.case.base.output]))
-        readers = [u for u in value.users if u in used and u.meta["phase"] == "forward"]
+        readers = [
+            u for u in value.users if u in used and u.meta["phase"] == "forward" and u.meta["operation"] != "mul"
+        ]
         return [(u.meta["operation"], i) for u in readers for i, a in enumerate(u.args) if a is value and i > 0]

@@ -22,7 +22,6 @@ from chainrule.run import double, step
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 _SECONDS = 3.0  # after which a search ends with what it has
-_ONLY_HERE = 0.5  # how much farther a change is that works for these sizes alone
 _SCALES = 4  # ways of writing one ratio that are tried
 
 
@@ -46,14 +45,15 @@ class Search:
         factors: Iterable[fx.Node] = (),
         resized: Trial | None = None,
     ) -> None:
-        """`nodes` are those that may be changed, in order; every other value is in the trials. What works for other
-        sizes too, as `resized` has them, is preferred."""
+        """`nodes` are those that may be changed, in order; every other value is in the trials. What fails for other
+        sizes, as `resized` has them, counts only if nothing else is found."""
         self.resized = resized
         self.nodes, self.root, self.trials, self.around = nodes, root, trials, around
         self.factors = list(dict.fromkeys([*factors, *around.reach]))
         self.position = {node: i for i, node in enumerate(nodes)}
         self.scales = Scales(around.sketches, list(around.reach), around.numbers)
         self.found: list[Mutation] = []
+        self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
         self.until = time.monotonic() + _SECONDS
 
@@ -75,7 +75,7 @@ class Search:
                     for group in self._groups():
                         self.try_all(self._terms(group))
                         self.try_all(self._activated(group[-1]) if len(group) == 1 else iter(()))
-        return sorted(self.found, key=lambda m: m.weight)
+        return sorted(self.found or self.only_here, key=lambda m: m.weight)
 
     def _groups(self) -> list[list[fx.Node]]:
         """The nodes that one piece of source gave: several where it stands in a loop. The last first."""
@@ -97,11 +97,9 @@ class Search:
                 if mutation is None or time.monotonic() > self.until:
                     return
                 if self.works(mutation):
-                    if self.resized is not None and not same(
-                        self.outcome(mutation.changes, self.resized), self.resized.goal
-                    ):
-                        mutation.weight += _ONLY_HERE
-                    self.found.append(mutation)
+                    resized = self.resized
+                    general = resized is None or same(self.outcome(mutation.changes, resized), resized.goal)
+                    (self.found if general else self.only_here).append(mutation)
                     kept += [by for _, by in mutation.changes]
 
     def works(self, mutation: Mutation) -> bool:

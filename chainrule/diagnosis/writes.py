@@ -105,7 +105,10 @@ class _Grad:
         self.writes, self.own = writes, vars(torch._C.TensorBase)["grad"]
 
     def __get__(self, tensor: Any, kind: Any = None) -> Any:
-        return self if tensor is None else self.own.__get__(tensor, kind)
+        if tensor is None:
+            return self
+        with torch._C.DisableTorchFunction():  # a read is no operation
+            return self.own.__get__(tensor, kind)
 
     def __set__(self, tensor: torch.Tensor, value: Any) -> None:
         value = self.writes.set(tensor, value, "grad")

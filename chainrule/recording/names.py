@@ -203,7 +203,7 @@ def _find(tensor: torch.Tensor, space: Mapping[str, Any], depth: int = 4) -> str
     for _ in range(depth):
         below: list[tuple[str, Any]] = []
         for path, value in level:
-            if value is tensor:
+            if value is tensor or HELD.get(type(value), _itself)(value) is tensor:
                 return path
             if id(value) not in visited:
                 visited.add(id(value))
