@@ -15,7 +15,7 @@ from chainrule.diagnosis.aliases import give_nodes
 from chainrule.diagnosis.claims import Claim, Claims
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.rounding import rounding
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, Site
 from chainrule.program import differentiable
 from chainrule.run import double, needed, run, step
 from chainrule.show.names import keys
@@ -64,6 +64,14 @@ class Case:
         self.names = {n: name for n, name in names.items() if n in self.forward or n.op == "placeholder"}
         self._claims = Claims(hand, self.names, self.forward)
         self.claims = self._claims.explicit()
+        used = set(needed([self.base.output]))
+        circular = [w for w in hand.writes if w.node in used and w.node is not None and not _is_given(w.node)]
+        if circular and not hand.began:
+            raise ChainruleError(
+                f"the loss of {hand.asked.name} is computed from a gradient that was set by hand, as in a loop of training "
+                "steps; check one step, with the parameters as arguments",
+                Site(circular[0].spot.file, circular[0].spot.line, hand.asked.name),
+            )
         if not self.claims:
             raise ChainruleError(
                 f"{hand.asked.name} left no .g on any tensor and returned no gradients; "
@@ -121,10 +129,12 @@ class Case:
             return None
         guards = [g.node for g in self.base.guards]
         nodes = needed([*self.base.gradients.values(), self.base.output])
+        tensors = {n: v for n, v in self._inputs().items() if isinstance(v, torch.Tensor)}
         try:
-            return points.unequal(nodes, self._free(), 3, guards)
+            found = points.unequal(nodes, tensors, 3, guards)
         except (RuntimeError, ValueError, KeyError, TypeError):
             return None
+        return None if found is None else {n: v for n, v in found.items() if n in self._free()}
 
     def _finite(self, point: Point) -> bool:
         return all(bool(torch.isfinite(point.values[g]).all()) for g in self.base.gradients.values())
@@ -162,6 +172,11 @@ class Case:
         """How large rounding errors may be, for each of `nodes`."""
         known = {n: point.values[n] for n in self.recorder.inputs}
         return rounding(needed(nodes), known, nodes, eps)
+
+
+def _is_given(node: fx.Node) -> bool:
+    """Whether a gradient is a value that was there before: an input, or another value under its own name."""
+    return node.op == "placeholder" or node.meta.get("same_as") is not None
 
 
 def errors(got: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:

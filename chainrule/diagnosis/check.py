@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
+
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.findings import Findings
 from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
@@ -51,12 +53,13 @@ def check(
     (False, 'wrong', 'wrong-scale', 'w.g = x')
     """
     asked = Asked(code, args, kwargs, loss, wrt, forward, reference)
-    hand = run_handwritten(asked)
-    if hand.regions and not hand.writes and not hand.asked.forward:
-        from chainrule.diagnosis.functions import check_functions
+    with torch.inference_mode(False):  # where autograd could not be asked
+        hand = run_handwritten(asked)
+        if hand.regions and not hand.writes and not hand.asked.forward:
+            from chainrule.diagnosis.functions import check_functions
 
-        return check_functions(hand)
-    return report_of(asked, hand)
+            return check_functions(hand)
+        return report_of(asked, hand)
 
 
 def report_of(asked: Asked, hand: Any, again: Any = None) -> Report:

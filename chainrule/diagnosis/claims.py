@@ -84,6 +84,11 @@ class Claims:
         given = {id(n.meta.get("given", n.meta["val"])): n for n in self.recorder.inputs}
         for write in self.hand.writes:
             now = write.tensor.__dict__.get("g") if write.attribute == "g" else write.value
+            emptied = any(w.tensor is write.tensor and w.empties for w in self.hand.writes)
+            if now is None or (write.value is not now and emptied):
+                now = write.value  # emptied, or deleted, at the end, after a step
+            if write.empties and any(w.tensor is write.tensor and not w.empties for w in self.hand.writes):
+                continue
             value = given.get(id(write.tensor)) or write.owner
             if isinstance(now, int | float) and not isinstance(now, bool):
                 now = torch.tensor(float(now))  # of no shape: w.g = 0.5
@@ -91,7 +96,9 @@ class Claims:
                 if value is not None:
                     found.pop(value, None)
                 continue
-            node = self._node(now)
+            node = _before_zeroing(self._node(now))
+            if node is not self._node(now) and write.kept is not None:
+                now = write.kept
             if value is not self._output() or self.hand.upstream is None:
                 found.pop(value, None)  # the last write counts, and its place in the order
                 spot = node.meta.get("spot") if node is not write.node else write.spot
@@ -257,6 +264,13 @@ class Claims:
     def _in_order(self, claims: list[Claim]) -> list[Claim]:
         position = {node: i for i, node in enumerate(self.recorder.graph.nodes)}
         return sorted(claims, key=lambda c: position[c.node])
+
+
+def _before_zeroing(node: fx.Node) -> fx.Node:
+    """A gradient as it was before `w.g.zero_()` made it ready for the next step."""
+    while node.meta.get("written") in ("zero_", "fill_") and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
 
 
 def _tensor(value: Any) -> Any:

@@ -68,6 +68,8 @@ class Diagnoser:
             causes = ["wrong-shape"]
         at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
         causes[at:at] = self._without_gradients()
+        if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
+            causes.insert(0, "wrong-shape")
         if self._only_ties():
             causes.insert(0, "ties")
         causes = list(dict.fromkeys(causes)) or ["unknown"]

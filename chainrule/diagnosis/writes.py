@@ -28,6 +28,13 @@ class Write:
     spot: Spot
     before: Any  # what `.g` held
     attribute: str = "g"
+    kept: torch.Tensor | None = None  # the numbers that were set
+
+    @property
+    def empties(self) -> bool:
+        """Whether this only makes ready for another run: None, or zeros."""
+        zeros = self.node is not None and self.node.meta["operation"] in ("zeros", "zeros_like", "new_zeros")
+        return self.value is None or zeros
 
 
 class Writes:
@@ -52,9 +59,14 @@ class Writes:
             value = self._own(value)
         entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
         node = entry.node if entry is not None else None
-        if node is not None:
+        kept = None
+        if node is not None and isinstance(value, torch.Tensor):
             self._taken.add(node)
-        self.made.append(Write(tensor, owner.node if owner is not None else None, value, node, spot, before, attribute))
+            with torch._C.DisableTorchFunction():
+                kept = value.detach().clone()
+        self.made.append(
+            Write(tensor, owner.node if owner is not None else None, value, node, spot, before, attribute, kept)
+        )
         self.spots.moved()
         return value
 
