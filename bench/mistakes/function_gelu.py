@@ -30,7 +30,7 @@ class GELU(torch.autograd.Function):
         x, t = ctx.saved_tensors
         left = 0.5 * (1 + t)
         # ~ wrong-scale|wrong-term-scale: left = 1 + t
-        # ~ wrong-term-scale: left = 0.5 * (1 - t)
+        # ~ wrong-factor|wrong-term-scale: left = 0.5 * (1 - t)
         dt = 1 - t**2
         # ~ wrong-exponent|wrong-factor: dt = 1 - t
         # ~ double-applied|wrong-tensor: dt = 1 - torch.tanh(t) ** 2

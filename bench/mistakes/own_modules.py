@@ -40,7 +40,7 @@ class Tanh(Module):
         # ~ missing-term: inp.g = out.g * (-(out**2))
         # ~ wrong-exponent: inp.g = out.g * (1 - out)
         # ~ wrong-tensor: inp.g = out.g * (1 - inp**2)
-        # ~ wrong-term-scale: inp.g = out.g * (1 + out**2)
+        # ~ wrong-factor|wrong-term-scale: inp.g = out.g * (1 + out**2)
         # ~ upstream-dropped: inp.g = 1 - out**2
         # = inp.g = out.g / torch.cosh(inp) ** 2
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 
+from chainrule.diagnosis import source
 from chainrule.diagnosis.contracts import broken_promises
 from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
-from chainrule.diagnosis.report import Report
+from chainrule.diagnosis.report import Finding, Report
+from chainrule.diagnosis.source import edited
+from chainrule.diagnosis.spelling import not_in_place
 from chainrule.recording import Region
 
 
@@ -80,7 +83,7 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
             if "once_differentiable" in broken.repair:  # of second derivatives, which few people take
                 found.notes.append(broken.message)
             else:
-                found.findings.append(broken)
+                found.findings.append(_placed(broken, hand, lambda: broken_promises(function, args, reference)))
     report.rows += found.rows
     report.findings += found.findings
     report.notes += found.notes
@@ -99,3 +102,27 @@ class _Forward:
         if self.apart:
             self.function.setup_context(self.context, args, out)
         return out
+
+
+def _placed(broken: Finding, hand: Handwritten, again: Callable[[], list[Finding]]) -> Finding:
+    """A promise broken by a write in place, on the line of that write, with the line that makes a new value."""
+    if broken.cause != "inplace-corruption":
+        return broken
+    for node in hand.recorder.graph.nodes:
+        spot = node.meta.get("spot")
+        if not node.meta.get("written") or spot is None or spot.order < hand.began:
+            continue
+        made = not_in_place(node)
+        if made is None:
+            continue
+        edit, text = made
+        try:
+            with edited(edit, spot.code):
+                left = again()
+        except LookupError:
+            continue
+        if all(f.message != broken.message for f in left):
+            broken.line, broken.file, broken.edit, broken.repair, broken.proved = spot.line, spot.file, edit, text, True
+            broken.text = source.line_at(spot.file, spot.line)
+            return broken
+    return broken

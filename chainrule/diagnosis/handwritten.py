@@ -86,6 +86,9 @@ class _Run:
         subject = asked.forward or asked.reference or asked.code
         if asked.forward is None and asked.reference is None and callable(getattr(asked.code, "forward", None)):
             subject = asked.code
+        if has_backward(asked.code) and is_numpy_code(type(asked.code).backward, asked.args):
+            self.object = as_arrays(asked.code)
+            subject = self.object if subject is asked.code else subject
         recorder.forward = subject
         arrays = any(is_numpy_code(c, asked.args) for c in (asked.code, asked.forward) if c is not None)
         args, kwargs = as_tensors((asked.args, asked.kwargs)) if arrays else (asked.args, asked.kwargs)
@@ -134,8 +137,7 @@ class _Run:
         if not has_backward(asked.code):
             with self._numpy(asked.code):
                 return None, self._tensors(asked.code(*self._given(asked.code, args), **kwargs))
-        code = as_arrays(asked.code) if is_numpy_code(type(asked.code).backward, asked.args) else asked.code
-        self.object = code
+        code = self.object
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
             out = as_tensors(forward(*self._given(asked.code, args), **kwargs))
