@@ -60,9 +60,11 @@ def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
 def _bare_in(code: types.CodeType) -> tuple[_Bare, ...]:
     wanted: dict[int, tuple[str, str]] = {}
     for node in ast.walk(source.tree_of(code.co_filename)):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            if isinstance(node.value, ast.Name | ast.Attribute):
-                wanted[node.lineno] = (node.targets[0].id, ast.unparse(node.value))
+        if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+            continue
+        target = node.targets[0]
+        if isinstance(target, ast.Name) and isinstance(node.value, ast.Name | ast.Attribute):
+            wanted[node.lineno] = (target.id, ast.unparse(node.value))
     found = []
     for instruction in dis.get_instructions(code):
         line = instruction.positions.lineno if instruction.positions else None

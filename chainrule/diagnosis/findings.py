@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,10 +63,17 @@ class Findings:
 
     def all(self) -> list[Finding]:
         found: list[Finding] = []
+        places: dict[tuple[types.CodeType, int], Finding] = {}
         remaining, missing = list(self.located.wrong), list(self.located.missing)
         while remaining:
             wrong = remaining.pop(0)
+            place = (wrong.claim.spot.code, wrong.claim.spot.index) if wrong.claim.spot is not None else None
+            if place is not None and place in places and places[place].line == wrong.claim.spot.line:  # type: ignore[union-attr]
+                places[place].message += f"; so is {wrong.claim.target}"  # the same line, run for another layer
+                continue
             finding, right = self._finding(wrong, remaining)
+            if place is not None:
+                places.setdefault(place, finding)
             others = [w.claim.target for w in remaining if w.claim.name in right]
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
