@@ -136,7 +136,7 @@ class Diagnoser:
             return []
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
-        around = Around(self.sketches, self._names(), carries, self.reach.numbers)
+        around = Around(self.sketches, self._names(), carries, self.reach.numbers, self.case.until)
         resized = self._trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized)
         found = search.run(wraps=True)
@@ -221,7 +221,7 @@ class Diagnoser:
         if gradient is None or not trials:
             return []
         names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
-        around = Around(self.sketches, names, self._carrying(self.right, self._given_above))
+        around = Around(self.sketches, names, self._carrying(self.right, self._given_above), until=self.case.until)
         search = Search(self.right, gradient, trials, around)
         found = search.run(wraps=True)
         search.found = []

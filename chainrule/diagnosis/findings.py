@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,9 @@ class Findings:
         finding.repair = self.derived.line(claim, wrong.above)
         shared = {w.claim.name for w in others if self._share(wrong, w)}
         best: tuple[set[str], Option] | None = None
-        for option in self._options(wrong, diagnosis.repairs, finding.repair)[:_TRIED]:
+        for option in self._options(wrong, diagnosis.repairs, finding.repair)[
+            : _TRIED if time.monotonic() < self.case.until else 1
+        ]:
             right = repaired(option.edit, option.spot.code, self.again, self.located)
             if claim.name in right and (best is None or len(right & shared) > len(best[0] & shared)):
                 best = right, option

@@ -6,6 +6,7 @@ gives the person's numbers is the mistake. One list serves both ways.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -44,6 +45,7 @@ class Around:
     reach: dict[fx.Node, str]  # the tensors that have a name at this line
     carries: set[fx.Node] = field(default_factory=set)  # the nodes that depend on the upstream gradient
     numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
+    until: float = math.inf  # when to stop, on the clock of time.monotonic
 
 
 Kind = Callable[[fx.Node, Around], Iterator[Mutation]]

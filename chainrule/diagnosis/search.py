@@ -21,7 +21,7 @@ from chainrule.run import double, step
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
-_SECONDS = 3.0  # after which a search ends with what it has
+_SECONDS = 2.0  # after which a search ends with what it has
 _SCALES = 4  # ways of writing one ratio that are tried
 
 
@@ -55,7 +55,7 @@ class Search:
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
-        self.until = time.monotonic() + _SECONDS
+        self.until = min(time.monotonic() + _SECONDS, around.until)
 
     def run(self, wraps: bool) -> list[Mutation]:
         """Every change that works, nearest first; with `wraps`, also what can be put around a value."""
