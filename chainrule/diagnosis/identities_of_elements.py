@@ -35,8 +35,9 @@ def masks_of_outputs(forms: Forms) -> Iterator[Found]:
 
 
 def mask_forms(forms: Forms) -> Iterator[Found]:
-    """The same gradient behind a mask, multiplied by it on one side and selected on the other."""
-    for mine in forms.mine_with("mul", "where", "masked_fill", "index_put"):
+    """The same gradient behind a mask, selected where the derived line multiplies, or selects in another way. (The
+    product with a mask is what everybody writes.)"""
+    for mine in forms.mine_with("where", "masked_fill", "index_put"):
         sort = _mask_sort(mine)
         theirs = forms.match(mine, *({"mul", "where", "masked_fill"} - {sort})) if sort else None
         if theirs is not None and _mask_sort(theirs) not in (None, sort):
