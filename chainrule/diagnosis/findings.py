@@ -14,6 +14,7 @@ from torch import fx
 from chainrule.diagnosis import source
 from chainrule.diagnosis.case import errors, same
 from chainrule.diagnosis.causes import CAUSES
+from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
 from chainrule.diagnosis.handwritten import Handwritten
@@ -36,6 +37,7 @@ class Option:
     edit: Edit
     text: str  # the new statement
     spot: Spot
+    at: fx.Node  # the operation that is changed
     cause: str | None = None
 
     @property
@@ -96,15 +98,9 @@ class Findings:
         finding.also = diagnosis.also
         finding.repair = self.derived.line(claim, wrong.above)
         shared = {w.claim.name for w in others if self._share(wrong, w)}
-        best: tuple[set[str], Option] | None = None
-        for option in self._options(wrong, diagnosis.repairs, finding.repair)[
-            : _TRIED if time.monotonic() < self.case.until else 1
-        ]:
-            right = repaired(option.edit, option.spot.code, self.again, self.located)
-            if claim.name in right and (best is None or len(right & shared) > len(best[0] & shared)):
-                best = right, option
-            if best is not None and shared <= best[0]:
-                break
+        best = self._best(
+            claim, self._options(wrong, diagnosis.repairs, finding.repair), self._common(wrong, others), shared
+        )
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
@@ -117,6 +113,29 @@ class Findings:
         if finding.file and finding.line:
             finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
+
+    def _best(
+        self, claim: Claim, options: list[Option], common: set[fx.Node], shared: set[str]
+    ) -> tuple[set[str], Option] | None:
+        """The repair that makes most gradients right that may have the same reason; of several, the nearest."""
+        tried = options[: _TRIED if time.monotonic() < self.case.until else 1]
+        if shared:  # first what stands on the way to several of them
+            tried = sorted(options, key=lambda o: o.at not in common)[: len(tried)]
+        best: tuple[set[str], Option] | None = None
+        for option in tried:
+            right = repaired(option.edit, option.spot.code, self.again, self.located)
+            worth = (len(right & shared), -option.far)
+            if claim.name in right and (best is None or worth > (len(best[0] & shared), -best[1].far)):
+                best = right, option
+            if best is not None and shared <= best[0]:
+                break
+        return best
+
+    def _common(self, wrong: Wrong, others: list[Wrong]) -> set[fx.Node]:
+        """The nodes on the way to this gradient that other wrong ones are computed from as well."""
+        mine = set(needed([wrong.claim.node], given=[c.node for c in wrong.above])) - self.case.forward
+        theirs = [set(needed([w.claim.node], given=[c.node for c in w.above])) for w in others]
+        return {n for n in mine if any(n in read for read in theirs)}
 
     def _share(self, wrong: Wrong, other: Wrong) -> bool:
         """Whether two wrong gradients may have one reason: a value on the way that both read, or one line."""
@@ -157,7 +176,7 @@ class Findings:
                     if claim.spot is not None and made[0].first == claim.spot.line
                     else 0.03
                 )
-                found.append(Option(mutation.weight + away, *made, spot, mutation.repairs))
+                found.append(Option(mutation.weight + away, *made, spot, mutation.at, mutation.repairs))
         span = claim.spot.span if claim.spot is not None else None
         assigned = source.assignment_at(span) if span is not None and derived else None
         if assigned is not None and span is not None and claim.spot is not None:
@@ -168,7 +187,7 @@ class Findings:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).line != claim.spot.line
-                found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot))
+                found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
     @staticmethod

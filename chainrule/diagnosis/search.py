@@ -320,7 +320,8 @@ class Search:
                 continue
             for given in self.factors:
                 factor, known = given, values.get(given)
-                if not isinstance(known, torch.Tensor) or known.numel() < 2 or factor is node:
+                lone = isinstance(known, torch.Tensor) and known.numel() < 2 and given not in self.around.reach
+                if not isinstance(known, torch.Tensor) or lone or factor is node:
                     continue
                 if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
                     index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
