@@ -18,10 +18,15 @@ from chainrule.diagnosis.mutations import DROPPED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.search import Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
-from chainrule.diagnosis.terms import combined
+from chainrule.diagnosis.terms import combined, several_lost
 from chainrule.run import double, needed, run
 
 _NAMES = 40  # tensors in reach that are tried in the place of another
+
+# What a scale may look like, where the numbers are the right ones times a constant.
+_ALSO_SCALES = frozenset(
+    ("wrong-factor", "wrong-term-scale", "double-applied", "wrong-tensor", "missing-factor", "wrong-exponent")
+)
 
 
 @dataclass
@@ -62,7 +67,7 @@ class Diagnoser:
         ranked = [*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
         ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or not self._reads_gradients)
         causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
-        if ratio is not None and (not causes or causes[0] in ("wrong-factor", "wrong-term-scale", "double-applied")):
+        if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
@@ -126,7 +131,13 @@ class Diagnoser:
         if fed is None or fed.shape != truth.shape or not bool(truth.any()):
             return None
         ratio = float((fed * truth).sum() / (truth * truth).sum())
-        return ratio if ratio and same(fed, truth * ratio) else None
+        if not ratio or not same(fed, truth * ratio):
+            return None
+        for point in self._points[1:2]:  # a number, not a value that happens to be the same everywhere
+            fed, truth = self._fed(point), point.truth(self.claim.value)
+            if fed is not None and fed.shape == truth.shape and not same(fed, truth * ratio):
+                return None
+        return ratio
 
     # -- the person's own code, changed ------------------------------------------------------------
 
@@ -230,6 +241,8 @@ class Diagnoser:
         found += combined(search, trials)
         search.found = []
         search.try_all(self._shorter(search))
+        if not found and not search.found:
+            search.try_all(several_lost(search))
         found += search.found
         found += jacobians.mistaken(self, trials, search)
         return sorted(found, key=lambda m: m.weight)

@@ -97,10 +97,20 @@ class Search:
                 if mutation is None or time.monotonic() > self.until:
                     return
                 if self.works(mutation):
+                    self._name_by_reach(mutation)
                     resized = self.resized
                     general = resized is None or same(self.outcome(mutation.changes, resized), resized.goal)
                     (self.found if general else self.only_here).append(mutation)
                     kept += [by for _, by in mutation.changes]
+
+    def _name_by_reach(self, mutation: Mutation) -> None:
+        """A wrong number is the scale of the gradient, or of one term of it."""
+        value = self.trials[0].values.get(mutation.at)
+        floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
+        if mutation.repairs not in ("wrong-scale", "sign") or not floats or len(mutation.changes) > 1:
+            return
+        if not (self._is_whole(mutation.at) or self._is_whole_line(mutation.at)):
+            mutation.repairs = mutation.makes = "wrong-term-scale"
 
     def works(self, mutation: Mutation) -> bool:
         if not all(same(self.outcome(mutation.changes, t), t.goal) for t in self.trials):
@@ -121,7 +131,10 @@ class Search:
         plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
         size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
         nothing = float(value.abs().max()) <= 1e-10 * size
-        return mutation.repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "transposed") and nothing
+        return (
+            mutation.repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "wrong-term-scale", "transposed")
+            and nothing
+        )
 
     def outcome(self, changes: list[tuple[fx.Node, fx.Node]], trial: Trial) -> Any:
         """The root where each `at` has the value of its `by`; None where the shapes do not fit."""

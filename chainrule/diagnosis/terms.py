@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
+
 import torch
 from torch import fx
 
@@ -36,6 +39,19 @@ def combined(search: Search, trials: list[Trial]) -> list[Mutation]:
         cause = "double-counted-path"
     at = (lost or twice or nodes)[0]
     return [Mutation(at, at, cause, DROPPED - 0.05)]
+
+
+def several_lost(search: Search) -> Iterator[Mutation]:
+    """Two or three terms left out at once, also where one is part of another: both paths of a norm."""
+    carries, sketches = search.around.carries, search.around.sketches
+    sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub") and len(n.args) == 2 and n in carries]
+    operands = [o for n in sums for o in n.args if isinstance(o, fx.Node) and o in carries and o in search.position]
+    operands = list(dict.fromkeys(operands))[:_MOST]
+    for count in (2, 3):
+        for chosen in combinations(operands, count):
+            changes = [(n, sketches.operation("mul", 0, n)) for n in chosen]
+            paths = any(u.meta.get("accumulated") or u.meta.get("rule") in _MIXING for n in chosen for u in n.users)
+            yield Mutation(*changes[0], "lost-path" if paths else "missing-term", DROPPED, changes=changes)
 
 
 def _terms(search: Search) -> list[fx.Node]:
