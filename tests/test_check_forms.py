@@ -248,3 +248,37 @@ def test_a_repair_holds_for_other_sizes() -> None:
     """
     (finding,) = cr.check(defined(text, "step"), torch.randn(6, 4), torch.randn(4, 3)).findings
     assert finding.repair == "out.g = 3 * out.pow(2) / out.numel()" and finding.proved
+
+
+def test_a_repair_writes_the_persons_name_for_a_number() -> None:
+    text = """
+    def step(x, w, reg):
+        out = x @ w
+        loss = out.pow(2).sum() + 0.5 * reg * (w * w).sum()
+        w.g = x.T @ out + 2 * reg * w
+        return loss
+    """
+    (finding,) = cr.check(defined(text, "step"), torch.randn(6, 4), torch.randn(4, 3), 0.1).findings
+    assert finding.proved and "reg" in finding.repair and "0.1" not in finding.repair, finding.repair
+
+
+def test_a_repair_of_a_returned_gradient_leaves_the_loss() -> None:
+    text = """
+    def step(x, w):
+        out = x @ w
+        loss = out.pow(2).sum()
+        return loss, x.T @ out
+    """
+    (finding,) = cr.check(defined(text, "step"), torch.randn(6, 4), torch.randn(4, 3), wrt=["w"]).findings
+    assert finding.proved and finding.repair.startswith("return loss, "), finding.repair
+
+
+def test_a_gradient_of_no_argument_is_asked_for() -> None:
+    text = """
+    def step(x):
+        out = x @ W
+        loss = out.pow(2).sum()
+        return loss, x.T @ (2 * out)
+    """
+    with pytest.raises(cr.ChainruleError, match="wrt="):
+        cr.check(defined(text, "step", W=torch.randn(4, 3)), torch.randn(5, 4))

@@ -37,6 +37,8 @@ def test_rule_is_right(rule: Rule, sample: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("rule", "sample"), SAMPLES)
 def test_rule_is_right_in_awkward_shapes(rule: Rule, sample: str, variant: str) -> None:
+    if rule.name == "multi_margin_loss" and variant == "first axis empty":
+        pytest.skip("torch gives what its memory held before, for the sum of an empty batch")
     assert_variant(rule, arguments(sample), variant)
 
 

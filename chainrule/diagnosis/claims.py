@@ -173,10 +173,11 @@ class Claims:
                 'of what they are, in order: wrt=["w", "b"]'
             )
         pairs = list(zip(order, labelled, strict=True))
-        if any(label and v.meta["val"].shape != t.shape for v, (label, t) in pairs):
+        fits = [v.meta["val"].shape == t.shape for v, (_, t) in pairs]
+        if not any(fits) or any(label and not fit for fit, (_, (label, _)) in zip(fits, pairs, strict=True)):
             raise ChainruleError(
-                f"{self.hand.asked.name} returned gradients {', '.join(label for label, _ in labelled)} that are of no "
-                'argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
+                f"{self.hand.asked.name} returned gradients {', '.join(label or str(tuple(t.shape)) for label, t in labelled)} "
+                'that are of no argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
             )
         return [self._claim(v, label, t) for v, (label, t) in pairs]
 

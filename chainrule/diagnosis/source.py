@@ -78,7 +78,9 @@ def assignment_at(span: Span) -> Assignment | None:
     """The assignment that a span lies in; of `a, b = f(x), g(x)`, the part that the span belongs to."""
     statement = statement_at(span)
     if isinstance(statement, ast.Return) and statement.value is not None:
-        return Assignment(statement, "return", span_of(statement.value, span.file))
+        parts = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+        part = next((p for p in parts if span.within(span_of(p, span.file))), None)  # the rest stays as it is
+        return Assignment(statement, "return", span_of(part, span.file)) if part is not None else None
     if isinstance(statement, ast.Expr):
         return Assignment(statement, "", span_of(statement.value, span.file))
     if not isinstance(statement, Targets) or statement.value is None:

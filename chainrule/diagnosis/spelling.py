@@ -50,7 +50,7 @@ class InPlace(Python):
         names = {**reach.sizes, **reach.names, **extra}
         super().__init__(names.get)
         self.statement = statement
-        self.space = reach.space
+        self.space, self.numbers = reach.space, reach.numbers
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[fx.Node] = []
 
@@ -60,6 +60,14 @@ class InPlace(Python):
         if "F" not in self.space and text.startswith("F."):
             text = f"torch.nn.functional.{text[2:]}"
         return text, binding
+
+    def constant(self, value: Any) -> Spelled:
+        """A number under the person's name for it: `reg`, `eps`, not what they are in this run."""
+        if type(value) is float and not value.is_integer():
+            name = next((n for n, known in self.numbers.items() if type(known) is float and known == value), None)
+            if name is not None:
+                return name, ATOM
+        return super().constant(value)
 
     def spell(self, value: Any) -> Spelled:
         if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":
