@@ -115,9 +115,13 @@ class _Walk:
         return Program(recorder.graph, list(recorder.inputs), output, seed, self.gradients, self.wanted,
                        recorder.guards, self.fallbacks)  # fmt: skip
 
-    def _pass(self, to: fx.Node, g: torch.Tensor) -> None:
+    def _pass(self, to: fx.Node, g: torch.Tensor, by: fx.Node | None = None) -> None:
+        """Note that the step through `by` gives `to` the gradient `g`."""
         self.parts[to].append(g)
         self.pending[id(g)] += 1
+        entry = self.recorder.entry(g)
+        if by is not None and entry is not None:
+            by.meta.setdefault("passes", {}).setdefault(to, []).append(entry.node)
 
     def _forget(self, known: int) -> None:
         """Let go of the numbers that the steps so far have used up: the graph can compute them again.
@@ -188,7 +192,7 @@ class _Walk:
                 if conjugated:
                     _conjugate(out)
                 self.fallbacks.append(node.meta["operation"])
-                self._pass_back(autograd_step(node, out, self.recorder, self.reached))
+                self._pass_back(autograd_step(node, out, self.recorder, self.reached), node)
                 return
         except ChainruleError:
             raise
@@ -203,7 +207,7 @@ class _Walk:
             _conjugate((args, kwargs))
         for made in takewhile(lambda n: n.op != "root", _after(before)):
             made.meta["rule"] = node.meta["operation"]
-        self._collect((args, kwargs))
+        self._collect((args, kwargs), node)
 
     def _run(self, rule: Rule, bound: Any) -> Any:
         recorder = self.recorder
@@ -233,7 +237,7 @@ class _Walk:
         if region.function is not None:
             self.fallbacks.append(region.function.__name__)
             outputs = [node, *(n for n in region.nodes if self._upstream_of(n) is not None)]
-            self._pass_back(function_step(outputs, region, self.recorder, self.reached))
+            self._pass_back(function_step(outputs, region, self.recorder, self.reached), node)
             return
         rule = BOOK.of_code(region.code)
         assert rule is not None
@@ -242,12 +246,12 @@ class _Walk:
         if bound is None:
             raise ChainruleError(f"the rule for {rule.name} does not take its arguments", node.meta.get("site"))
         self._run(rule, bound)
-        self._collect(args)
+        self._collect(args, node)
 
-    def _pass_back(self, gradients: dict[fx.Node, torch.Tensor]) -> None:
+    def _pass_back(self, gradients: dict[fx.Node, torch.Tensor], by: fx.Node) -> None:
         for read, gradient in gradients.items():
             if read in self.reached:
-                self._pass(read, gradient)
+                self._pass(read, gradient, by)
 
     def _out(self, node: fx.Node) -> Any:
         if not isinstance(node.meta["val"], tuple | list):
@@ -286,13 +290,13 @@ class _Walk:
             return slot(value)
         return value
 
-    def _collect(self, value: Any) -> None:
-        """Pass back what the rule left on the slots."""
+    def _collect(self, value: Any, by: fx.Node) -> None:
+        """Pass back what the rule of the step through `by` left on the slots."""
         if isinstance(value, tuple | list):
             for v in value:
-                self._collect(v)
+                self._collect(v, by)
         elif isinstance(value, dict):
-            self._collect(list(value.values()))
+            self._collect(list(value.values()), by)
         elif isinstance(value, torch.Tensor) and hasattr(value, "g"):
             entry = self.recorder.entry(value)
             assert entry is not None
@@ -303,4 +307,4 @@ class _Walk:
                 if g.dtype.is_complex and not value.dtype.is_complex:
                     g = g.real
                 g = unbroadcast(g, value)  # summed before it is rounded
-                self._pass(entry.node, g if g.dtype == value.dtype else g.to(value.dtype))
+                self._pass(entry.node, g if g.dtype == value.dtype else g.to(value.dtype), by)

@@ -19,6 +19,7 @@ from chainrule.simplify import simplify
 
 if TYPE_CHECKING:
     from chainrule.checking.verdict import Verdict
+    from chainrule.explain import Explanation
     from chainrule.trace import Trace
 
 
@@ -266,6 +267,12 @@ class Derivation:
         from chainrule.trace import Trace
 
         return Trace(self)
+
+    def explain(self) -> Explanation:
+        """Every step with its mathematics, its shapes and its reason; displays in notebooks."""
+        from chainrule.explain import Explanation
+
+        return Explanation(self)
 
     def _report_not_finite(self) -> None:
         values: Sequence[Any] = [self.output, *self.grads.values()]

@@ -51,7 +51,7 @@ class Layers:
             for line in lines:
                 if not line.alias:
                     found.add(line.node)
-                found.update(phase.layout._inlined(line.node))
+                found.update(phase.layout.inlined(line.node))
         return found
 
     def carried_in(self, layer: int) -> list[fx.Node]:

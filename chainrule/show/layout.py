@@ -225,7 +225,7 @@ class Layout:
         return {part for line in wide if (part := self._split(line)) is not None}
 
     def _split(self, line: Line) -> fx.Node | None:
-        inlined = self._inlined(line.node)
+        inlined = self.inlined(line.node)
         inside = [n for n in inlined if n.meta["operation"] not in _FREE and isinstance(n.meta["val"], torch.Tensor)]
         inside = [n for n in inside if n not in self.forced]
         if not inside:
@@ -235,11 +235,12 @@ class Layout:
         named = [n for n in inside if "hint" in n.meta] or inside
         return min(named, key=lambda n: abs(len(self.python.expression(n)[0]) - half), default=None)
 
-    def _inlined(self, node: fx.Node) -> list[fx.Node]:
+    def inlined(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes that are written inside the line of `node`."""
         found = []
         for child in node.all_input_nodes:
             if child not in self.shown:
-                found += [child, *self._inlined(child)]
+                found += [child, *self.inlined(child)]
         return found
 
 

@@ -1,0 +1,137 @@
+"""One forward operation seen from one value that it reads: what its rule passes back, in the person's names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.program import differentiable
+from chainrule.rules import BOOK
+from chainrule.rules.families import family_of
+from chainrule.show.mathematics import Reader, Term, text
+from chainrule.show.mathematics.term import gradient, name
+from chainrule.show.names import name_of
+
+LONGEST = 30  # characters of an expression that may stand under ∂L/∂
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """The step from the gradient of `out` to its share in the gradient of `of`, which the operation reads."""
+
+    operation: str
+    family: str  # of the rule book; "" where the step was taken from autograd
+    elementwise: bool
+    out: Term
+    of: Term
+    call: Term  # the operation's expression
+    upstream: Term  # ∂L/∂out
+    result: Term  # ∂L/∂of
+    shares: tuple[Term, ...]  # what the rule passes back, once for each place where `of` is read
+    node: fx.Node = field(repr=False)  # of the operation
+    read: fx.Node = field(repr=False)  # of the value
+    arguments: tuple[tuple[Term, fx.Node], ...] = field(default=(), repr=False)  # the tensors that it reads
+    note: str = ""  # the rule's convention at kinks
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        return _shape(self.node)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _shape(self.read)
+
+    @property
+    def others(self) -> list[tuple[Term, fx.Node]]:
+        """The tensors that the operation reads besides."""
+        return [(term, node) for term, node in self.arguments if node is not self.read]
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    value = node.meta["val"]
+    value = value if isinstance(value, torch.Tensor) else next(v for v in value if isinstance(v, torch.Tensor))
+    return tuple(value.shape)
+
+
+class LocalReader(Reader):
+    """Reads the program as it was derived, before it was simplified; `names` are those that its lines show."""
+
+    def __init__(self, names: dict[fx.Node, str], gradients: dict[fx.Node, fx.Node]) -> None:
+        super().__init__(names.get, None)
+        self.names, self.gradients = names, gradients
+        self.upstreams: dict[fx.Node, Term] = {}
+
+    def value(self, node: fx.Node) -> Term:
+        """A forward value: by name, by its expression where that is short, else after its operation."""
+        if node in self.names:
+            return name(self.names[node])
+        read = self.expression(node)
+        return read if len(text(read)) <= LONGEST else name(name_of(node))
+
+    def gradient(self, node: fx.Node) -> Term:
+        value = self.value(node)
+        return gradient(value.text) if value.sign == "name" else Term("towards", (value.tight(10),))
+
+    def read(self, value: Any) -> Term:
+        if isinstance(value, fx.Node):
+            if value in self.upstreams:
+                return self.upstreams[value]
+            if value.meta["phase"] == "forward":
+                return self.value(value)
+            if value.meta["operation"] in ("expand", "expand_as"):
+                return self.read(value.args[0])  # mathematics does not say that a number is repeated
+        return super().read(value)
+
+    def step(self, node: fx.Node, read: fx.Node) -> LocalStep:
+        """The step through the operation `node` to the value `read`."""
+        outs = [u for u in node.users if u.meta["operation"] == "part"] or [node]
+        self.upstreams = {self.gradients[o]: self.gradient(o) for o in outs if o in self.gradients}
+        shares = tuple(self.read(g) for g in node.meta["passes"][read])
+        self.upstreams = {}
+        region = node.meta.get("region")
+        rule = BOOK.of_code(region.code) if region is not None else BOOK.find(node.meta["operation"])
+        arguments = tuple((self.value(n), n) for n in dict.fromkeys(node.all_input_nodes) if differentiable(n))
+        shown = next((o for o in outs if o in self.gradients), node)
+        return LocalStep(
+            operation=rule.name if rule is not None else node.meta["operation"],
+            family=family_of(rule.backward) if rule is not None else "",
+            elementwise=rule is not None and rule.elementwise,
+            out=self.value(shown), of=self.value(read), call=self.expression(node),
+            upstream=self.gradient(shown), result=self.gradient(read), shares=shares,
+            node=node, read=read, arguments=arguments, note=rule.note if rule is not None else "",
+        )  # fmt: skip
+
+
+class Paths:
+    """Which operations read which value, and the way from a gradient to those that it is computed from."""
+
+    def __init__(self, forward: list[fx.Node], stops: set[fx.Node], reader: LocalReader) -> None:
+        """`stops` are the values whose gradients have lines of their own."""
+        self.stops, self.reader = stops, reader
+        self.order = {node: i for i, node in enumerate(forward)}
+        self.readers: dict[fx.Node, list[fx.Node]] = {}
+        for node in forward:
+            for read in node.meta.get("passes", ()):
+                self.readers.setdefault(read, []).append(node)
+
+    def _steps(self, value: fx.Node, seen: set[fx.Node]) -> Iterator[tuple[fx.Node, fx.Node]]:
+        for operation in self.readers.get(value, ()):
+            yield operation, value
+            outs = [u for u in operation.users if u.meta["operation"] == "part"] or [operation]
+            for out in outs:
+                if out not in self.stops and out not in seen:
+                    seen.add(out)
+                    yield from self._steps(out, seen)
+
+    def through(self, value: fx.Node) -> list[fx.Node]:
+        """The operations between `value` and the values whose gradients its own is computed from."""
+        return list(dict.fromkeys(operation for operation, _ in self._steps(value, {value})))
+
+    def back_to(self, value: fx.Node) -> list[LocalStep]:
+        """The steps by which the gradient arrives at `value`, in the order of the backward pass."""
+        found = sorted(self._steps(value, {value}), key=lambda step: self.order[step[0]], reverse=True)
+        return [self.reader.step(operation, read) for operation, read in found]

@@ -1,0 +1,57 @@
+"""Which reason belongs to which operation: one of its own, its family's, or what holds for any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chainrule.explain.local import LocalStep
+from chainrule.explain.reasons import generic
+from chainrule.explain.step import Paragraph
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a rule is what it is: one sentence, and the derivation."""
+
+    sentence: str
+    paragraphs: tuple[Paragraph, ...]
+
+
+Writer = Callable[[LocalStep], Reason | None]
+_WRITERS: dict[str, Writer] = {}
+
+
+def reason(*names: str) -> Callable[[Writer], Writer]:
+    """Write the reason for these operations and families of the rule book. A writer that returns None leaves the
+    step to its family, and the family's to what holds for any step."""
+
+    def add(writer: Writer) -> Writer:
+        _WRITERS.update(dict.fromkeys(names, writer))
+        return writer
+
+    return add
+
+
+def reason_of(step: LocalStep) -> Reason:
+    """The reason for one step in the names of the program that it is taken from."""
+    kinds = [
+        step.operation,
+        step.family and f"{step.family} family",
+        *(["elementwise"] if step.elementwise else []),
+        "any",
+    ]
+    for kind in kinds:
+        writer = _WRITERS.get(kind)
+        found = writer(step) if writer is not None else None
+        if found is not None:
+            return found
+    raise LookupError(f"no reason for {step.operation}")  # `any` has one
+
+
+@reason("any")
+def any_step(step: LocalStep) -> Reason:
+    return Reason(
+        f"the vector-Jacobian product of {step.operation}",
+        (generic.jacobian(step), generic.passed_back(step), *generic.broadcasting(step)),
+    )

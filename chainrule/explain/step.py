@@ -1,0 +1,46 @@
+"""What an explanation is made of: steps, each a line of code with its mathematics, and paragraphs of prose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from chainrule.show.mathematics import Term, text
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Prose with mathematics in it, under a heading of its own where it has a `title`.
+
+    Strings in `pieces` are prose, terms are mathematics inside the line; `display` sets a term below the prose.
+    """
+
+    pieces: tuple[str | Term, ...]
+    title: str = ""
+    display: Term | None = None
+
+    def __str__(self) -> str:
+        said = "".join(p if isinstance(p, str) else text(p) for p in self.pieces)
+        lines = [f"{self.title}: {said}" if self.title else said]
+        return "\n".join(lines + ([f"    {text(self.display)}"] if self.display else [])).strip("\n")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the program: an input, a forward step, or a line of the backward pass."""
+
+    key: str  # unique among the steps: "forward-l1", "backward-w1.g"
+    phase: str  # "input", "forward" or "backward"
+    targets: tuple[str, ...]  # the names that it gives values to: ("l1",), ("w1.g",)
+    code: str
+    formula: Term | None  # None for an input
+    shapes: str  # as they meet: "(4, 100) @ (100, 2) -> (4, 2)"
+    value: torch.Tensor
+    reads: tuple[str, ...] = ()  # names of the values in the line
+    partners: tuple[str, ...] = ()  # keys of the lines in the other pass that belong to it
+    derivation: tuple[Paragraph, ...] = ()
+    reason: str = ""  # one sentence: why the line is what it is
+    file: str = ""  # the person's file and line, for forward steps
+    line: int | None = None
+    used_by: tuple[str, ...] = field(default=())  # keys of the lines that read what it gives
