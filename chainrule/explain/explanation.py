@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +47,21 @@ class Explanation:
             lines += [step.code, f"    {text(step.formula)}", f"    {step.shapes}"]
             lines += [f"    {step.reason}"] if step.reason else []
         return "\n".join(lines)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None, title: str | None = None) -> str:
+        """One page to share: it holds all that it needs, makes no request, and works with scripts off.
+
+        Returns the page, and writes it to `path` where one is given.
+        """
+        from chainrule.explain.page import page
+
+        return _written(page(self, title), path)
+
+
+def _written(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text
 
 
 class _Explainer:

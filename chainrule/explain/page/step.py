@@ -1,0 +1,118 @@
+"""One step of an explanation as an item of a list, with what unfolds below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from chainrule.explain.names import Names
+from chainrule.explain.page.line import code, formula, paragraph, shapes, table
+from chainrule.explain.page.values import beside
+from chainrule.explain.step import Step
+from chainrule.explain.values import summary
+
+
+def sentence(text: str) -> str:
+    """`text` as a sentence, unless it begins with a name.
+
+    >>> sentence("the mean divides")
+    'The mean divides.'
+    """
+    text = text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of an explanation, which find each other by the names that they give."""
+
+    all: list[Step]
+    names: Names
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> Steps:
+        found = list(steps)
+        return cls(found, Names.of(found))
+
+    def phase(self, phase: str) -> list[Step]:
+        return [s for s in self.all if s.phase == phase]
+
+    def gives(self, step: Step) -> list[str]:
+        """The names that a step gives values to, as formulas write them."""
+        return [self.names.known.get(t, t) for t in step.targets]
+
+    def giving(self, name: str) -> Step | None:
+        """The step that gives a value to `name`; of several the first."""
+        return next((s for s in self.all if name in self.gives(s)), None)
+
+    def item(self, step: Step, number: int) -> str:
+        """A step as an item of a list."""
+        given = self.gives(step)
+        parts = [
+            f'<li class="step {step.phase}" id="{escape(step.key)}" data-gives="{escape(" ".join(given))}" '
+            f'data-partners="{escape(" ".join(step.partners))}">',
+            f'<a class="number" href="#{escape(step.key)}" aria-label="Line {number}: {escape(step.code)}">{number}</a>',
+            f'<div class="line">{code(step.code, self.names)}</div>',
+        ]
+        if step.formula is not None:
+            parts.append(formula(step.formula))
+        parts.append(f'<p class="meet">{shapes(step.shapes)}</p>')
+        if step.reason:
+            parts.append(f'<p class="why">{escape(sentence(step.reason))}</p>')
+        title = "Derivation and values" if step.derivation else "Values"
+        said = f'{title}<span class="hidden"> of {escape(", ".join(step.targets))}</span>'
+        parts.append(f"<details><summary>{said}</summary>{self.fold(step)}</details></li>")
+        return "".join(parts)
+
+    def fold(self, step: Step) -> str:
+        """The derivation, the values, and the lines that belong to a step."""
+        derivation = "".join(paragraph(p) for p in step.derivation)
+        parts = [f'<div class="derivation">{derivation}</div>'] if derivation else []
+        return "".join([*parts, self.values(step), self.links(step)])
+
+    def values(self, step: Step) -> str:
+        """The value that a step gives, beside its gradient or beside that whose gradient it is."""
+        name = self.gives(step)[0]
+        other = self.giving(name[:-2] if name.endswith(".g") else f"{name}.g")
+        pair = [(name, step.value)] + ([(self.gives(other)[0], other.value)] if other is not None else [])
+        return beside(pair if not name.endswith(".g") else pair[::-1])
+
+    def links(self, step: Step) -> str:
+        """Links to the lines of the other pass, to those that read the value, and to what it is computed from."""
+        by_key = {s.key: s for s in self.all}
+        reads = [found for name in step.reads if (found := self.giving(name)) is not None]
+        other = "In the backward pass" if step.phase == "forward" else "In the forward pass"
+        rows = [
+            (other, [by_key[k] for k in step.partners if k in by_key]),
+            ("Computed from", reads),
+            ("Read by", [by_key[k] for k in step.used_by if k in by_key]),
+        ]
+        listed = [(what, ", ".join(dict.fromkeys(map(self.link, found)))) for what, found in rows if found]
+        if step.file:
+            listed.append(("Written in", f"<code>{escape(Path(step.file).name)}</code>, line {step.line}"))
+        return "<dl>" + "".join(f"<div><dt>{a}</dt><dd>{b}</dd></div>" for a, b in listed) + "</dl>" if listed else ""
+
+    def link(self, step: Step) -> str:
+        name = self.gives(step)[0]
+        shown = escape(", ".join(step.targets))
+        return f'<a href="#{escape(step.key)}" data-name="{escape(name)}"><code>{shown}</code></a>'
+
+    def inputs(self, person: dict[str, str]) -> str:
+        """The inputs as a table; `person` has the names under which the person knows them, where those differ."""
+        rows = []
+        for step in self.phase("input"):
+            name = step.targets[0]
+            known = f'<br><span class="known">{escape(person[name])}</span>' if name in person else ""
+            gradient = self.giving(f"{name}.g")
+            readers = ", ".join(self.link(s) for s in self.all if s.key in step.used_by and s.phase == "forward")
+            rows.append([
+                f'<span class="step input" id="{escape(step.key)}"><code data-name="{escape(name)}">{escape(name)}</code></span>{known}',
+                shapes(step.shapes),
+                f'<details><summary>{escape(str(summary(step.value)) or step.shapes)}<span class="hidden">: values of {escape(name)}</span>'
+                f"</summary>{self.values(step)}</details>",
+                readers,
+                self.link(gradient) if gradient is not None else "",
+            ])  # fmt: skip
+        return table(["Name", "Shape", "Values", "Read by", "Gradient"], rows, "inputs")
