@@ -57,6 +57,23 @@ class Explanation:
 
         return _written(page(self, title), path)
 
+    def to_markdown(self, path: str | os.PathLike[str] | None = None, title: str | None = None) -> str:
+        """A document for Quarto, Jupyter Book and GitHub; written to `path` where one is given."""
+        from chainrule.explain.markdown import markdown
+
+        return _written(markdown(self, title), path)
+
+    def to_latex(self, path: str | os.PathLike[str] | None = None, title: str | None = None) -> str:
+        """A document that pdflatex compiles with plain TeX Live; written to `path` where one is given."""
+        from chainrule.explain.document import document
+
+        return _written(document(self, title), path)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        from chainrule.explain.notebook import bundle
+
+        return bundle(self)
+
 
 def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     if path is not None:

@@ -7,7 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from chainrule.explain.page.line import code, formula, paragraph, shapes
-from chainrule.explain.page.step import Steps, sentence
+from chainrule.explain.page.step import Steps
+from chainrule.explain.prose import sentence
 
 if TYPE_CHECKING:
     from chainrule.explain.explanation import Explanation

@@ -10,18 +10,9 @@ from pathlib import Path
 from chainrule.explain.names import Names
 from chainrule.explain.page.line import code, formula, paragraph, shapes, table
 from chainrule.explain.page.values import beside
+from chainrule.explain.prose import sentence
 from chainrule.explain.step import Step
 from chainrule.explain.values import summary
-
-
-def sentence(text: str) -> str:
-    """`text` as a sentence, unless it begins with a name.
-
-    >>> sentence("the mean divides")
-    'The mean divides.'
-    """
-    text = text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
-    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 @dataclass(frozen=True)
