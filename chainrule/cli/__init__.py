@@ -168,6 +168,40 @@ def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command()
+@on_target
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--wrt", metavar="A,B", help="Only the gradients of these inputs.")
+@click.option(
+    "--upstream", is_flag=True, help="The output is no scalar: dL/d(output) is an input of the backward pass."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a page to share (.html), Markdown (.md) or a LaTeX document (.tex).",
+)
+def explain(
+    target: str,
+    name: str | None,
+    inputs: tuple[str, ...],
+    as_json: bool,
+    wrt: str | None,
+    upstream: bool,
+    output: Path | None,
+) -> None:
+    """Print the mathematics of every line of both passes, with its shapes and its reason.
+
+    NAME, such as w1.g, prints one line with its whole derivation.
+    """
+    if name is not None and output is not None:
+        raise Refused(f"-o writes every line; leave out {name}, or leave out -o")
+    from chainrule.cli import explanations
+
+    explanations.run(target, name, inputs, as_json, wrt.split(",") if wrt else None, upstream, output)
+
+
+@main.command()
 @click.argument("names", metavar="[NAME]", nargs=-1)
 @click.option(
     "--coverage", is_flag=True, help="Measure the book on torch's own operator database, or on its entries NAME."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
+from chainrule.errors import ChainruleError
 from chainrule.explain.local import LocalReader, LocalStep, Paths
 from chainrule.explain.reasons import generic, reason_of
 from chainrule.explain.shapes import meeting, shape_of
@@ -37,7 +38,11 @@ class Explanation:
         return len(self.steps)
 
     def __getitem__(self, name: str) -> Step:
-        return next(s for s in self.steps if name in s.targets)
+        """The line that gives a value to `name`; ChainruleError where none does."""
+        for step in self.steps:
+            if name in step.targets or (step.formula is not None and name in step.formula.parts[0].names):
+                return step
+        raise ChainruleError(f"no line gives {name!r}; there are {', '.join(t for s in self.steps for t in s.targets)}")
 
     def __str__(self) -> str:
         lines = []

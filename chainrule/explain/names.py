@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from chainrule.explain.step import Step
@@ -17,17 +17,16 @@ class Names:
     known: dict[str, str]
 
     @classmethod
-    def of(cls, steps: Iterable[Step]) -> Names:
+    def of(cls, steps: Collection[Step]) -> Names:
         """The names of what the steps give and of what they read."""
         known: dict[str, str] = {}
         for step in steps:
             given = step.targets if step.formula is None else step.formula.parts[0].names
             known.update(zip(step.targets, given, strict=True))
-            for read in step.reads:
-                known.setdefault(read, read)
-        for name in list(known.values()):
-            if name.endswith(".g") and name not in known:  # a gradient that code writes out_g
-                known.setdefault(f"{name[:-2]}_g", name)
+        for read in (name for step in steps for name in step.reads if name not in known.values()):
+            known[read] = read
+            if read.endswith(".g"):  # the upstream gradient, which code writes out_g
+                known[f"{read[:-2]}_g"] = read
         return cls(known)
 
     def pieces(self, code: str) -> Iterator[tuple[str, str]]:
