@@ -15,7 +15,7 @@ from chainrule.explain.shapes import meeting, shape_of
 from chainrule.explain.step import Paragraph, Step
 from chainrule.show.layout import Layout, Line
 from chainrule.show.mathematics import Reader, text
-from chainrule.show.mathematics.term import equation, gradient, number
+from chainrule.show.mathematics.term import equation, gradient, name, number
 
 if TYPE_CHECKING:
     from chainrule.derivation import Derivation
@@ -47,6 +47,13 @@ class Explanation:
         return "\n".join(lines)
 
 
+def sentences(d: Derivation) -> dict[fx.Node, str]:
+    """For each value of the program as it was derived, why the line of its gradient is what it is."""
+    explainer = _Explainer(d)
+    lines = [line for line in explainer.lines if line.of is not None]
+    return {line.of.meta["base"]: explainer.why(line)[1] for line in lines if line.of is not None}
+
+
 class _Explainer:
     def __init__(self, d: Derivation) -> None:
         d.values()
@@ -55,7 +62,8 @@ class _Explainer:
         self.reader = Reader(self.layout.python.variable, d.program.upstream)
         self.lines = [li for li in self.layout.lines if li.phase in ("forward", "backward")]
         shown = {n.meta["base"]: v for n, v in self.layout.variables.items() if "base" in n.meta and self._is_shown(n)}
-        local = LocalReader(shown, d._base.gradients)
+        variables = {li.of.meta["base"]: li.target for li in self.lines if li.of is not None}
+        local = LocalReader(shown, variables, d._base.gradients, self.layout.namer.give)
         stops = {li.of.meta["base"] for li in self.lines if li.of is not None} | {d.program.output.meta["base"]}
         forward = [n for n in d._base.graph.nodes if n.meta["phase"] == "forward"]
         self.paths = Paths(forward, stops, local)
@@ -79,17 +87,18 @@ class _Explainer:
         formula = self.reader.line(line.target, node, line.alias)
         site = node.meta.get("site") if line.phase == "forward" else None
         value = node.meta["val"]
-        value = value if isinstance(value, torch.Tensor) else next(v for v in value if isinstance(v, torch.Tensor))
+        if isinstance(value, tuple | list):
+            value = next(v for v in value if isinstance(v, torch.Tensor))
         targets = tuple(t.strip(",") for t in line.target.split(", "))
-        derivation, sentence = self._why(line) if line.phase == "backward" else ((), "")
+        derivation, sentence = self.why(line) if line.phase == "backward" else ((), "")
         return Step(
             _key(line), line.phase, targets, line.text, formula,
-            meeting(node, self.layout.python.variable, line.alias), value.detach(),
+            meeting(node, self.layout.python.variable, line.alias), torch.as_tensor(value).detach(),
             reads=tuple(dict.fromkeys(formula.parts[1].names)), derivation=derivation, reason=sentence,
             file=site.file if site else "", line=site.line if site else None,
         )  # fmt: skip
 
-    def _why(self, line: Line) -> tuple[tuple[Paragraph, ...], str]:
+    def why(self, line: Line) -> tuple[tuple[Paragraph, ...], str]:
         if line.of is None:
             return (), "a value that the lines below use"
         steps = self.paths.back_to(line.of.meta["base"])
@@ -100,16 +109,30 @@ class _Explainer:
             loss = gradient(self.layout.variables[self.program.output])
             said = "L is the loss itself, so the chain starts with"
             found.append(Paragraph((said,), "Start", equation(loss, number(1))))
-        for step in steps:
-            found += reason_of(step).paragraphs
-        return (*found, *self._together(line, steps)), " and ".join(dict.fromkeys(reason_of(s).sentence for s in steps))
+        reasons = [reason_of(step) for step in steps]
+        for reason in reasons:
+            found += reason.paragraphs
+        sentences = [r.sentence for r in reasons if not r.minor] or [r.sentence for r in reasons]
+        found += self._together(line, steps)
+        return (*self._shorthands(found), *found), "; ".join(dict.fromkeys(sentences))
+
+    def _shorthands(self, paragraphs: list[Paragraph]) -> list[Paragraph]:
+        """What the names stand for that were given to long expressions in these paragraphs."""
+        short, used = self.paths.reader.short, [n for p in paragraphs for n in p.names]
+        for known in used:  # grows on the way: an expression may hold another
+            used += [n for n in short[known].names if n not in used] if known in short else []
+        return [
+            Paragraph(("For short,",), "", equation(name(known), short[known]))
+            for known in dict.fromkeys(used)
+            if known in short
+        ]
 
     def _together(self, line: Line, steps: list[LocalStep]) -> list[Paragraph]:
         assert line.of is not None
         readers = [s for s in steps if s.read is line.of.meta["base"]]
         found = []
         if len(readers) > 1:
-            found.append(generic.added(readers[0].of, [s.out for s in readers]))
+            found.append(generic.added(readers[0].of, readers[0].result, [(s.out, s.upstream) for s in readers]))
         if len(steps) > 1:
             formula = self.reader.line(line.target, line.node, line.alias)
             found.append(Paragraph(("All of it in one line",), "Together", formula))

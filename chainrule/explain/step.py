@@ -20,6 +20,12 @@ class Paragraph:
     title: str = ""
     display: Term | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """The names in its mathematics, as the code writes them."""
+        terms = [p for p in self.pieces if isinstance(p, Term)] + ([self.display] if self.display else [])
+        return [name for term in terms for name in term.names]
+
     def __str__(self) -> str:
         said = "".join(p if isinstance(p, str) else text(p) for p in self.pieces)
         lines = [f"{self.title}: {said}" if self.title else said]

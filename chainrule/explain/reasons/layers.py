@@ -1,0 +1,106 @@
+"""Layers and losses that are one operation: normalisation, convolution, pooling, recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chainrule.explain.local import LocalStep
+from chainrule.explain.reasons import generic
+from chainrule.explain.reasons.book import Reason, reason
+from chainrule.explain.step import Paragraph
+
+
+def _say(title: str, sentence: str, prose: str, *names: str) -> None:
+    """The reason of `names` in one paragraph, in which `{of}` and `{out}` stand for the values."""
+
+    @reason(*names)
+    def write(step: LocalStep) -> Reason:
+        pieces: list[object] = []
+        for i, part in enumerate(prose.replace("{out}", "{of}\0").split("{of}")):
+            if i:
+                pieces.append(step.out if part.startswith("\0") else step.of)
+            pieces.append(part.removeprefix("\0"))
+        paragraph = Paragraph(tuple(pieces), title)  # type: ignore[arg-type]
+        return Reason(sentence, (paragraph, generic.jacobian(step), generic.passed_back(step)))
+
+
+_Written = Callable[[LocalStep], Reason]
+
+_say(
+    "Three paths",
+    "the gradient loses its mean and its part along the normalised value: the paths through mean and variance",
+    "Each element of {of} reaches {out} on three paths: directly, through the mean, and through the variance of its group. The "
+    "first passes the gradient scaled; the second takes its mean away; the third takes its part along the normalised value "
+    "away. What is left changes neither the mean nor the length of the group, as it must: the forward pass threw both away.",
+    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", "norms family",
+)  # fmt: skip
+_say(
+    "Patches",
+    "each output is a patch times the kernel; the way back gives each side the other",
+    "Each element of {out} is the product of a patch of the input with the kernel. The same kernel meets every patch, so its "
+    "gradient sums over all places and all examples; an input element lies in several patches and gets the sum from all of "
+    "them. Both sums are convolutions again.",
+    "convolution family",
+)
+_say(
+    "Windows",
+    "each window passes its gradient back to the elements that made its result",
+    "Each element of {out} comes from one window of {of}. The gradient of a window goes back to the elements that made its "
+    "result: the largest one, or all of them in equal parts; where windows overlap the parts are added.",
+    "pooling family", "resampling family",
+)  # fmt: skip
+_say(
+    "Loss",
+    "the slope of the loss at each prediction, spread over what was averaged",
+    "{out} compares {of} with its target element by element and then takes the mean (or the sum). Each element gets the slope "
+    "of its own term; a mean divides it by the number of terms.",
+    "losses family", "class_losses family", "margin_losses family", "distances family",
+)  # fmt: skip
+_say(
+    "Through time",
+    "the gradient runs backwards through time, and the weights collect a share at every step",
+    "The same weights are used at every time step, and each state feeds the next. So the gradient runs backwards through time, "
+    "and the weights get the sum of what every step passes back.",
+    "recurrent family",
+)
+_say(
+    "Attention",
+    "products with the transposed operands around the slope of a softmax",
+    "The scores are products of queries and keys, a softmax makes weights of them, and the values are averaged by these weights. "
+    "The way back is the same chain reversed: transposed products around the slope of the softmax.",
+    "attention family",
+)
+_say(
+    "Linear algebra",
+    "from the equation that defines the result, differentiated on both sides",
+    "{out} is defined by an equation with {of} in it. Differentiating both sides of it and solving for the change of {out} gives "
+    "the step; the transposes come from moving the gradient to the other side of the product.",
+    "linear_algebra family", "systems family", "decompositions family",
+)  # fmt: skip
+_say(
+    "Transform",
+    "a Fourier transform is linear; the way back is its conjugate transpose",
+    "The transform is a product with a fixed matrix, so its slope is that matrix, whatever the values, and the way back is the "
+    "product with its conjugate transpose: a transform in the other direction.",
+    "fourier family",
+)
+_say(
+    "Products",
+    "the gradient times the other factors, summed over every result that the element reached",
+    "Each element of {out} is a sum of products, and in each product an element of {of} stands beside other factors. It gets the "
+    "gradient of every result that it reached, multiplied by what it stood beside there.",
+    "products family", "contractions family",
+)  # fmt: skip
+_say(
+    "Product",
+    "the gradient times the product of all the other elements",
+    "{out} multiplies the elements of {of} together, so each of them is weighted by the product of all the others.",
+    "prod",
+)
+_say(
+    "Slopes",
+    "the gradient is multiplied by the slope at each place, and summed where one parameter serves many places",
+    "Each element of {out} depends on few elements at its own place. The gradient is multiplied by the slope there; a parameter "
+    "that serves many places gets the sum of their shares.",
+    "activations family", "arithmetic family",
+)  # fmt: skip
