@@ -100,7 +100,8 @@ class _Explainer:
 
     def why(self, line: Line) -> tuple[tuple[Paragraph, ...], str]:
         if line.of is None:
-            return (), "a value that the lines below use"
+            through = line.node.meta.get("rule")
+            return (), f"a part of the step back through {through}" if through else "a part of the lines below"
         steps = self.paths.back_to(line.of.meta["base"])
         if not steps:
             return (), ""

@@ -82,7 +82,7 @@ class LocalReader(Reader):
         """A forward value: by name, by its expression where that is short, else after its operation."""
         if node not in self._values:
             read = name(self.names[node]) if node in self.names else self.expression(node)
-            if len(text(read)) > LONGEST:
+            if read.sign != "name" and len(text(read)) > LONGEST:
                 given = self.fresh(name_of(node))
                 self.short[given], read = read, name(given)
             self._values[node] = read

@@ -145,9 +145,7 @@ def divided(step: LocalStep) -> Reason | None:
     if len(step.shares) > 1:
         return None
     numerator = step.read is step.node.args[0]
-    said = (
-        "the gradient is divided by the same number" if numerator else "a larger denominator makes the quotient smaller"
-    )
+    said = "divided by the same number" if numerator else "a larger denominator makes the quotient smaller"
     return Reason(said, tuple(_slopes(step)))
 
 

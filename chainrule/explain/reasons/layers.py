@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Iterator
 
 from chainrule.explain.local import LocalStep
 from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
 from chainrule.explain.step import Paragraph
+from chainrule.show.mathematics import Term, text
 
 
-def _say(title: str, sentence: str, prose: str, *names: str) -> None:
-    """The reason of `names` in one paragraph, in which `{of}` and `{out}` stand for the values."""
+def _say(title: str, sentence: str, prose: str, *names: str, parameters: bool = False) -> None:
+    """The reason of `names` in one paragraph, in which `{of}` and `{out}` stand for the values. `parameters` says that
+    the arguments after the first are parameters that serve many places."""
 
     @reason(*names)
     def write(step: LocalStep) -> Reason:
-        pieces: list[object] = []
-        for i, part in enumerate(prose.replace("{out}", "{of}\0").split("{of}")):
-            if i:
-                pieces.append(step.out if part.startswith("\0") else step.of)
-            pieces.append(part.removeprefix("\0"))
-        paragraph = Paragraph(tuple(pieces), title)  # type: ignore[arg-type]
+        if parameters and step.read is not step.node.args[0]:
+            return _shared(step)
+        paragraph = Paragraph(tuple(_filled(prose, step)), title)
         return Reason(sentence, (paragraph, generic.jacobian(step), generic.passed_back(step)))
 
 
-_Written = Callable[[LocalStep], Reason]
+def _filled(prose: str, step: LocalStep) -> Iterator[str | Term]:
+    """`prose` with the values in place of `{of}` and `{out}`."""
+    for piece in re.split(r"(\{\w+\})", prose):
+        yield {"{of}": step.of, "{out}": step.out}.get(piece, piece)
+
+
+def _shared(step: LocalStep) -> Reason:
+    said = f"the same {text(step.of)} serves every place: the sum over the places"
+    paragraph = Paragraph(
+        ("The same ", step.of, " serves every place and every example, so each of its elements gets the sum of what all of them "
+         "pass back."), "Parameter",
+    )  # fmt: skip
+    return Reason(said, (paragraph, generic.jacobian(step), generic.passed_back(step)))
+
 
 _say(
     "Three paths",
@@ -32,7 +45,7 @@ _say(
     "Each element of {of} reaches {out} on three paths: directly, through the mean, and through the variance of its group. The "
     "first passes the gradient scaled; the second takes its mean away; the third takes its part along the normalised value "
     "away. What is left changes neither the mean nor the length of the group, as it must: the forward pass threw both away.",
-    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", "norms family",
+    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", "norms family", parameters=True,
 )  # fmt: skip
 _say(
     "Patches",
