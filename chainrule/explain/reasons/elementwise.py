@@ -19,7 +19,19 @@ def diagonal(step: LocalStep) -> str:
     return "" if stretched(step.shape, step.out_shape) else "It is diagonal: off the diagonal there are only zeros."
 
 
-@reason("elementwise", "elementary family", "special family", "complexes family")
+@reason(
+    "elementwise",
+    "elementary family",
+    "special family",
+    "real",
+    "imag",
+    "conj",
+    "conj_physical",
+    "complex",
+    "polar",
+    "angle",
+    "sgn",
+)
 def elementwise(step: LocalStep) -> Reason | None:
     paragraphs = _slopes(step)
     if step.note:

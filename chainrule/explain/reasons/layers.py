@@ -12,12 +12,16 @@ from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import Term, text
 
 
-def _say(title: str, sentence: str, prose: str, *names: str, parameters: bool = False) -> None:
+def _say(
+    title: str, sentence: str, prose: str, *names: str, parameters: bool = False, first_only: bool = False
+) -> None:
     """The reason of `names` in one paragraph, in which `{of}` and `{out}` stand for the values. `parameters` says that
-    the arguments after the first are parameters that serve many places."""
+    the arguments after the first are parameters that serve many places; with `first_only` nothing is said of them."""
 
     @reason(*names)
-    def write(step: LocalStep) -> Reason:
+    def write(step: LocalStep) -> Reason | None:
+        if first_only and step.read is not step.node.args[0]:
+            return None
         if parameters and step.read is not step.node.args[0]:
             return _shared(step)
         paragraph = Paragraph(tuple(_filled(prose, step)), title)
@@ -45,7 +49,7 @@ _say(
     "Each element of {of} reaches {out} on three paths: directly, through the mean, and through the variance of its group. The "
     "first passes the gradient scaled; the second takes its mean away; the third takes its part along the normalised value "
     "away. What is left changes neither the mean nor the length of the group, as it must: the forward pass threw both away.",
-    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", "norms family", parameters=True,
+    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", parameters=True,
 )  # fmt: skip
 _say(
     "Patches",
@@ -58,16 +62,23 @@ _say(
 _say(
     "Windows",
     "each window passes its gradient back to the elements that made its result",
-    "Each element of {out} comes from one window of {of}. The gradient of a window goes back to the elements that made its "
-    "result: the largest one, or all of them in equal parts; where windows overlap the parts are added.",
-    "pooling family", "resampling family",
+    "Each element of {out} is made from a few elements of {of}: the largest one of a window, or an average with fixed weights. The "
+    "gradient goes back to the same elements with the same weights; where windows overlap the parts are added.",
+    "pooling family", "resampling family", first_only=True,
 )  # fmt: skip
 _say(
     "Loss",
     "the slope of the loss at each prediction, spread over what was averaged",
-    "{out} compares {of} with its target element by element and then takes the mean (or the sum). Each element gets the slope "
-    "of its own term; a mean divides it by the number of terms.",
-    "losses family", "class_losses family", "margin_losses family", "distances family",
+    "{out} has a term for each element or each example of {of}. Each gets the slope of its own term; where the terms are averaged, "
+    "it is divided by their number, so that the gradient does not grow with the batch.",
+    "losses family", "class_losses family", "margin_losses family",
+)  # fmt: skip
+_say(
+    "Length",
+    "a length grows in the direction in which the value points",
+    "{out} is a length, or is made of lengths. Moving {of} changes a length most along the direction in which the value, or the "
+    "difference, already points; the gradient goes that way, divided by the length.",
+    "norms family", "distances family", "cosine_similarity", "pairwise_distance", "cosine_embedding_loss",
 )  # fmt: skip
 _say(
     "Through time",
@@ -84,10 +95,10 @@ _say(
     "attention family",
 )
 _say(
-    "Linear algebra",
-    "from the equation that defines the result, differentiated on both sides",
-    "{out} is defined by an equation with {of} in it. Differentiating both sides of it and solving for the change of {out} gives "
-    "the step; the transposes come from moving the gradient to the other side of the product.",
+    "Differential",
+    "read off from the differential of the result",
+    "The step is found by writing down how {out} changes when {of} changes a little, its differential, and reading off what "
+    "multiplies the change; moving the gradient to the other side of a product transposes the factor.",
     "linear_algebra family", "systems family", "decompositions family",
 )  # fmt: skip
 _say(

@@ -9,11 +9,21 @@ from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
 from chainrule.explain.step import Paragraph
 
-_REPEATING = ("expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave")
+_REPEATING = (
+    "expand",
+    "expand_as",
+    "broadcast_to",
+    "repeat",
+    "tile",
+    "repeat_interleave",
+    "meshgrid",
+    "broadcast_tensors",
+)
 _ONES = "Each row has a single one, all else is zero."
 
 
-@reason("shaping family", "diagonals family", "windows family", "padding family", "flip", "roll")
+@reason("shaping family", "diagonals family", "padding family", "flip", "roll", "atleast_1d", "atleast_2d", "atleast_3d",
+        "mH", "H", "adjoint", "view_as_real", "view_as_complex")  # fmt: skip
 def moved(step: LocalStep) -> Reason:
     smaller = math.prod(step.out_shape) < math.prod(step.shape)
     paragraph = Paragraph(
@@ -58,6 +68,47 @@ def joined(step: LocalStep) -> Reason:
         (step.of, " is one piece of ", step.out, ", so it gets that piece of the gradient",), "Piece",
     )  # fmt: skip
     return Reason("each piece gets its own piece of the gradient", (paragraph, generic.passed_back(step)))
+
+
+_SPLITTING = ("split", "split_with_sizes", "unsafe_split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit",
+              "unbind")  # fmt: skip
+
+
+@reason(*_SPLITTING)
+def split(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        (step.of, " is cut into pieces; its gradient is made of the gradients of the pieces, put back side by side, with zeros for "
+         "the pieces that the loss does not see"), "Pieces",
+    )  # fmt: skip
+    return Reason("the gradients of the pieces, put back side by side", (paragraph, generic.passed_back(step)))
+
+
+@reason("windows family")
+def windows(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        ("An element of ", step.of, " may lie in several windows of ", step.out, "; it gets the sum of what comes back from each "
+         "place that it was copied to"), "Windows",
+    )  # fmt: skip
+    return Reason(
+        "an element gets the sum of what comes back from all its windows", (paragraph, generic.passed_back(step))
+    )
+
+
+@reason("tril", "triu")
+def kept_triangle(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        ("One triangle of ", step.of, " was kept and the other one set to zero; so is its gradient"), "Triangle"
+    )
+    return Reason("the same triangle of the gradient is kept", (paragraph, generic.passed_back(step)))
+
+
+@reason("index_add", "scatter_add", "scatter_reduce", "index_reduce", "segment_reduce", "embedding_bag")
+def collected(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        ("Several values were put together in one place of ", step.out, "; each of them gets the gradient of its place, with the "
+         "weight that it had there"), "Collecting",
+    )  # fmt: skip
+    return Reason("each value gets the gradient of the place it was put in", (paragraph, generic.passed_back(step)))
 
 
 @reason("scattering family")

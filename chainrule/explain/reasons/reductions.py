@@ -16,7 +16,7 @@ def _count(step: LocalStep) -> int:
     return math.prod(step.shape) // max(math.prod(step.out_shape), 1)
 
 
-@reason("sum", "nansum")
+@reason("sum", "nansum", "sum_to_size")
 def total(step: LocalStep) -> Reason:
     paragraph = Paragraph(
         ("Each element of ", step.of, f" enters one sum with the weight 1 ({_count(step):,} elements to a sum), so each gets the "
@@ -47,11 +47,11 @@ def average(step: LocalStep) -> Reason:
     return Reason("a mean of N gives each element 1/N of its gradient", paragraphs)
 
 
-@reason("amax", "amin", "max", "min", "median", "order family")
+@reason("amax", "amin", "max", "min", "median", "cummax", "cummin", "order family")
 def chosen(step: LocalStep) -> Reason:
     paragraph = Paragraph(
-        ("The result is one of the elements of ", step.of, ": it moves with that one, and with no other as long as the order "
-         "stays the same. So the gradient goes to the element that was chosen, and the others get zero",), "Choice",
+        ("Each result is one of the elements of ", step.of, " (or lies between two of them): it moves with those, and with no other "
+         "as long as the order stays the same. So the gradient goes to what was chosen, and the others get zero"), "Choice",
     )  # fmt: skip
     kink = [Paragraph((f"By convention, {step.note}.",), "Ties")] if step.note else []
     return Reason(
@@ -73,11 +73,23 @@ def spread(step: LocalStep) -> Reason:
     return Reason(said, (paragraph, generic.jacobian(step), generic.passed_back(step)))
 
 
-@reason("cumsum", "scans family")
+@reason("cumsum", "cumprod", "logcumsumexp")
 def running(step: LocalStep) -> Reason:
+    weights = "" if step.operation == "cumsum" else ", each weighted by the slope there"
     paragraph = Paragraph(
         ("An element of ", step.of, " enters the results at its own place and at every later one, so it collects the gradients "
-         "from there to the end: the scan runs backwards",), "Scan",
+         f"from there to the end{weights}: the scan runs backwards"), "Scan",
     )  # fmt: skip
-    said = "an element enters every later result, so the gradients are collected from the end"
+    said = f"an element enters every later result: collected from the end{weights}"
     return Reason(said, (paragraph, generic.jacobian(step, "It is triangular."), generic.passed_back(step)))
+
+
+@reason("diff", "trapezoid", "trapz", "cumulative_trapezoid", "gradient")
+def neighbours(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        (step.out, " holds weighted sums of neighbours in ", step.of, "; each neighbour gets the gradient of the sums that it "
+         "entered, with the same weights"), "Neighbours",
+    )  # fmt: skip
+    return Reason(
+        "each neighbour gets the gradients of the sums that it entered", (paragraph, generic.passed_back(step))
+    )
