@@ -24,7 +24,7 @@ def commenter(d: Derivation, kind: str) -> Callable[[Layout, Line], str]:
         raise ChainruleError(f'no comments are called {kind!r}; there are "shapes", "math" and "why"')
     write = {"shapes": _shapes, "math": _formula}.get(kind)
     if write is None:
-        from chainrule.explain.explanation import sentences
+        from chainrule.explain.explainer import sentences
 
         said = sentences(d)
         write = lambda layout, line: _reason(said, line)  # noqa: E731

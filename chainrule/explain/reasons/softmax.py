@@ -52,7 +52,7 @@ def probabilities(step: LocalStep) -> Reason:
         generic.jacobian(step),
         Paragraph(
             ("Multiplied out, the product with the gradient needs no matrix: from each gradient the average of all of them is "
-             "taken away, weighted by the probabilities. That is why the gradients along the axis sum to zero: adding the same "
+             "taken away, weighted by the probabilities, and the rest is multiplied by the probability. That is why the gradients along the axis sum to zero: adding the same "
              "number to all elements changes no probability.",), "Product",
         ),
         generic.passed_back(step),
