@@ -58,7 +58,7 @@ def _show(found: Card) -> None:
         print_code(textwrap.indent(found.code, "    "))
     _text("formula", "\n".join(found.formula))
     for gradient, paragraphs in found.derivation.items():
-        _text(f"why {gradient} is so", "\n".join(_folded(line) for p in paragraphs for line in p.split("\n")))
+        _text(f"why {gradient} is so", "\n".join(paragraphs))
     _shapes(found)
     _text("source", found.source)
     _text("convention", found.note)
@@ -71,11 +71,6 @@ def _show(found: Card) -> None:
     print_code(textwrap.indent(found.example, "    "))
     click.echo()
     click.echo(textwrap.indent(found.verdict, "    "))
-
-
-def _folded(line: str) -> str:
-    """Prose in lines that fit; a formula, which is indented, as it is."""
-    return line if line.startswith(" ") else textwrap.fill(line, 100)
 
 
 def _heading(title: str) -> None:
