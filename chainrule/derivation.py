@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -196,18 +197,24 @@ class Derivation:
         used = set(needed([self.program.output, *self.program.gradients.values()]))
         return [n for n in self.program.inputs if n in used or n in self.program.wanted]
 
-    def source(self, style: str = "dotg") -> str:
-        """Stand-alone code, importing torch only.
+    def source(self, style: str = "dotg", comments: str | None = None) -> str:
+        """Stand-alone code, importing torch only. `comments` puts the "shapes", the "math" or the reason ("why") of
+        each line beside it.
 
         "dotg" leaves `.g` on tensors; "function" defines `forward_and_backward(...)`, which returns
         (output, {name: gradient}); "autograd" defines a torch.autograd.Function.
         """
+        comment = None
+        if comments is not None:
+            from chainrule.explain.comments import commenter
+
+            comment = commenter(self, comments)
         if style == "dotg":
-            text = dialects.dotg(self.program)
+            text = dialects.dotg(replace(self.program, comment=comment))
         elif style == "function":
-            text = dialects.function(self.program, self._arguments())
+            text = dialects.function(replace(self.program, comment=comment), self._arguments())
         elif style == "autograd":
-            program = self._base.seeded(explicit=True)
+            program = replace(self._base.seeded(explicit=True), comment=comment)
             simplify(program)
             arguments = [n for n in program.inputs if self._names[self._twin(program, n)] in self.inputs]
             text = dialects.autograd(program, arguments, "Derived")

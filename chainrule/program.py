@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ class Program:
     wanted: list[fx.Node]  # the inputs whose gradients were asked for
     guards: list[Any]
     fallbacks: list[str] = field(default_factory=list)
+    comment: Callable[[Any, Any], str] | None = None  # of a line in its layout, for code with its reasons
 
     def seeded(self, explicit: bool) -> Program:
         """A copy, free to be rewritten. Unless `explicit`, the gradient of the output is one: the loss."""

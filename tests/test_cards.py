@@ -17,7 +17,7 @@ def test_cards() -> None:
         assert part in text
     headings = [line for line in text.split("\n") if line and not line.startswith(" ")]
     assert [h.split(":")[0] for h in headings] == [
-        "matmul  (rule, products)", "forward", "rule", "formula", "shapes in the first sample", "source",
+        "matmul  (rule, products)", "forward", "rule", "formula", "why a.g is so", "why b.g is so", "shapes in the first sample", "source",
         "also written", "samples", "example",
     ]  # fmt: skip
     assert "samples=" not in text
@@ -60,6 +60,7 @@ def test_every_rule_has_a_card(family: str) -> None:
         if name in BOOK.rules:
             found = card(find(name))
             assert found.name == name and found.formula and found.shapes
+            assert found.derivation or found.formula[0].endswith(" = ∂L/∂out"), name
             assert found.ok, found.verdict
 
 

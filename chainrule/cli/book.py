@@ -57,6 +57,8 @@ def _show(found: Card) -> None:
         _heading("rule" if found.kind == "rule" else "rule: recorded as these parts")
         print_code(textwrap.indent(found.code, "    "))
     _text("formula", "\n".join(found.formula))
+    for gradient, paragraphs in found.derivation.items():
+        _text(f"why {gradient} is so", "\n".join(paragraphs))
     _shapes(found)
     _text("source", found.source)
     _text("convention", found.note)

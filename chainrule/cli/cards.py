@@ -42,6 +42,7 @@ class Card:
     torch: str  # the name in torch's documentation
     code: str = ""
     formula: list[str] = field(default_factory=list)
+    derivation: dict[str, list[str]] = field(default_factory=dict)  # the paragraphs, for each gradient
     shapes: list[Row] = field(default_factory=list)
     source: str = ""
     note: str = ""
@@ -83,6 +84,8 @@ def card(entry: Entry) -> Card:
 def _fill(made: Card, sample: Sample, d: Derivation) -> None:
     verdict = d.verify()
     made.formula = formula(d.program)
+    steps = [step for step in d.explain() if step.phase == "backward" and step.derivation]
+    made.derivation = {step.targets[0]: [str(paragraph) for paragraph in step.derivation] for step in steps}
     made.shapes = rows(sample, d)
     made.example, made.verdict, made.ok = str(d), str(verdict), bool(verdict)
     if not made.ok and _by_convention(verdict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,8 @@ from chainrule.program import differentiable
 from chainrule.rules import BOOK
 from chainrule.rules.families import family_of
 from chainrule.show.mathematics import Reader, Term, text
-from chainrule.show.mathematics.term import gradient, name
+from chainrule.show.mathematics.reader import gradient_named, is_gradient
+from chainrule.show.mathematics.term import gradient, name, towards
 from chainrule.show.names import name_of
 
 LONGEST = 30  # characters of an expression that may stand under ∂L/∂
@@ -58,23 +59,40 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
 
 
 class LocalReader(Reader):
-    """Reads the program as it was derived, before it was simplified; `names` are those that its lines show."""
+    """Reads the program as it was derived, before it was simplified, with the names of values and of gradients that
+    the lines of the simplified one show."""
 
-    def __init__(self, names: dict[fx.Node, str], gradients: dict[fx.Node, fx.Node]) -> None:
+    def __init__(
+        self,
+        names: dict[fx.Node, str],
+        variables: dict[fx.Node, str],
+        gradients: dict[fx.Node, fx.Node],
+        fresh: Callable[[str], str],
+    ) -> None:
+        """`variables` are the names of the gradients of values, `gradients` their nodes; `fresh` makes a name that
+        nothing has yet out of one that is wanted."""
         super().__init__(names.get, None)
-        self.names, self.gradients = names, gradients
+        self.names, self.variables, self.gradients = names, variables, gradients
         self.upstreams: dict[fx.Node, Term] = {}
+        self.short: dict[str, Term] = {}  # names given to expressions that are too long to be repeated
+        self.fresh = fresh
+        self._values: dict[fx.Node, Term] = {}
 
     def value(self, node: fx.Node) -> Term:
         """A forward value: by name, by its expression where that is short, else after its operation."""
-        if node in self.names:
-            return name(self.names[node])
-        read = self.expression(node)
-        return read if len(text(read)) <= LONGEST else name(name_of(node))
+        if node not in self._values:
+            read = name(self.names[node]) if node in self.names else self.expression(node)
+            if read.sign != "name" and len(text(read)) > LONGEST:
+                given = self.fresh(name_of(node))
+                self.short[given], read = read, name(given)
+            self._values[node] = read
+        return self._values[node]
 
     def gradient(self, node: fx.Node) -> Term:
+        if is_gradient(self.variables.get(node, "")):
+            return gradient_named(self.variables[node])
         value = self.value(node)
-        return gradient(value.text) if value.sign == "name" else Term("towards", (value.tight(10),))
+        return gradient(value.text) if value.sign == "name" else towards(value)
 
     def read(self, value: Any) -> Term:
         if isinstance(value, fx.Node):

@@ -44,7 +44,9 @@ def meeting(node: fx.Node, variable: Callable[[fx.Node], str | None], alias: boo
     result = shape_of(node.meta["val"])
     if alias or node.op == "placeholder":
         return result
-    spelled = Shapes(variable).expression(node)[0]
+    shapes = Shapes(variable)
+    moved = node.meta["operation"] in _MOVED and node.args and isinstance(node.args[0], fx.Node)
+    spelled = (shapes.spell(node.args[0]) if moved else shapes.expression(node))[0]
     return result if node.target is operator.getitem or spelled == result else f"{spelled} -> {result}"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 
 import torch
 
-from chainrule.show.mathematics import Term, text
+from chainrule.show.mathematics import Term, latex, mathml, text
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,19 @@ class Paragraph:
     title: str = ""
     display: Term | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """The names in its mathematics, as the code writes them."""
+        terms = [p for p in self.pieces if isinstance(p, Term)] + ([self.display] if self.display else [])
+        return [name for term in terms for name in term.names]
+
     def __str__(self) -> str:
         said = "".join(p if isinstance(p, str) else text(p) for p in self.pieces)
-        lines = [f"{self.title}: {said}" if self.title else said]
-        return "\n".join(lines + ([f"    {text(self.display)}"] if self.display else [])).strip("\n")
+        prose = textwrap.fill(f"{self.title}: {said}" if self.title else said, 100)
+        return f"{prose}\n    {text(self.display)}" if self.display else prose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """One line of the program: an input, a forward step, or a line of the backward pass."""
 
@@ -44,3 +51,22 @@ class Step:
     file: str = ""  # the person's file and line, for forward steps
     line: int | None = None
     used_by: tuple[str, ...] = field(default=())  # keys of the lines that read what it gives
+
+    @property
+    def latex(self) -> str:
+        r"""The formula for LaTeX's math mode; "" for an input."""
+        return latex(self.formula) if self.formula is not None else ""
+
+    @property
+    def mathml(self) -> str:
+        """The formula as a `<math>` element; "" for an input."""
+        return mathml(self.formula) if self.formula is not None else ""
+
+    def __str__(self) -> str:
+        """The line, its formula, shapes and reason, and its whole derivation."""
+        formula = [text(self.formula)] if self.formula is not None else []
+        head = [self.code, *(f"    {line}" for line in [*formula, self.shapes, self.reason] if line)]
+        return "\n".join([*head, *([""] if self.derivation else []), *map(str, self.derivation)])
+
+    def __repr__(self) -> str:
+        return f"<Step {self.code}>"

@@ -63,8 +63,7 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     saved = _saved(layout, read)
     tensors = [layout.variables[n] for n in saved if isinstance(n.meta["val"], torch.Tensor)]
     grads = [_gradient(layout, n) if n in program.wanted else "None" for n in inputs]
-    forward = [line.text for phase in ("given", "forward", "holds") for line in layout.part(phase)]
-    backward = [line.text for line in layout.part("backward")]
+    forward, backward = layout.written("given", "forward", "holds"), layout.written("backward")
     lines = [
         f"class {name}(torch.autograd.Function):",
         *docstring(f"{signature(layout, inputs)} -> {layout.python.text(program.output)}.", "    "),
@@ -127,11 +126,11 @@ def _same_shapes(pairs: list[tuple[str, str]]) -> list[str]:
 
 
 def _body(layout: Layout) -> list[str]:
-    given = [line.text for line in layout.part("given")]
-    lines = [*(["# holds for", *given] if given else []), "# forward", *(line.text for line in layout.part("forward"))]
-    if held := layout.part("holds"):
-        lines += ["# holds for", *(line.text for line in held)]
-    return [*lines, "# backward", *(line.text for line in layout.part("backward"))]
+    given = layout.written("given")
+    lines = [*(["# holds for", *given] if given else []), "# forward", *layout.written("forward")]
+    if held := layout.written("holds"):
+        lines += ["# holds for", *held]
+    return [*lines, "# backward", *layout.written("backward")]
 
 
 def _gradient(layout: Layout, wanted: fx.Node) -> str:

@@ -132,7 +132,7 @@ class _Folded:
         held = in_dictionary(program, self.inputs)
         plain = [n for n in [*self.inputs, *upstream] if n not in held]
         output = main.python.text(program.output)
-        given, holds = [ln.text for ln in main.part("given")], [ln.text for ln in main.part("holds")]
+        given, holds = main.written("given"), main.written("holds")
         ahead = [
             (one.layers.forward.lines[one.layers.ahead.start].node, loops.forward(main)) for one, loops in self._both()
         ]
@@ -173,7 +173,7 @@ class _Folded:
         """The lines with each loop where its first node stood."""
         order = {n: i for i, n in enumerate(self.program.graph.nodes)}
         end = len(order)
-        placed = [(end if line.alias else order[line.node], [line.text]) for line in lines]
+        placed = [(end if line.alias else order[line.node], line.commented) for line in lines]
         placed += [(order[first], text) for first, text in loops]
         return [text for _, texts in sorted(placed, key=lambda at: at[0]) for text in texts]
 

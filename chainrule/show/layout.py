@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -33,10 +34,21 @@ class Line:
     phase: str  # "given", "forward", "holds" or "backward"
     of: fx.Node | None = None  # the forward value whose gradient this is
     alias: bool = False  # a gradient that is another value, or stands inside one
+    comment: str = ""
+    width: int = WIDTH
 
     @property
     def text(self) -> str:
         return f"assert {self.code}" if self.phase in ("given", "holds") else f"{self.target} = {self.code}"
+
+    @property
+    def commented(self) -> list[str]:
+        """The line with its comment behind it, or above it where it would be too wide."""
+        beside = f"{self.text}  # {self.comment}"
+        if not self.comment or len(beside) <= self.width:
+            return [beside if self.comment else self.text]
+        wrapped = textwrap.wrap(self.comment, self.width, initial_indent="# ", subsequent_indent="# ")
+        return [*wrapped, self.text]
 
 
 @dataclass
@@ -86,9 +98,16 @@ class Layout:
         while long := self._too_long():
             self.forced |= long
             self.lines = self._build()
+        if program.comment is not None:
+            for line in self.lines:
+                line.comment, line.width = program.comment(self, line), self.width
 
     def part(self, phase: str) -> list[Line]:
         return [line for line in self.lines if line.phase == phase]
+
+    def written(self, *phases: str) -> list[str]:
+        """The lines of these parts as text, with their comments."""
+        return [text for phase in phases for line in self.part(phase) for text in line.commented]
 
     def _asked(self) -> list[fx.Node]:
         return [w for w in self.program.wanted if w in self.program.gradients]

@@ -94,7 +94,7 @@ class OneLayer:
         )
         shapes = signature(layout, [*layers.carried_in(0), *layers.ahead.shared])
         gives = f"({', '.join([*outs, 'saved', *also_ahead])})"
-        first = [line.text for phase in ("given", "forward", "holds") for line in layout.part(phase)]
+        first = layout.written("given", "forward", "holds")
         return [
             wrapped(f"def {self.forward_name}(", [*ins, *own_ahead], "):"),
             *docstring(f"One layer: {shapes}, its parameters p by name -> {gives}.", "    "),
@@ -107,7 +107,7 @@ class OneLayer:
             *docstring(f"({', '.join([*backs, 'the gradients of its parameters by name', *also_back])}).", "    "),
             *filled("    (", saved, ",) = saved" if len(saved) == 1 else ") = saved"),
             "    g = {}",
-            *(f"    {line.text}" for line in layout.part("backward")),
+            *(f"    {text}" for text in layout.written("backward")),
             f"    return {', '.join([*backs, 'g', *_tuple(also_back)])}",
         ]
 

@@ -16,6 +16,7 @@ class Reason:
 
     sentence: str
     paragraphs: tuple[Paragraph, ...]
+    minor: bool = False  # it goes without saying where the line has other reasons
 
 
 Writer = Callable[[LocalStep], Reason | None]

@@ -8,6 +8,7 @@ import math
 import torch
 
 from chainrule.explain.local import LocalStep
+from chainrule.explain.reasons.slopes import slope
 from chainrule.explain.shapes import stretched
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import Term
@@ -15,16 +16,15 @@ from chainrule.show.mathematics.term import (
     add,
     element,
     equation,
-    letter,
     matmul,
     name,
+    number,
     partial,
-    scale,
     summed,
     transposed,
-)  # fmt: skip
+)
 
-ROWS = "ijklpqrs"  # the letters of indices, those of sums last
+LETTERS = "ijklmnpqrst"  # of indices
 
 
 def listed(words: list[str]) -> str:
@@ -38,29 +38,44 @@ def listed(words: list[str]) -> str:
 def memory(entries: int, dtype: torch.dtype) -> str:
     """How much memory so many numbers take.
 
-    >>> memory(2_000_000, torch.float32)
-    '8 MB'
+    >>> memory(2_000_000, torch.float32), memory(3, torch.float64)
+    ('8 MB', '24 bytes')
     """
-    size = float(entries * dtype.itemsize)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
+    size, units = float(entries * dtype.itemsize), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
         size /= 1000
-    return f"{size:.3g} {unit}"
+        units.pop(0)
+    return f"{size:.3g} {units[0]}"
+
+
+def axes_of(step: LocalStep, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The axes that a reduction goes over, from 0 on; all of them where the call names none."""
+    node, dims = step.node, len(step.shape)
+    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", default)
+    axes = range(dims) if given is None or given == () else given if isinstance(given, tuple | list) else (given,)
+    return tuple(int(a) % max(dims, 1) for a in axes if isinstance(a, int))
+
+
+def counted(count: int, thing: str) -> str:
+    """
+    >>> counted(1, "row"), counted(2500, "row")
+    ('1 row', '2,500 rows')
+    """
+    return f"{count:,} {thing}{'s' if count != 1 else ''}"
 
 
 def jacobian(step: LocalStep, entries: str = "") -> Paragraph:
-    """The size of the Jacobian, and that the product with the upstream gradient is all that is needed; `entries`
-    says what is special about them."""
+    """The size of the Jacobian, and that only its product with the gradient that arrives is needed; `entries` says
+    what is special about them."""
     rows, columns = math.prod(step.out_shape), math.prod(step.shape)
-    size = memory(rows * columns, step.node.meta["val"].dtype if isinstance(step.node.meta["val"], torch.Tensor)
-                  else torch.float32)  # fmt: skip
+    value = step.node.meta["val"]
+    size = memory(rows * columns, value.dtype if isinstance(value, torch.Tensor) else value[0].dtype)
     j = name("J")
     return Paragraph(
-        ("The Jacobian ", equation(j, partial(step.out, step.of)), f" has a row for each of the {rows:,} elements of ",
-         step.out, f" and a column for each of the {columns:,} of ", step.of,
-         f": {rows:,} × {columns:,} numbers, {size}. ", f"{entries} " if entries else "",
-         "Nobody builds it: the chain rule needs only its product with the gradient that arrives,"),
+        ("All the slopes together are the Jacobian ", equation(j, partial(step.out, step.of)),
+         f", with {counted(rows, 'row')} and {counted(columns, 'column')}, one for each element of ", step.out, " and of ",
+         step.of, f": {size}. {entries + ' ' if entries else ''}It is never built, for the chain rule needs only its product "
+         "with the gradient that arrives:"),
         "Jacobian",
         equation(step.result, matmul(transposed(j), step.upstream)),
     )  # fmt: skip
@@ -71,49 +86,45 @@ def passed_back(step: LocalStep) -> Paragraph:
     total = step.shares[0]
     for share in step.shares[1:]:
         total = add(total, share)
-    return Paragraph(("The rule passes back",), "Step", equation(step.result, total))
+    return Paragraph(("Written out, the step is",), "Step", equation(step.result, total))
 
 
 def broadcasting(step: LocalStep) -> list[Paragraph]:
     """Which axes were stretched forward and are therefore summed backward."""
     axes = stretched(step.shape, step.out_shape)
-    if not axes:
+    if not step.elementwise or not axes:
         return []
-    sizes = [step.out_shape[axis] for axis in axes]
+    times = " × ".join(f"{step.out_shape[axis]:,}" for axis in axes)
     along = f"ax{'is' if len(axes) == 1 else 'es'} {listed([str(a) for a in axes])}"
-    times = " × ".join(f"{n:,}" for n in sizes)
-    letters = ROWS[: len(step.out_shape)]
+    letters = LETTERS[: len(step.out_shape)]
     missing = len(step.out_shape) - len(step.shape)
-    own = "".join(letters[i] for i in range(missing, len(letters)) if i not in axes)
-    over = "".join(letters[a] for a in axes)
-    inside = element(step.upstream, letters) if step.upstream.sign == "gradient" else step.upstream
+    own = "".join("0" if i in axes else letters[i] for i in range(missing, len(letters)))
+    batch = " Axis 0 is the batch here: every example uses the same numbers." if axes[0] == 0 and missing else ""
+    factor, sums = slope(step.shares[0], step.upstream), None
+    if len(step.shares) == 1 and factor in (number(1), Term("neg", (number(1),))):
+        share = summed("".join(letters[a] for a in axes), element(step.upstream, letters))
+        sums = equation(element(step.result, own), share if factor == number(1) else Term("neg", (share,)))
     return [
         Paragraph(
-            (step.of, f" has the shape {step.shape} and was stretched to {step.out_shape}: each of its elements is used "
-             f"{times} times along {along}. A number that is used several times gets the sum of what each use "
-             "passes back, so what was stretched forward is summed backward over the same axes"
-             + (" (axis 0 is the batch: every example uses the same numbers)" if axes == [0] and len(step.shape) < 2 else ""),),
-            "Broadcasting",
-            equation(element(step.result, own), summed(over, inside))
-            if step.operation in ("add", "sub") and inside.sign == "partial" and step.result.sign == "gradient" else None,
+            (step.of, f" has the shape {step.shape} and was stretched to {step.out_shape}: each of its elements is "
+             f"used {times} times, along {along}. A number that is used several times gets the sum of what each use "
+             f"passes back: what was stretched forward is summed backward, over the same axes.{batch}"),
+            "Broadcasting", sums,
         )
     ]  # fmt: skip
 
 
-def added(value: Term, readers: list[Term]) -> Paragraph:
-    """Why the gradients of several readers are added."""
+def added(value: Term, result: Term, readers: list[tuple[Term, Term]]) -> Paragraph:
+    """Why the gradients of several readers are added: `readers` are their results with the gradients of these."""
     pieces: list[str | Term] = [value, " is read in several places: by "]
-    for i, reader in enumerate(readers):
+    for i, (reader, _) in enumerate(readers):
         pieces += [(", " if i < len(readers) - 1 else " and ") if i else "", reader]
     pieces.append(
         ". A small change of it reaches the loss on each of these paths, and small changes add up, so the gradients "
         "that come back along the paths are added"
     )
-    shares = [matmul(transposed(partial(r, value)), Term("towards", (r.tight(10),))) for r in readers]
+    shares = [matmul(transposed(partial(r, value)), g) for r, g in readers]
     total = shares[0]
     for share in shares[1:]:
         total = add(total, share)
-    return Paragraph(tuple(pieces), "Paths meet", equation(Term("towards", (value,)), total))
-
-
-__all__ = ["added", "broadcasting", "jacobian", "letter", "passed_back", "scale"]
+    return Paragraph(tuple(pieces), "Paths meet", equation(result, total))

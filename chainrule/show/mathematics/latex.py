@@ -115,10 +115,9 @@ def _index(term: Term, show: Show) -> str:
     return f"{show(term.parts[0])}\\left[{', '.join(show(p) for p in term.parts[1:])}\\right]"
 
 
-def _element(term: Term, show: Show) -> str:
-    base = show(term.parts[0])
-    base = f"({base})" if "_" in base else base
-    return f"{base}_{{{term.text}}}"
+def _indexed(base: str, indices: str) -> str:
+    base = f"({base})" if "_" in base and indices else base
+    return f"{base}_{{{indices}}}" if indices else base
 
 
 LATEX: Mapping[str, Spelling] = {
@@ -126,7 +125,9 @@ LATEX: Mapping[str, Spelling] = {
     "number": _number,
     "word": lambda term, show: f"\\text{{{escaped(term.text)}}}" if term.text else "",
     "letter": lambda term, show: term.text,
-    "gradient": lambda term, show: f"\\frac{{\\partial L}}{{\\partial {_name(term.text)}}}",
+    "gradient": lambda term, show: (
+        f"\\frac{{\\partial L}}{{\\partial {_indexed(_name(term.text), ''.join(term.axes))}}}"
+    ),
     "towards": r"\frac{\partial L}{\partial %s}",
     "partial": r"\frac{\partial %s}{\partial %s}",
     "equation": "%s = %s",
@@ -154,7 +155,7 @@ LATEX: Mapping[str, Spelling] = {
     "parens": r"\left(%s\right)",
     "index": _index,
     "slice": lambda term, show: ":".join(show(p) for p in term.parts),
-    "element": _element,
+    "element": lambda term, show: _indexed(show(term.parts[0]), term.text),
     "series": lambda term, show: f"\\sum_{{{term.text}}} {show(term.parts[0])}",
     "size": lambda term, show: (
         f"\\operatorname{{size}}_{{\\text{{{axes_in_words(term.axes)}}}}}\\left({show(term.parts[0])}\\right)"

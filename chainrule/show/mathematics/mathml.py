@@ -60,9 +60,9 @@ def _name(text: str, marked: str = "") -> str:
 
 
 def _gradient(term: Term, show: Show) -> str:
-    below = _row(_operator("∂", form="prefix"), _name(term.text))
+    below = _row(_operator("∂", form="prefix"), _indexed(_name(term.text), term.text, "".join(term.axes)))
     above = _row(_operator("∂", form="prefix"), "<mi>L</mi>")
-    return f'<mfrac data-name="{escape(term.text)}.g">{above}{below}</mfrac>'
+    return f'<mfrac data-name="{escape(term.variable)}">{above}{below}</mfrac>'
 
 
 def _partial(term: Term, show: Show) -> str:
@@ -120,10 +120,11 @@ def _index(term: Term, show: Show) -> str:
     return _row(show(term.parts[0]), _fenced(_listed(term.parts[1:], show), "[", "]"))
 
 
-def _element(term: Term, show: Show) -> str:
-    base = show(term.parts[0])
-    base = _fenced(base) if decomposed(term.parts[0].text).index else base
-    return f"<msub>{base}{_row(*(f'<mi>{letter}</mi>' for letter in term.text))}</msub>"
+def _indexed(base: str, name: str, indices: str) -> str:
+    if not indices:
+        return base
+    base = _fenced(base) if decomposed(name).index else base
+    return f"<msub>{base}{_row(*(f'<mi>{letter}</mi>' for letter in indices))}</msub>"
 
 
 def _raised(by: str) -> Spelling:
@@ -163,7 +164,7 @@ MATHML: Mapping[str, Spelling] = {
     "parens": lambda term, show: _fenced(show(term.parts[0])),
     "index": _index,
     "slice": lambda term, show: _row(_operator(":").join(show(p) for p in term.parts)),
-    "element": _element,
+    "element": lambda term, show: _indexed(show(term.parts[0]), term.parts[0].text, term.text),
     "series": lambda term, show: _row(
         f"<munder>{_sum('Σ')}{_row(*(f'<mi>{letter}</mi>' for letter in term.text))}</munder>", show(term.parts[0])
     ),

@@ -236,7 +236,7 @@ def is_gradient(variable: str) -> bool:
 
 def gradient_named(variable: str) -> Term:
     """∂L/∂w for `w.g` or `w_g`."""
-    return gradient(variable[:-2])
+    return gradient(variable[:-2], variable)
 
 
 def is_mask(value: Any) -> bool:

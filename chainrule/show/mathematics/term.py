@@ -7,7 +7,7 @@ terms from the nodes of a program; each notation (plain text, LaTeX, MathML) is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY
 
@@ -23,12 +23,13 @@ LEAVES = ("name", "gradient", "number", "word", "letter")
 @dataclass(frozen=True)
 class Term:
     """A sign with its parts. `text` is the name, number or word of a leaf, and of other signs what stands for the
-    sign itself (`<`, `softmax`); `axes` are what a sum goes over."""
+    sign itself (`<`, `softmax`); `axes` are what a sum goes over, and of a gradient the indices of one element."""
 
     sign: str
     parts: tuple[Term, ...] = ()
     text: str = ""
     axes: tuple[str, ...] = ()
+    variable: str = ""  # of a gradient, the name in the code
 
     @property
     def binding(self) -> int:
@@ -56,16 +57,16 @@ class Term:
         >>> equation(gradient("w1"), matmul(transposed(name("x")), gradient("l1"))).names
         ['w1.g', 'x', 'l1.g']
         """
-        return [t.text + ".g" * (t.sign == "gradient") for t in self.walk() if t.sign in ("name", "gradient")]
+        return [t.variable or t.text for t in self.walk() if t.sign in ("name", "gradient")]
 
 
 def name(text: str) -> Term:
     return Term("name", text=text)
 
 
-def gradient(of: str) -> Term:
-    """The gradient of the loss with respect to the value named `of`."""
-    return Term("gradient", text=of)
+def gradient(of: str, variable: str = "") -> Term:
+    """The gradient of the loss with respect to the value named `of`; `variable` is its name in the code."""
+    return Term("gradient", text=of, variable=variable or f"{of}.g")
 
 
 def number(value: float | str) -> Term:
@@ -118,13 +119,20 @@ def transposed(of: Term) -> Term:
 def element(of: Term, indices: str) -> Term:
     """One element: `w` with the indices "nm"; of a gradient, the derivative towards that element."""
     if of.sign == "gradient":
-        return partial(letter("L"), element(name(of.text), indices))
-    return Term("element", (of,), indices) if indices else of
+        return replace(of, axes=tuple(indices))
+    if of.sign == "towards":
+        return Term("towards", (element(of.parts[0], indices),))
+    return Term("element", (of.tight(ATOM),), indices) if indices else of
+
+
+def towards(value: Term) -> Term:
+    """The gradient of the loss with respect to a value that has no name."""
+    return Term("towards", (value.tight(ATOM),))
 
 
 def partial(above: Term, below: Term) -> Term:
     """∂above/∂below, both of them elements or values."""
-    return Term("partial", (above, below))
+    return Term("partial", (above.tight(ATOM), below.tight(ATOM)))
 
 
 def summed(over: str, body: Term) -> Term:

@@ -53,7 +53,7 @@ TEXT: Mapping[str, Spelling] = {
     "number": lambda term, show: term.text,
     "word": lambda term, show: term.text,
     "letter": lambda term, show: term.text,
-    "gradient": lambda term, show: f"∂L/∂{term.text}",
+    "gradient": lambda term, show: f"∂L/∂{term.text}" + (f"[{', '.join(term.axes)}]" if term.axes else ""),
     "towards": "∂L/∂%s",
     "partial": "∂%s/∂%s",
     "equation": "%s = %s",

@@ -1,0 +1,167 @@
+"""Elementwise operations: each element of the result depends on one element of each operand."""
+
+from __future__ import annotations
+
+import torch
+
+from chainrule.explain.local import LocalStep
+from chainrule.explain.reasons import generic
+from chainrule.explain.reasons.book import Reason, reason
+from chainrule.explain.reasons.slopes import at_place, slope
+from chainrule.explain.shapes import stretched
+from chainrule.explain.step import Paragraph
+from chainrule.show.mathematics import Term, text
+from chainrule.show.mathematics.term import element, equation, hadamard, number, partial, scale
+
+
+def diagonal(step: LocalStep) -> str:
+    """What is special about the Jacobian."""
+    return "" if stretched(step.shape, step.out_shape) else "It is diagonal: off the diagonal there are only zeros."
+
+
+@reason(
+    "elementwise",
+    "elementary family",
+    "special family",
+    "real",
+    "imag",
+    "conj",
+    "conj_physical",
+    "complex",
+    "polar",
+    "angle",
+    "sgn",
+)
+def elementwise(step: LocalStep) -> Reason | None:
+    paragraphs = _slopes(step)
+    if step.note:
+        paragraphs.append(Paragraph((f"By convention, {step.note}.",), "Kink"))
+    said = f"times the slope of {_called(step)} at each place"
+    return Reason(said, tuple(paragraphs))
+
+
+def _slopes(step: LocalStep) -> list[Paragraph]:
+    """That the elements do not mix, the slope of one, and what follows."""
+    factors = [f for share in step.shares if (f := slope(share, step.upstream)) is not None]
+    paragraphs = []
+    if len(factors) == len(step.shares) == 1 and len(step.out_shape) < 7:
+        i = generic.LETTERS[: len(step.out_shape)]
+        below = element(step.of, i if step.shape == step.out_shape else "")
+        said = (" at the same place and on no other, with the slope",)
+        paragraphs.append(
+            Paragraph(("Each element of ", step.out, " depends on the element of ", step.of, *said), "Slope",
+                      equation(partial(element(step.out, i), below), at_place(factors[0], step, i)))
+        )  # fmt: skip
+    return [
+        *paragraphs, generic.jacobian(step, diagonal(step)), generic.passed_back(step), *generic.broadcasting(step),
+    ]  # fmt: skip
+
+
+def _called(step: LocalStep) -> str:
+    return {"pow": "the power", "square": "the square", "exp": "exp", "sqrt": "the root"}.get(
+        step.operation, step.operation
+    )
+
+
+@reason("add", "sub")
+def added_or_subtracted(step: LocalStep) -> Reason | None:
+    factors = [slope(share, step.upstream) for share in step.shares]
+    minus = all(f == Term("neg", (number(1),)) for f in factors)
+    if not minus and any(f != number(1) for f in factors):
+        return elementwise(step)  # torch.add(a, b, alpha=2)
+    went = " falls" if minus else " moves"
+    passed = "the gradient is passed on with the other sign" if minus else "the gradient is passed on as it is"
+    moved = (step.out, f"{went} by as much as ", step.of, f" {'rises' if minus else 'does'}")
+    axes = stretched(step.shape, step.out_shape)
+    if not axes:
+        result = equation(step.result, Term("neg", (step.upstream,)) if minus else step.upstream)
+        said = "subtracted, so the sign turns" if minus else "a sum passes the gradient on unchanged"
+        shown = result if len(step.shares) == 1 else None
+        return Reason(said, (Paragraph((*moved, f", so {passed}:"), "Sum", shown),), minor=not minus)
+    own = text(step.of)
+    said = (
+        f"every row uses the same {own}: the sum over the rows" if axes == [0] else f"{own} was stretched: summed back"
+    )
+    first = Paragraph((*moved, f" at each place where it is used, so {passed} from each of them."), "Sum")
+    return Reason(said, (first, *generic.broadcasting(step), generic.passed_back(step)))
+
+
+@reason("mul")
+def multiplied(step: LocalStep) -> Reason | None:
+    others = [term for term, _ in step.others]
+    if len(step.shares) > 1:
+        both = Paragraph((step.of, " is both factors of ", step.call, ", and each of them passes a share back; the shares are "
+                          "added"), "Product")  # fmt: skip
+        return Reason(
+            "both factors are the same value, and each passes a share back", (both, generic.passed_back(step))
+        )
+    factor = others[0] if len(others) == 1 else slope(step.shares[0], step.upstream)
+    if factor is None:
+        return None
+    product = scale(factor, step.upstream) if factor.sign == "number" else hadamard(step.upstream, factor)
+    said = Paragraph(
+        ("A change of ", step.of, " arrives in ", step.out, " multiplied by the other factor, ", factor,
+         ", so the gradient goes back multiplied by it"), "Product", equation(step.result, product),
+    )  # fmt: skip
+    stretch = generic.broadcasting(step)
+    if stretch:
+        said = Paragraph(said.pieces, said.title)
+    paragraphs = (said, *stretch, *([generic.passed_back(step)] if stretch else []))
+    after = ", summed over what was stretched" if stretch else ""
+    return Reason(f"times {text(factor)}{after}", paragraphs)
+
+
+@reason("pow", "square")
+def power(step: LocalStep) -> Reason | None:
+    exponent = step.node.args[1] if len(step.node.args) > 1 else 2
+    if isinstance(exponent, torch.fx.Node) or step.read is not step.node.args[0]:
+        return None
+    kind = "a square" if exponent == 2 else f"the power {exponent}"
+    return Reason(f"times the slope of {kind}", tuple(_slopes(step)))
+
+
+_ONE_SIDED = {"relu": "0", "clamp_min": None, "clamp_max": None, "clamp": None, "relu6": None, "hardtanh": None,
+              "threshold": None, "leaky_relu": "0"}  # fmt: skip
+
+
+@reason(*_ONE_SIDED)
+def gate(step: LocalStep) -> Reason | None:
+    """Functions that pass their argument on in one region and hold it fast in another."""
+    value, given = step.node.meta["val"], step.read.meta["val"]
+    if value.shape != given.shape or step.read is not step.node.args[0]:
+        return None
+    open_share = float((value == given).double().mean()) if value.numel() else 0.0
+    factor = slope(step.shares[0], step.upstream)
+    leaks, i = step.operation == "leaky_relu", generic.LETTERS[: len(step.shape)]
+    said = Paragraph(
+        ("Where ", step.out, " is ", step.of, " itself, it moves with it, and the slope is 1. Where it is held at the bound, "
+         "moving ", step.of, f" a little changes nothing, and the slope is {'small' if leaks else '0'}. So the gradient "
+         f"passes where the gate was open forward and {'is scaled down' if leaks else 'stops'} elsewhere; here "
+         f"{open_share:.0%} of the elements pass. The numbers that ", step.upstream, " holds at the closed places are lost: "
+         "they told how the loss would change with an output that cannot move."), "Gate",
+        equation(partial(element(step.out, i), element(step.of, i)), at_place(factor, step, i)) if factor is not None else None,
+    )  # fmt: skip
+    kink = (
+        [Paragraph((f"At the bound itself there is no slope; by convention, {step.note}.",), "Kink")]
+        if step.note
+        else []
+    )
+    return Reason(
+        f"passes where {step.operation} let the value through, {'is scaled down' if leaks else 'stops'} elsewhere",
+        (said, generic.jacobian(step, diagonal(step)), generic.passed_back(step), *kink),
+    )
+
+
+@reason("div")
+def divided(step: LocalStep) -> Reason | None:
+    if len(step.shares) > 1:
+        return None
+    numerator = step.read is step.node.args[0]
+    said = "divided by the same number" if numerator else "a larger denominator makes the quotient smaller"
+    return Reason(said, tuple(_slopes(step)))
+
+
+@reason("neg")
+def negated(step: LocalStep) -> Reason:
+    turned = equation(step.result, Term("neg", (step.upstream,)))
+    return Reason("the minus sign goes back as a minus sign", (Paragraph(("The sign turns.",), "Sign", turned),))

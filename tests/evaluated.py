@@ -1,0 +1,237 @@
+"""Mathematics as numbers: what a term says, computed from the values that its names stand for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chainrule.show.mathematics import Term
+
+
+class NotComputed(Exception):
+    """A sign that is not computed here, or a name that is not known."""
+
+
+@dataclass
+class Indexed:
+    """A tensor, and a letter for each of its axes; None where it stands for all of its elements at once."""
+
+    value: Tensor
+    letters: str | None = None
+
+
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "exp": torch.exp, "log": torch.log, "tanh": torch.tanh, "sin": torch.sin, "cos": torch.cos, "sign": torch.sign,
+    "clamp_min": torch.clamp_min, "relu": torch.relu, "erf": torch.erf, "log1p": torch.log1p,
+    "clamp": torch.clamp,
+}  # fmt: skip
+_COMPARED = {">": torch.gt, "≥": torch.ge, "<": torch.lt, "≤": torch.le, "=": torch.eq, "≠": torch.ne}
+_ALONG = {"softmax": torch.softmax, "log_softmax": torch.log_softmax, "cumsum": torch.cumsum}
+_OVER = {"Σ": torch.sum, "mean": torch.mean, "amax": torch.amax, "amin": torch.amin}
+
+
+def holds(equation: Term, names: Mapping[str, Tensor]) -> bool:
+    """Whether both sides of an equation have the same numbers; NotComputed where it holds what is not known here.
+
+    Mathematics does not say whether a sum keeps its axis; it must come out in one of the two ways.
+    """
+    reasons: list[Exception] = []
+    for keepdim in (True, False):
+        try:
+            if _same(*_sides(equation, names, keepdim)):
+                return True
+        except (RuntimeError, IndexError, AssertionError) as error:  # shapes or indices that do not fit
+            reasons.append(error)
+    if len(reasons) == 2 and any(isinstance(error, AssertionError) for error in reasons):
+        raise reasons[0]
+    if len(reasons) == 2:
+        raise NotComputed(str(reasons))
+    return False
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    if left.shape != right.shape and left.numel() == right.numel():
+        right = right.reshape(left.shape)
+    left, right = torch.broadcast_tensors(left, right)
+    kind = torch.complex128 if left.is_complex() or right.is_complex() else torch.float64
+    single = torch.float32 in (left.dtype, right.dtype)
+    near = 1e-5 if single else 1e-9
+    return torch.allclose(left.to(kind), right.to(kind), rtol=near, atol=near, equal_nan=True)
+
+
+def _sides(equation: Term, names: Mapping[str, Tensor], keepdim: bool) -> tuple[Tensor, Tensor]:
+    """Both sides, with their axes in the same order."""
+    left, right = (_Evaluation(names, keepdim).of(part) for part in equation.parts)
+    if left.letters is not None and right.letters is not None and left.letters != right.letters:
+        left, right = _aligned(left, right)
+    return left.value, right.value
+
+
+class _Evaluation:
+    def __init__(self, names: Mapping[str, Tensor], keepdim: bool) -> None:
+        self.names, self.keepdim = names, keepdim
+
+    def of(self, term: Term) -> Indexed:
+        if term.sign in ("name", "gradient"):
+            known = self.names.get(term.variable or term.text)
+            if known is None:
+                raise NotComputed(term.text)
+            return _element(Indexed(known), "".join(term.axes)) if term.axes else Indexed(known)
+        method = getattr(self, term.sign, None)
+        if method is None:
+            raise NotComputed(term.sign)
+        return method(term)
+
+    def number(self, term: Term) -> Indexed:
+        text = term.text.replace("−", "-")
+        known = {"π": math.pi, "∞": math.inf}.get(text)
+        try:
+            return Indexed(torch.tensor(known if known is not None else float(text), dtype=torch.float64))
+        except ValueError:
+            raise NotComputed(text) from None
+
+    def element(self, term: Term) -> Indexed:
+        return _element(self.of(term.parts[0]), term.text)
+
+    def series(self, term: Term) -> Indexed:
+        body = self.of(term.parts[0])
+        if body.letters is None or not set(term.text) <= set(body.letters):
+            raise NotComputed(term.text)
+        kept = "".join(c for c in body.letters if c not in term.text)
+        return Indexed(torch.einsum(f"{body.letters}->{kept}", body.value), kept)
+
+    def parens(self, term: Term) -> Indexed:
+        return self.of(term.parts[0])
+
+    indicator = parens
+
+    def _two(self, term: Term, function: Callable[[Tensor, Tensor], Tensor]) -> Indexed:
+        left, right = self.of(term.parts[0]), self.of(term.parts[1])
+        if left.letters is None and right.letters is None:
+            return Indexed(function(left.value, right.value))
+        left, right = _aligned(left, right)
+        return Indexed(function(left.value, right.value), left.letters)
+
+    def add(self, term: Term) -> Indexed:
+        return self._two(term, torch.add)
+
+    def sub(self, term: Term) -> Indexed:
+        return self._two(term, torch.sub)
+
+    def hadamard(self, term: Term) -> Indexed:
+        return self._two(term, torch.mul)
+
+    scale = dot = hadamard
+
+    def div(self, term: Term) -> Indexed:
+        return self._two(term, torch.true_divide)
+
+    def power(self, term: Term) -> Indexed:
+        return self._two(term, torch.pow)
+
+    def compare(self, term: Term) -> Indexed:
+        return self._two(term, _COMPARED[term.text])
+
+    def matmul(self, term: Term) -> Indexed:
+        left, right = self._whole(term.parts[0]), self._whole(term.parts[1])
+        return Indexed(left @ right)
+
+    def neg(self, term: Term) -> Indexed:
+        inner = self.of(term.parts[0])
+        return Indexed(-inner.value, inner.letters)
+
+    def inverse(self, term: Term) -> Indexed:
+        return Indexed(torch.linalg.inv(self._whole(term.parts[0])))
+
+    def floor(self, term: Term) -> Indexed:
+        return Indexed(self._whole(term.parts[0]).floor())
+
+    def abs(self, term: Term) -> Indexed:
+        return Indexed(self._whole(term.parts[0]).abs())
+
+    def sqrt(self, term: Term) -> Indexed:
+        inner = self.of(term.parts[0])
+        return Indexed(inner.value.sqrt(), inner.letters)
+
+    def transpose(self, term: Term) -> Indexed:
+        inner = self._whole(term.parts[0])
+        return Indexed(inner if inner.ndim < 2 else inner.mT)
+
+    def cases(self, term: Term) -> Indexed:
+        value, condition, otherwise = (self._whole(p) for p in term.parts)
+        return Indexed(torch.where(condition.bool(), value.double(), otherwise.double()))
+
+    def size(self, term: Term) -> Indexed:
+        return Indexed(torch.tensor(float(self._whole(term.parts[0]).shape[int(term.axes[0])]), dtype=torch.float64))
+
+    def index(self, term: Term) -> Indexed:
+        base, *indices = term.parts
+        return Indexed(self._whole(base)[tuple(self._index(i) for i in indices)])
+
+    def _index(self, term: Term) -> object:
+        if term.sign == "word" and term.text in ("None", "..."):
+            return None if term.text == "None" else ...
+        if term.sign == "slice":
+            return slice(*(None if p.text == "" else int(self.of(p).value) for p in term.parts))
+        if term.sign == "number":
+            return int(term.text.replace("−", "-"))
+        found = self._whole(term)
+        return found if found.ndim else int(found)
+
+    def big(self, term: Term) -> Indexed:
+        return self.over(term)
+
+    def over(self, term: Term) -> Indexed:
+        if term.text not in {*_OVER, *_ALONG, "σ"} or len(term.parts) > 1:
+            raise NotComputed(term.text)
+        body = self._whole(term.parts[0])
+        axes = tuple(int(a) for a in term.axes)
+        if term.text == "σ":
+            return Indexed(body.sigmoid())
+        if term.text in _ALONG:
+            return Indexed(_ALONG[term.text](body, axes[0]))
+        return Indexed(_OVER[term.text](body, axes, keepdim=self.keepdim) if axes else _OVER[term.text](body))
+
+    def call(self, term: Term) -> Indexed:
+        if term.text == "size":
+            return Indexed(torch.tensor(float(self._whole(term.parts[0]).numel()), dtype=torch.float64))
+        if term.text not in _FUNCTIONS or any(p.sign == "keyword" for p in term.parts):
+            raise NotComputed(term.text)
+        return Indexed(_FUNCTIONS[term.text](*(self._whole(p) for p in term.parts)))
+
+    def _whole(self, term: Term) -> Tensor:
+        found = self.of(term)
+        if found.letters is not None:
+            raise NotComputed("an element")
+        return found.value
+
+
+def _element(of: Indexed, letters: str) -> Indexed:
+    if len(letters) != of.value.ndim:
+        raise AssertionError(f"{letters} does not index a tensor of shape {tuple(of.value.shape)}")
+    for axis in reversed([i for i, c in enumerate(letters) if c == "0"]):
+        of = Indexed(of.value.select(axis, 0))
+    return Indexed(of.value, letters.replace("0", ""))
+
+
+def _aligned(left: Indexed, right: Indexed) -> tuple[Indexed, Indexed]:
+    """Both with the same axes, in the same order."""
+    sizes: dict[str, int] = {}
+    for side in (left, right):
+        if side.letters is None and side.value.ndim:
+            raise NotComputed("an element beside a whole")
+        for letter, size in zip(side.letters or "", side.value.shape, strict=True):
+            assert sizes.setdefault(letter, size) == size, f"the index {letter} has two sizes"
+    order = "".join(sorted(sizes))
+
+    def spread(side: Indexed) -> Indexed:
+        own = side.letters or ""
+        moved = torch.einsum(f"{own}->{''.join(sorted(own))}", side.value) if own else side.value
+        shape = [sizes[c] if c in own else 1 for c in order]
+        return Indexed(moved.reshape(shape).expand([sizes[c] for c in order]), order)
+
+    return spread(left), spread(right)
