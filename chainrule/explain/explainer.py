@@ -151,6 +151,5 @@ def _linked(steps: list[Step], partners: dict[str, list[str]]) -> Iterator[Step]
         for other in found:
             both.setdefault(other, []).append(key)
     for step in steps:
-        gives = step.formula.parts[0].names if step.formula is not None else step.targets  # mul_g is read as mul.g
-        used = [s.key for s in steps if s is not step and not set(gives).isdisjoint(s.reads)]
+        used = [s.key for s in steps if s is not step and set(step.targets) & set(s.reads)]
         yield replace(step, partners=tuple(both.get(step.key, ())), used_by=tuple(used))

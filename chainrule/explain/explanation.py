@@ -32,7 +32,7 @@ class Explanation:
     def __getitem__(self, name: str) -> Step:
         """The line that gives a value to `name`; ChainruleError where none does."""
         for step in self.steps:
-            if name in step.targets or (step.formula is not None and name in step.formula.parts[0].names):
+            if name in step.targets:
                 return step
         raise ChainruleError(f"no line gives {name!r}; there are {', '.join(t for s in self.steps for t in s.targets)}")
 

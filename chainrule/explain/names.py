@@ -1,59 +1,55 @@
-"""The names in a line of code: where each stands, and what the formulas of an explanation call it."""
+"""The names in a line of code, and where each of them stands."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 from chainrule.explain.step import Step
 
 
-@dataclass(frozen=True)
-class Names:
-    """The names that an explanation knows, each with the name that its formulas have for it: mul_g is mul.g there."""
+def names_of(steps: Iterable[Step]) -> set[str]:
+    """The names of what the steps give and of what they read."""
+    return {name for step in steps for name in (*step.targets, *step.reads)}
 
-    known: dict[str, str]
 
-    @classmethod
-    def of(cls, steps: Collection[Step]) -> Names:
-        """The names of what the steps give and of what they read."""
-        known: dict[str, str] = {}
-        for step in steps:
-            given = step.targets if step.formula is None else step.formula.parts[0].names
-            known.update(zip(step.targets, given, strict=True))
-        for read in (name for step in steps for name in step.reads if name not in known.values()):
-            known[read] = read
-            if read.endswith(".g"):  # the upstream gradient, which code writes out_g
-                known[f"{read[:-2]}_g"] = read
-        return cls(known)
+def pieces(code: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """`code` in pieces, each with the name that it is, or "".
 
-    def pieces(self, code: str) -> Iterator[tuple[str, str]]:
-        """`code` in pieces, each with the name that it is, or "".
+    >>> list(pieces("w.g = x.T", {"w.g", "x"}))
+    [('w.g', 'w.g'), (' = ', ''), ('x', 'x'), ('.T', '')]
+    """
+    raw, at = code.encode(), 0
+    for start, end, name in sorted(_found(ast.parse(code), names)):
+        if start > at:
+            yield raw[at:start].decode(), ""
+        yield raw[start:end].decode(), name
+        at = end
+    if at < len(raw):
+        yield raw[at:].decode(), ""
 
-        >>> list(Names({"w.g": "w.g", "x": "x"}).pieces("w.g = x.T"))
-        [('w.g', 'w.g'), (' = ', ''), ('x', 'x'), ('.T', '')]
-        """
-        raw, at = code.encode(), 0
-        for start, end, name in sorted(self._found(ast.parse(code))):
-            if start > at:
-                yield raw[at:start].decode(), ""
-            yield raw[start:end].decode(), name
-            at = end
-        if at < len(raw):
-            yield raw[at:].decode(), ""
 
-    def _found(self, node: ast.AST) -> Iterator[tuple[int, int, str]]:
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            dotted = self.known.get(f"{node.value.id}.{node.attr}")
-            if dotted is not None:
-                yield node.col_offset, node.end_col_offset or 0, dotted
-                return
-        if isinstance(node, ast.Name) and node.id in self.known:
-            yield node.col_offset, node.end_col_offset or 0, self.known[node.id]
-        for child in ast.iter_child_nodes(node):
-            yield from self._found(child)
+def _found(node: ast.AST, names: Collection[str]) -> Iterator[tuple[int, int, str]]:
+    name = ""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        name = f"{node.value.id}.{node.attr}"
+    elif isinstance(node, ast.Name):
+        name = node.id
+    if name in names:
+        yield node.col_offset, node.end_col_offset, name  # type: ignore[attr-defined]
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _found(child, names)
+
+
+def gradient_of(name: str, names: Collection[str]) -> str | None:
+    """The name of the gradient of a value, where there is one.
+
+    >>> gradient_of("w", {"w", "w.g"}), gradient_of("mul", {"mul_g"}), gradient_of("x", {"x"})
+    ('w.g', 'mul_g', None)
+    """
+    return next((g for g in (f"{name}.g", f"{name}_g") if g in names), None)
 
 
 def person_names(names: Iterable[str]) -> dict[str, str]:

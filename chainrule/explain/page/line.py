@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from html import escape
 
-from chainrule.explain.names import Names
+from chainrule.explain.names import pieces
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import Term, mathml
 
 
-def code(text: str, names: Names) -> str:
+def code(text: str, names: Collection[str]) -> str:
     """A line of code with its names marked.
 
-    >>> code("y = x < 2", Names({"x": "x"}))
+    >>> code("y = x < 2", {"x"})
     '<code>y = <span data-name="x">x</span> &lt; 2</code>'
     """
-    pieces = (
+    marked = (
         f'<span data-name="{escape(name)}">{escape(piece)}</span>' if name else escape(piece)
-        for piece, name in names.pieces(text)
+        for piece, name in pieces(text, names)
     )
-    return f"<code>{''.join(pieces)}</code>"
+    return f"<code>{''.join(marked)}</code>"
 
 
 def formula(term: Term) -> str:

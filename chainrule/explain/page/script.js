@@ -16,8 +16,8 @@
     for (const element of lit) element.classList.remove("lit", "lit-gradient");
     lit = [];
     if (name === null) return;
-    const value = name.endsWith(".g") ? name.slice(0, -2) : name;
-    for (const [which, mark] of [[value, "lit"], [`${value}.g`, "lit-gradient"]])
+    const value = /[._]g$/.test(name) && (name.endsWith(".g") || named.has(name.slice(0, -2))) ? name.slice(0, -2) : name;
+    for (const [which, mark] of [[value, "lit"], [`${value}.g`, "lit-gradient"], [`${value}_g`, "lit-gradient"]])
       for (const element of named.get(which) ?? []) {
         element.classList.add(mark);
         lit.push(element);

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from chainrule.explain.names import Names
+from chainrule.explain.names import gradient_of, names_of
 from chainrule.explain.page.line import code, formula, paragraph, shapes, table
 from chainrule.explain.page.values import beside
 from chainrule.explain.prose import sentence
@@ -20,29 +20,24 @@ class Steps:
     """The steps of an explanation, which find each other by the names that they give."""
 
     all: list[Step]
-    names: Names
+    names: set[str]
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> Steps:
         found = list(steps)
-        return cls(found, Names.of(found))
+        return cls(found, names_of(found))
 
     def phase(self, phase: str) -> list[Step]:
         return [s for s in self.all if s.phase == phase]
 
-    def gives(self, step: Step) -> list[str]:
-        """The names that a step gives values to, as formulas write them."""
-        return [self.names.known.get(t, t) for t in step.targets]
-
-    def giving(self, name: str) -> Step | None:
+    def giving(self, name: str | None) -> Step | None:
         """The step that gives a value to `name`; of several the first."""
-        return next((s for s in self.all if name in self.gives(s)), None)
+        return next((s for s in self.all if name in s.targets), None)
 
     def item(self, step: Step, number: int) -> str:
         """A step as an item of a list."""
-        given = self.gives(step)
         parts = [
-            f'<li class="step {step.phase}" id="{escape(step.key)}" data-gives="{escape(" ".join(given))}" '
+            f'<li class="step {step.phase}" id="{escape(step.key)}" data-gives="{escape(" ".join(step.targets))}" '
             f'data-partners="{escape(" ".join(step.partners))}">',
             f'<a class="number" href="#{escape(step.key)}" aria-label="Line {number}: {escape(step.code)}">{number}</a>',
             f'<div class="line">{code(step.code, self.names)}</div>',
@@ -65,10 +60,12 @@ class Steps:
 
     def values(self, step: Step) -> str:
         """The value that a step gives, beside its gradient or beside that whose gradient it is."""
-        name = self.gives(step)[0]
-        other = self.giving(name[:-2] if name.endswith(".g") else f"{name}.g")
-        pair = [(name, step.value)] + ([(self.gives(other)[0], other.value)] if other is not None else [])
-        return beside(pair if not name.endswith(".g") else pair[::-1])
+        name = step.targets[0]
+        if step.phase != "backward":
+            pair = [step, self.giving(gradient_of(name, self.names))]
+        else:
+            pair = [self.giving(name[:-2]), step]
+        return beside((s.targets[0], s.value) for s in pair if s is not None)
 
     def links(self, step: Step) -> str:
         """Links to the lines of the other pass, to those that read the value, and to what it is computed from."""
@@ -86,8 +83,7 @@ class Steps:
         return "<dl>" + "".join(f"<div><dt>{a}</dt><dd>{b}</dd></div>" for a, b in listed) + "</dl>" if listed else ""
 
     def link(self, step: Step) -> str:
-        name = self.gives(step)[0]
-        shown = escape(", ".join(step.targets))
+        name, shown = step.targets[0], escape(", ".join(step.targets))
         return f'<a href="#{escape(step.key)}" data-name="{escape(name)}"><code>{shown}</code></a>'
 
     def inputs(self, person: dict[str, str]) -> str:
@@ -96,7 +92,7 @@ class Steps:
         for step in self.phase("input"):
             name = step.targets[0]
             known = f'<br><span class="known">{escape(person[name])}</span>' if name in person else ""
-            gradient = self.giving(f"{name}.g")
+            gradient = self.giving(gradient_of(name, self.names))
             readers = ", ".join(self.link(s) for s in self.all if s.key in step.used_by and s.phase == "forward")
             rows.append([
                 f'<span class="step input" id="{escape(step.key)}"><code data-name="{escape(name)}">{escape(name)}</code></span>{known}',
