@@ -25,6 +25,7 @@ WIDE = 60  # characters of a formula as text that one line holds
 PREAMBLE = r"""\documentclass[11pt]{article}
 \usepackage[utf8]{inputenc}
 \usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage{textcomp}
 \usepackage{amsmath,amssymb}
 \usepackage{graphicx}
@@ -32,7 +33,7 @@ PREAMBLE = r"""\documentclass[11pt]{article}
 \usepackage{longtable}
 \setlength{\parindent}{0pt}
 \setlength{\parskip}{4pt plus 1pt}
-\emergencystretch=3em
+\sloppy
 \newsavebox{\chainrulebox}
 \newlength{\chainrulewidth}
 \setlength{\chainrulewidth}{\dimexpr\textwidth-1.5em\relax}
@@ -66,7 +67,7 @@ def passage(steps: Iterable[Step]) -> Iterator[str]:
             yield formula(step.formula)
         yield f"\\chainruleshapes{{{code(step.shapes.replace('->', '→'))}}}"
         if step.reason:
-            yield f"{escaped(sentence(step.reason))}\\par"
+            yield f"{prose(sentence(step.reason))}\\par"
         for paragraph in step.derivation:
             yield from _paragraph(paragraph)
 
@@ -84,9 +85,14 @@ def _inputs(explanation: Explanation) -> Iterator[str]:
 
 def _paragraph(paragraph: Paragraph) -> Iterator[str]:
     heading = f"\\textit{{{escaped(paragraph.title)}.}} " if paragraph.title else ""
-    yield heading + "".join(escaped(p) if isinstance(p, str) else f"${latex(p)}$" for p in paragraph.pieces)
+    yield heading + "".join(prose(p) if isinstance(p, str) else f"${latex(p)}$" for p in paragraph.pieces)
     if paragraph.display is not None:
         yield formula(paragraph.display)
+
+
+def prose(said: str) -> str:
+    """Text; long names in it may be broken."""
+    return escaped(said).replace(r"\_", r"\_\allowbreak{}")
 
 
 def code(line: str) -> str:

@@ -21,6 +21,6 @@ def figure(name: str, value: torch.Tensor) -> str:
     shown = f'<code data-name="{escape(name)}">{escape(name)}</code> <span class="shapes">{about.shape}</span>'
     said = f"{about.dtype}: {about}" if str(about) else about.dtype
     said += f". Shown: <code>{escape(name)}{part}</code>" if part else ""
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}" for row in entries(value))
+    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in entries(value))
     table = f'<div class="scroll"><table class="numbers">{rows}</table></div>' if rows else ""
     return f"<figure><figcaption>{shown}<br><small>{said}</small></figcaption>{table}</figure>"

@@ -12,7 +12,7 @@ from chainrule.show.mathematics.term import Term
 _ESCAPED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _ESCAPED |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 _ESCAPED |= {"<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"}
-_COMMANDS = {letter: name for name, letter in GREEK.items() if name not in ("eps", "lambd")}
+_COMMANDS = {letter: name for name, letter in GREEK.items() if name not in ("eps", "lambd")} | {"ℓ": "ell"}
 _KNOWN = frozenset(("exp", "log", "ln", "sin", "cos", "tan", "sinh", "cosh", "tanh", "max", "min", "det"))
 _SIGNS = {"Σ": r"\sum", "Π": r"\prod", "σ": r"\sigma", "ψ": r"\psi", "Re": r"\operatorname{Re}"}
 _COMPARED = {">": ">", "≥": r"\ge", "<": "<", "≤": r"\le", "=": "=", "≠": r"\ne"}
@@ -124,7 +124,7 @@ LATEX: Mapping[str, Spelling] = {
     "name": lambda term, show: _name(term.text),
     "number": _number,
     "word": lambda term, show: f"\\text{{{escaped(term.text)}}}" if term.text else "",
-    "letter": lambda term, show: term.text,
+    "letter": lambda term, show: f"\\{_COMMANDS[term.text]}" if term.text in _COMMANDS else term.text,
     "gradient": lambda term, show: (
         f"\\frac{{\\partial L}}{{\\partial {_indexed(_name(term.text), ''.join(term.axes))}}}"
     ),
