@@ -50,7 +50,7 @@ PREAMBLE = r"""\documentclass[11pt]{article}
 def document(explanation: Explanation, title: str | None = None) -> str:
     """The whole document."""
     about = head(explanation, title)
-    body = [f"\\title{{{escaped(about.title)}}}", r"\author{}", r"\date{}", r"\begin{document}", r"\maketitle"]
+    body = [r"\begin{document}", f"{{\\Large\\bfseries {escaped(about.title)}\\par}}\\bigskip"]
     body += [f"{escaped(name)}: {escaped(value)}\\par" for name, value in about.facts]
     body += [f"{escaped(said)}\\par" for said in (about.checked, *about.notes) if said]
     body += [r"\section*{Inputs}", *_inputs(explanation)]
@@ -85,7 +85,8 @@ def _inputs(explanation: Explanation) -> Iterator[str]:
 
 def _paragraph(paragraph: Paragraph) -> Iterator[str]:
     heading = f"\\textit{{{escaped(paragraph.title)}.}} " if paragraph.title else ""
-    yield heading + "".join(prose(p) if isinstance(p, str) else f"${latex(p)}$" for p in paragraph.pieces)
+    said = "".join(prose(p) if isinstance(p, str) else f"${latex(p)}$" for p in paragraph.pieces)
+    yield f"{heading}{said}\\par"
     if paragraph.display is not None:
         yield formula(paragraph.display)
 
