@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from evaluated import NotComputed, holds
+from evaluated import NotComputed, holds, spread, value_of
 from torch import Tensor
 from zoo import ENTRIES, Entry
 
 import chainrule as cr
+from chainrule.checking.examples import of_rule
 from chainrule.explain import Explanation
+from chainrule.rules import BOOK
+from chainrule.run import needed, run
 from chainrule.show.mathematics import Term, text
 
 
@@ -56,6 +59,64 @@ def test_the_equations_of_derivations_hold(entry: Entry) -> None:
             if several and own and paragraph.title != "Together":
                 continue  # the share of one path among several
             assert computed(equation, known) in (True, None), (step.code, str(paragraph))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, rule in BOOK.rules.items() if of_rule(rule) is not None))
+def test_the_slopes_that_a_derivation_names_are_the_entries_of_the_jacobian(name: str) -> None:
+    compare_slopes(name)
+
+
+def test_slopes_are_compared() -> None:
+    assert all(
+        compare_slopes(name)
+        for name in ("matmul", "linear", "exp", "sigmoid", "gelu", "relu", "softplus", "square", "asin")
+    )
+
+
+def compare_slopes(name: str) -> int:
+    """Compare the slopes that the derivation of a rule's first sample names with its Jacobian; how many there were."""
+    sample, compared = of_rule(BOOK.rules[name]), 0
+    assert sample is not None
+    d = sample.derive()
+    e = d.explain()
+    for paragraph in (p for step in e for p in step.derivation if p.display is not None):
+        equation = paragraph.display
+        if equation is None or equation.parts[0].sign != "partial":
+            continue
+        entries, slope = jacobian(d, *equation.parts[0].parts), value_of(equation.parts[1], values(e))
+        if entries is None or slope is None:
+            continue
+        indices = "".join(t.text if t.sign == "element" else "" for t in equation.parts[0].parts)
+        letters = "".join(dict.fromkeys(indices))
+        found = torch.einsum(f"{indices}->{letters}", entries)
+        assert torch.allclose(found, spread(slope, letters, found).to(found.dtype), rtol=1e-9, atol=1e-9), str(
+            paragraph
+        )
+        assert torch.isclose(found.abs().sum(), entries.abs().sum()), f"there are other slopes: {paragraph}"
+        compared += 1
+    return compared
+
+
+def jacobian(d: cr.Derivation, above: Term, below: Term) -> Tensor | None:
+    """The derivative of one value of a program by an input, where both are named."""
+    names = {d._names[n]: n for n in d.program.inputs}
+    out, of = (t.parts[0] if t.sign == "element" else t for t in (above, below))
+    if out.text != "out" or of.text not in names or out.sign != "name" or of.sign != "name":
+        return None
+    program, node = d.program, names[of.text]
+    todo = needed([program.output])
+    if (
+        (value := node.meta["val"].detach()).dtype != torch.float64
+        or not value.numel()
+        or "0" in below.text + above.text
+    ):
+        return None
+
+    def forward(x: Tensor) -> Tensor:
+        given = {n: n.meta["val"] for n in program.inputs} | {node: x}
+        return run(todo, given)[program.output]
+
+    return torch.autograd.functional.jacobian(forward, value)
 
 
 def test_most_formulas_are_computed_by_these_tests() -> None:

@@ -36,12 +36,7 @@ def reason(*names: str) -> Callable[[Writer], Writer]:
 
 def reason_of(step: LocalStep) -> Reason:
     """The reason for one step in the names of the program that it is taken from."""
-    kinds = [
-        step.operation,
-        step.family and f"{step.family} family",
-        *(["elementwise"] if step.elementwise else []),
-        "any",
-    ]
+    kinds = [step.operation, *(["elementwise"] if step.elementwise else []), f"{step.family} family", "any"]
     for kind in kinds:
         writer = _WRITERS.get(kind)
         found = writer(step) if writer is not None else None

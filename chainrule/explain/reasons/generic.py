@@ -8,7 +8,7 @@ import math
 import torch
 
 from chainrule.explain.local import LocalStep
-from chainrule.explain.reasons.slopes import slope
+from chainrule.explain.reasons.slopes import LETTERS, MINUS_ONE, place, slope
 from chainrule.explain.shapes import stretched
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import Term
@@ -23,8 +23,6 @@ from chainrule.show.mathematics.term import (
     summed,
     transposed,
 )
-
-LETTERS = "ijklmnpqrst"  # of indices
 
 
 def listed(words: list[str]) -> str:
@@ -96,12 +94,11 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
         return []
     times = " × ".join(f"{step.out_shape[axis]:,}" for axis in axes)
     along = f"ax{'is' if len(axes) == 1 else 'es'} {listed([str(a) for a in axes])}"
-    letters = LETTERS[: len(step.out_shape)]
+    letters, own = LETTERS[: len(step.out_shape)], place(step.shape, step.out_shape)
     missing = len(step.out_shape) - len(step.shape)
-    own = "".join("0" if i in axes else letters[i] for i in range(missing, len(letters)))
     batch = " Axis 0 is the batch here: every example uses the same numbers." if axes[0] == 0 and missing else ""
     factor, sums = slope(step.shares[0], step.upstream), None
-    if len(step.shares) == 1 and factor in (number(1), Term("neg", (number(1),))):
+    if len(step.shares) == 1 and factor in (number(1), MINUS_ONE):
         share = summed("".join(letters[a] for a in axes), element(step.upstream, letters))
         sums = equation(element(step.result, own), share if factor == number(1) else Term("neg", (share,)))
     return [
