@@ -139,7 +139,7 @@ def gate(step: LocalStep) -> Reason | None:
          "moving ", step.of, f" a little changes nothing, and the slope is {'small' if leaks else '0'}. So the gradient "
          f"passes where the gate was open forward and {'is scaled down' if leaks else 'stops'} elsewhere; here "
          f"{open_share:.0%} of the elements pass. The numbers that ", step.upstream, " holds at the closed places are lost: "
-         "they told how the loss would change with an output that cannot move."), "Gate",
+         "they told how the loss would change with an output that cannot move."), f"What happens at {step.operation}",
         equation(partial(element(step.out, i), element(step.of, i)), at_place(factor, step)) if factor is not None else None,
     )  # fmt: skip
     kink = (

@@ -106,7 +106,7 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
             (step.of, f" has the shape {step.shape} and was stretched to {step.out_shape}: each of its elements is "
              f"used {times} times, along {along}. A number that is used several times gets the sum of what each use "
              f"passes back: what was stretched forward is summed backward, over the same axes.{batch}"),
-            "Broadcasting", sums,
+            "Why the sum over the batch" if batch else "Why the sum", sums,
         )
     ]  # fmt: skip
 
@@ -124,4 +124,4 @@ def added(value: Term, result: Term, readers: list[tuple[Term, Term]]) -> Paragr
     total = shares[0]
     for share in shares[1:]:
         total = add(total, share)
-    return Paragraph(tuple(pieces), "Paths meet", equation(result, total))
+    return Paragraph(tuple(pieces), "Why gradients are added", equation(result, total))
