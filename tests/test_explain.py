@@ -175,3 +175,32 @@ def test_comments_of_emitted_code() -> None:
     assert "# every row uses the same b1: the sum over the rows" in d.source("autograd", comments="why")
     with pytest.raises(cr.ChainruleError, match="no comments are called 'all'"):
         d.source(comments="all")
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
+        (x,) = ctx.saved_tensors
+        return 2 * x * g
+
+
+def test_a_step_of_a_person_s_own_is_not_derived() -> None:
+    e = cr.derive(lambda x: (Square.apply(x) + x).sum(), torch.randn(3)).explain()
+    said = str(e["x.g"])
+    assert "Square has a backward step of its own" in said and "Square(x)" in said
+
+
+def test_steps_of_one_kind_are_explained_once() -> None:
+    def recurrence(x: Tensor, u: Tensor, h: Tensor) -> Tensor:
+        for t in range(12):
+            h = torch.tanh(x[t] + h @ u)
+        return h.sum()
+
+    e = cr.derive(recurrence, torch.randn(12, 2, 5), torch.randn(5, 5), torch.randn(2, 5), wrt=["u"]).explain()
+    said = str(e["u.g"])
+    assert said.count("Why the transpose") == 1 and said.count("In the same way") >= 11 and "and 9 others" in said

@@ -111,14 +111,18 @@ class Explainer:
             said = "L is the loss itself, so the chain starts with"
             found.append(Paragraph((said,), "Start", equation(loss, number(1))))
         reasons = [reason_of(step) for step in steps]
-        for reason in reasons:
-            found += reason.paragraphs
+        known: set[object] = set()
+        for step, reason in zip(steps, reasons, strict=True):
+            found += reason.paragraphs if step.kind not in known else [generic.again(step)]
+            known.add(step.kind)
         for value in values:
             found += self._meeting([s for s in steps if s.read is value])
         if len(steps) > 1:
             formula = self.reader.line(line.target, line.node, line.alias)
             found.append(Paragraph(("All of it in one line",), "Together", formula))
-        sentences = [r.sentence for r in reasons if not r.minor] or [r.sentence for r in reasons]
+        first = {s.kind: r for s, r in zip(reversed(steps), reversed(reasons), strict=True)}  # a loop has many alike
+        told = [r for r in reversed(first.values()) if not r.minor] or list(reversed(first.values()))
+        sentences = [r.sentence for r in told]
         return (*self._shorthands(found), *found), "; ".join(dict.fromkeys(sentences))
 
     @staticmethod

@@ -24,6 +24,8 @@ from chainrule.show.mathematics.term import (
     transposed,
 )
 
+MOST = 4  # readers of a value that are named one by one
+
 
 def listed(words: list[str]) -> str:
     """
@@ -87,6 +89,12 @@ def passed_back(step: LocalStep) -> Paragraph:
     return Paragraph(("Written out, the step is",), "Step", equation(step.result, total))
 
 
+def again(step: LocalStep) -> Paragraph:
+    """A step of a kind that has been explained."""
+    written = passed_back(step)
+    return Paragraph(("In the same way,",), written.title, written.display)
+
+
 def broadcasting(step: LocalStep) -> list[Paragraph]:
     """Which axes were stretched forward and are therefore summed backward."""
     axes = stretched(step.shape, step.out_shape)
@@ -114,8 +122,10 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
 def added(value: Term, result: Term, readers: list[tuple[Term, Term]]) -> Paragraph:
     """Why the gradients of several readers are added: `readers` are their results with the gradients of these."""
     pieces: list[str | Term] = [value, " is read in several places: by "]
-    for i, (reader, _) in enumerate(readers):
+    named = readers if len(readers) <= MOST else readers[: MOST - 1]
+    for i, (reader, _) in enumerate(named):
         pieces += [(", " if i < len(readers) - 1 else " and ") if i else "", reader]
+    pieces.append(f" and {len(readers) - len(named)} others" if len(named) < len(readers) else "")
     pieces.append(
         ". A small change of it reaches the loss on each of these paths, and small changes add up, so the gradients "
         "that come back along the paths are added"
@@ -124,4 +134,5 @@ def added(value: Term, result: Term, readers: list[tuple[Term, Term]]) -> Paragr
     total = shares[0]
     for share in shares[1:]:
         total = add(total, share)
-    return Paragraph(tuple(pieces), "Why gradients are added", equation(result, total))
+    shown = equation(result, total) if len(readers) <= MOST else None
+    return Paragraph(tuple(pieces), "Why gradients are added", shown)
