@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ class Indexed:
 
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "exp": torch.exp, "log": torch.log, "tanh": torch.tanh, "sin": torch.sin, "cos": torch.cos, "sign": torch.sign,
+    "exp": torch.exp, "log": torch.log, "tanh": torch.tanh, "sin": torch.sin, "tan": torch.tan, "sinh": torch.sinh, "cosh": torch.cosh, "ln": torch.log, "digamma": torch.digamma, "ψ": torch.digamma, "sqrt": torch.sqrt, "cos": torch.cos, "sign": torch.sign,
     "clamp_min": torch.clamp_min, "relu": torch.relu, "erf": torch.erf, "log1p": torch.log1p,
     "clamp": torch.clamp,
 }  # fmt: skip
@@ -51,6 +51,23 @@ def holds(equation: Term, names: Mapping[str, Tensor]) -> bool:
     if len(reasons) == 2:
         raise NotComputed(str(reasons))
     return False
+
+
+def value_of(term: Term, names: Mapping[str, Tensor]) -> Indexed | None:
+    """What `term` stands for; None where it holds what is not known here."""
+    try:
+        return _Evaluation(names, False).of(term)
+    except NotComputed:
+        return None
+
+
+def spread(value: Indexed, letters: str, like: Tensor) -> Tensor:
+    """A value in the axes that are called `letters`, of the sizes of `like`."""
+    if not value.letters:
+        return value.value.expand(like.shape)
+    order = sorted(value.letters, key=letters.index)
+    moved = torch.einsum(f"{value.letters}->{''.join(order)}", value.value)
+    return moved.reshape([n if c in order else 1 for c, n in zip(letters, like.shape, strict=True)]).expand(like.shape)
 
 
 def _same(left: Tensor, right: Tensor) -> bool:
@@ -81,7 +98,7 @@ class _Evaluation:
             if known is None:
                 raise NotComputed(term.text)
             return _element(Indexed(known), "".join(term.axes)) if term.axes else Indexed(known)
-        method = getattr(self, term.sign, None)
+        method = getattr(self, f"{term.sign}_" if term.sign in ("and", "or") else term.sign, None)
         if method is None:
             raise NotComputed(term.sign)
         return method(term)
@@ -109,12 +126,16 @@ class _Evaluation:
 
     indicator = parens
 
+    def _together(self, terms: Sequence[Term], function: Callable[..., Tensor]) -> Indexed:
+        """An elementwise function of values that have the same axes, or are numbers."""
+        found = [self.of(term) for term in terms]
+        if all(f.letters is None for f in found):
+            return Indexed(function(*(f.value for f in found)))
+        found = _aligned(*found)
+        return Indexed(function(*(f.value for f in found)), found[0].letters)
+
     def _two(self, term: Term, function: Callable[[Tensor, Tensor], Tensor]) -> Indexed:
-        left, right = self.of(term.parts[0]), self.of(term.parts[1])
-        if left.letters is None and right.letters is None:
-            return Indexed(function(left.value, right.value))
-        left, right = _aligned(left, right)
-        return Indexed(function(left.value, right.value), left.letters)
+        return self._together(term.parts, function)
 
     def add(self, term: Term) -> Indexed:
         return self._two(term, torch.add)
@@ -133,6 +154,12 @@ class _Evaluation:
     def power(self, term: Term) -> Indexed:
         return self._two(term, torch.pow)
 
+    def or_(self, term: Term) -> Indexed:
+        return self._two(term, torch.logical_or)
+
+    def and_(self, term: Term) -> Indexed:
+        return self._two(term, torch.logical_and)
+
     def compare(self, term: Term) -> Indexed:
         return self._two(term, _COMPARED[term.text])
 
@@ -141,8 +168,7 @@ class _Evaluation:
         return Indexed(left @ right)
 
     def neg(self, term: Term) -> Indexed:
-        inner = self.of(term.parts[0])
-        return Indexed(-inner.value, inner.letters)
+        return self._together(term.parts, torch.neg)
 
     def inverse(self, term: Term) -> Indexed:
         return Indexed(torch.linalg.inv(self._whole(term.parts[0])))
@@ -151,19 +177,17 @@ class _Evaluation:
         return Indexed(self._whole(term.parts[0]).floor())
 
     def abs(self, term: Term) -> Indexed:
-        return Indexed(self._whole(term.parts[0]).abs())
+        return self._together(term.parts, torch.abs)
 
     def sqrt(self, term: Term) -> Indexed:
-        inner = self.of(term.parts[0])
-        return Indexed(inner.value.sqrt(), inner.letters)
+        return self._together(term.parts, torch.sqrt)
 
     def transpose(self, term: Term) -> Indexed:
         inner = self._whole(term.parts[0])
         return Indexed(inner if inner.ndim < 2 else inner.mT)
 
     def cases(self, term: Term) -> Indexed:
-        value, condition, otherwise = (self._whole(p) for p in term.parts)
-        return Indexed(torch.where(condition.bool(), value.double(), otherwise.double()))
+        return self._together(term.parts, lambda v, c, o: torch.where(c.bool(), v.double(), o.double()))
 
     def size(self, term: Term) -> Indexed:
         return Indexed(torch.tensor(float(self._whole(term.parts[0]).shape[int(term.axes[0])]), dtype=torch.float64))
@@ -188,10 +212,10 @@ class _Evaluation:
     def over(self, term: Term) -> Indexed:
         if term.text not in {*_OVER, *_ALONG, "σ"} or len(term.parts) > 1:
             raise NotComputed(term.text)
+        if term.text == "σ":
+            return self._together(term.parts, torch.sigmoid)
         body = self._whole(term.parts[0])
         axes = tuple(int(a) for a in term.axes)
-        if term.text == "σ":
-            return Indexed(body.sigmoid())
         if term.text in _ALONG:
             return Indexed(_ALONG[term.text](body, axes[0]))
         return Indexed(_OVER[term.text](body, axes, keepdim=self.keepdim) if axes else _OVER[term.text](body))
@@ -201,7 +225,7 @@ class _Evaluation:
             return Indexed(torch.tensor(float(self._whole(term.parts[0]).numel()), dtype=torch.float64))
         if term.text not in _FUNCTIONS or any(p.sign == "keyword" for p in term.parts):
             raise NotComputed(term.text)
-        return Indexed(_FUNCTIONS[term.text](*(self._whole(p) for p in term.parts)))
+        return self._together(term.parts, _FUNCTIONS[term.text])
 
     def _whole(self, term: Term) -> Tensor:
         found = self.of(term)
@@ -218,20 +242,14 @@ def _element(of: Indexed, letters: str) -> Indexed:
     return Indexed(of.value, letters.replace("0", ""))
 
 
-def _aligned(left: Indexed, right: Indexed) -> tuple[Indexed, Indexed]:
-    """Both with the same axes, in the same order."""
+def _aligned(*values: Indexed) -> list[Indexed]:
+    """All with the same axes, in the same order."""
     sizes: dict[str, int] = {}
-    for side in (left, right):
-        if side.letters is None and side.value.ndim:
+    for value in values:
+        if value.letters is None and value.value.ndim:
             raise NotComputed("an element beside a whole")
-        for letter, size in zip(side.letters or "", side.value.shape, strict=True):
+        for letter, size in zip(value.letters or "", value.value.shape, strict=True):
             assert sizes.setdefault(letter, size) == size, f"the index {letter} has two sizes"
     order = "".join(sorted(sizes))
-
-    def spread(side: Indexed) -> Indexed:
-        own = side.letters or ""
-        moved = torch.einsum(f"{own}->{''.join(sorted(own))}", side.value) if own else side.value
-        shape = [sizes[c] if c in own else 1 for c in order]
-        return Indexed(moved.reshape(shape).expand([sizes[c] for c in order]), order)
-
-    return spread(left), spread(right)
+    like = torch.empty([sizes[c] for c in order], dtype=torch.float64)
+    return [Indexed(spread(Indexed(v.value, v.letters or ""), order, like), order) for v in values]

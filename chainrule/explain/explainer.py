@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 def sentences(d: Derivation) -> dict[fx.Node, str]:
     """For each value of the program as it was derived, why the line of its gradient is what it is."""
     explainer = Explainer(d)
-    return {node.meta["base"]: explainer.why(line)[1] for line in explainer.lines for node in explainer.given_by(line)}
+    found = {}
+    for line in explainer.lines:
+        own = [line.of] if line.of is not None else []
+        for node in dict.fromkeys([*explainer.given_by(line), *own]):
+            found[node.meta["base"]] = explainer.why(line)[1]
+    return found
 
 
 class Explainer:
@@ -35,6 +40,7 @@ class Explainer:
         self.d, self.program = d, d.program
         self.layout = Layout(d.program, dotted=True)
         self.reader = Reader(self.layout.python.variable, d.program.upstream)
+        self.order = {node: i for i, node in enumerate(d.program.graph.nodes)}
         self.lines = [li for li in self.layout.lines if li.phase in ("forward", "backward")]
         shown = {n.meta["base"]: v for n, v in self.layout.variables.items() if "base" in n.meta and self._is_shown(n)}
         variables = {of.meta["base"]: known for line in self.lines for of, known in self.given_by(line).items()}
@@ -50,12 +56,20 @@ class Explainer:
         """The forward values whose gradients a line gives, with their names in it; several where its operation has
         several results."""
         if line.of is not None:
-            return {line.of: line.target}
+            return {self._last(line): line.target}
         if line.phase != "backward" or not isinstance(line.node.meta["val"], tuple | list):
             return {}
         targets = [t.strip(",") for t in line.target.split(", ")]
         parts = [u for u in line.node.users if u.meta["operation"] == "part" and u in self.layout.owners]
         return {self.layout.owners[part]: targets[int(str(part.args[1]))] for part in parts}
+
+    def _last(self, line: Line) -> fx.Node:
+        """Of the values that have one gradient, since sums pass it on unchanged, the one nearest to the output."""
+        assert line.of is not None
+        if line.alias or line.of.op == "placeholder":
+            return line.of
+        same = {f for f, g in self.program.gradients.items() if g is line.node and f.op != "placeholder"}
+        return max(same | {line.of}, key=self.order.__getitem__)
 
     def steps(self) -> Iterator[Step]:
         inputs = [
@@ -97,14 +111,18 @@ class Explainer:
             said = "L is the loss itself, so the chain starts with"
             found.append(Paragraph((said,), "Start", equation(loss, number(1))))
         reasons = [reason_of(step) for step in steps]
-        for reason in reasons:
-            found += reason.paragraphs
+        known: set[object] = set()
+        for step, reason in zip(steps, reasons, strict=True):
+            found += reason.paragraphs if step.kind not in known else [generic.again(step)]
+            known.add(step.kind)
         for value in values:
             found += self._meeting([s for s in steps if s.read is value])
         if len(steps) > 1:
             formula = self.reader.line(line.target, line.node, line.alias)
             found.append(Paragraph(("All of it in one line",), "Together", formula))
-        sentences = [r.sentence for r in reasons if not r.minor] or [r.sentence for r in reasons]
+        first = {s.kind: r for s, r in zip(reversed(steps), reversed(reasons), strict=True)}  # a loop has many alike
+        told = [r for r in reversed(first.values()) if not r.minor] or list(reversed(first.values()))
+        sentences = [r.sentence for r in told]
         return (*self._shorthands(found), *found), "; ".join(dict.fromkeys(sentences))
 
     @staticmethod

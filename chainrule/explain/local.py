@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.program import differentiable
+from chainrule.recording import Region
 from chainrule.rules import BOOK
 from chainrule.rules.families import family_of
 from chainrule.show.mathematics import Reader, Term, text
@@ -37,6 +38,7 @@ class LocalStep:
     read: fx.Node = field(repr=False)  # of the value
     arguments: tuple[tuple[Term, fx.Node], ...] = field(default=(), repr=False)  # the tensors that it reads
     note: str = ""  # the rule's convention at kinks
+    own: bool = False  # a person's function with a backward step of its own
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -45,6 +47,12 @@ class LocalStep:
     @property
     def shape(self) -> tuple[int, ...]:
         return _shape(self.read)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What steps have in common that are explained in the same way."""
+        places = tuple(i for i, (_, node) in enumerate(self.arguments) if node is self.read)
+        return self.operation, places, self.shape, self.out_shape, tuple(_shape(n) for _, n in self.arguments)
 
     @property
     def others(self) -> list[tuple[Term, fx.Node]]:
@@ -56,6 +64,11 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
     value = node.meta["val"]
     value = value if isinstance(value, torch.Tensor) else next(v for v in value if isinstance(v, torch.Tensor))
     return tuple(value.shape)
+
+
+def _called(region: Region) -> str:
+    """The name of the person's function."""
+    return str(region.code.co_name if region.function is None else region.function.__name__)
 
 
 class LocalReader(Reader):
@@ -81,12 +94,20 @@ class LocalReader(Reader):
     def value(self, node: fx.Node) -> Term:
         """A forward value: by name, by its expression where that is short, else after its operation."""
         if node not in self._values:
-            read = name(self.names[node]) if node in self.names else self.expression(node)
+            read = name(self.names[node]) if node in self.names else self._computed(node)
             if read.sign != "name" and len(text(read)) > LONGEST:
                 given = self.fresh(name_of(node))
                 self.short[given], read = read, name(given)
             self._values[node] = read
         return self._values[node]
+
+    def _computed(self, node: fx.Node) -> Term:
+        """The expression for a value; of a person's own function with a step of its own, the call."""
+        region: Region | None = node.meta.get("region")
+        if region is None:
+            return self.expression(node)
+        given = region.arguments.values() if isinstance(region.arguments, dict) else region.arguments
+        return Term("call", tuple(self.read(value) for value in given), _called(region))
 
     def gradient(self, node: fx.Node) -> Term:
         if is_gradient(self.variables.get(node, "")):
@@ -110,17 +131,18 @@ class LocalReader(Reader):
         self.upstreams = {self.gradients[o]: self.gradient(o) for o in outs if o in self.gradients}
         shares = tuple(self.read(g) for g in node.meta["passes"][read])
         self.upstreams = {}
-        region = node.meta.get("region")
-        rule = BOOK.of_code(region.code) if region is not None else BOOK.find(node.meta["operation"])
+        region: Region | None = node.meta.get("region")
+        rule = BOOK.find(node.meta["operation"]) if region is None else None
         arguments = tuple((self.value(n), n) for n in dict.fromkeys(node.all_input_nodes) if differentiable(n))
         shown = next((o for o in outs if o in self.gradients), node)
         return LocalStep(
-            operation=rule.name if rule is not None else node.meta["operation"],
+            operation=_called(region) if region is not None else node.meta["operation"],
             family=family_of(rule.backward) if rule is not None else "",
             elementwise=rule is not None and rule.elementwise,
-            out=self.value(shown), of=self.value(read), call=self.expression(node),
+            out=self.value(shown), of=self.value(read), call=self._computed(node),
             upstream=self.gradient(shown), result=self.gradient(read), shares=shares,
             node=node, read=read, arguments=arguments, note=rule.note if rule is not None else "",
+            own=region is not None,
         )  # fmt: skip
 
 
@@ -136,20 +158,24 @@ class Paths:
             for read in node.meta.get("passes", ()):
                 self.readers.setdefault(read, []).append(node)
 
-    def _steps(self, value: fx.Node, seen: set[fx.Node]) -> Iterator[tuple[fx.Node, fx.Node]]:
-        for operation in self.readers.get(value, ()):
-            yield operation, value
-            outs = [u for u in operation.users if u.meta["operation"] == "part"] or [operation]
-            for out in outs:
-                if out not in self.stops and out not in seen:
-                    seen.add(out)
-                    yield from self._steps(out, seen)
+    def _steps(self, value: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+        """The operations on the way, each with the value that it reads."""
+        found, seen, waiting = [], {value}, [value]
+        while waiting:
+            read = waiting.pop()
+            for operation in self.readers.get(read, ()):
+                found.append((operation, read))
+                outs = [u for u in operation.users if u.meta["operation"] == "part"] or [operation]
+                going_on = [out for out in outs if out not in self.stops and out not in seen]
+                seen.update(going_on)
+                waiting += going_on
+        return found
 
     def through(self, value: fx.Node) -> list[fx.Node]:
         """The operations between `value` and the values whose gradients its own is computed from."""
-        return list(dict.fromkeys(operation for operation, _ in self._steps(value, {value})))
+        return list(dict.fromkeys(operation for operation, _ in self._steps(value)))
 
     def back_to(self, value: fx.Node) -> list[LocalStep]:
         """The steps by which the gradient arrives at `value`, in the order of the backward pass."""
-        found = sorted(self._steps(value, {value}), key=lambda step: self.order[step[0]], reverse=True)
+        found = sorted(self._steps(value), key=lambda step: self.order[step[0]], reverse=True)
         return [self.reader.step(operation, read) for operation, read in found]

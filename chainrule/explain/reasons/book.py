@@ -36,18 +36,23 @@ def reason(*names: str) -> Callable[[Writer], Writer]:
 
 def reason_of(step: LocalStep) -> Reason:
     """The reason for one step in the names of the program that it is taken from."""
-    kinds = [
-        step.operation,
-        step.family and f"{step.family} family",
-        *(["elementwise"] if step.elementwise else []),
-        "any",
-    ]
+    if step.own:
+        return _own(step)
+    kinds = [step.operation, *(["elementwise"] if step.elementwise else []), f"{step.family} family", "any"]
     for kind in kinds:
         writer = _WRITERS.get(kind)
         found = writer(step) if writer is not None else None
         if found is not None:
             return found
     raise LookupError(f"no reason for {step.operation}")  # `any` has one
+
+
+def _own(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        (f"{step.operation} has a backward step of its own, written by hand; it is taken as it is, and what happens inside "
+         "is not looked at.",), f"The step of {step.operation}",
+    )  # fmt: skip
+    return Reason(f"the backward step that {step.operation} has of its own", (paragraph, generic.passed_back(step)))
 
 
 @reason("any")

@@ -7,10 +7,11 @@ import torch
 from chainrule.explain.local import LocalStep
 from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
-from chainrule.explain.reasons.slopes import at_place, slope
+from chainrule.explain.reasons.slopes import LETTERS, MINUS_ONE, at_place, place, slope
 from chainrule.explain.shapes import stretched
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import Term, text
+from chainrule.show.mathematics.notation import bare
 from chainrule.show.mathematics.term import element, equation, hadamard, number, partial, scale
 
 
@@ -45,12 +46,12 @@ def _slopes(step: LocalStep) -> list[Paragraph]:
     factors = [f for share in step.shares if (f := slope(share, step.upstream)) is not None]
     paragraphs = []
     if len(factors) == len(step.shares) == 1 and len(step.out_shape) < 7:
-        i = generic.LETTERS[: len(step.out_shape)]
-        below = element(step.of, i if step.shape == step.out_shape else "")
+        above = element(step.out, place(step.out_shape, step.out_shape))
+        below = element(step.of, place(step.shape, step.out_shape))
         said = (" at the same place and on no other, with the slope",)
         paragraphs.append(
             Paragraph(("Each element of ", step.out, " depends on the element of ", step.of, *said), "Slope",
-                      equation(partial(element(step.out, i), below), at_place(factors[0], step, i)))
+                      equation(partial(above, below), bare(at_place(factors[0], step))))
         )  # fmt: skip
     return [
         *paragraphs, generic.jacobian(step, diagonal(step)), generic.passed_back(step), *generic.broadcasting(step),
@@ -66,7 +67,7 @@ def _called(step: LocalStep) -> str:
 @reason("add", "sub")
 def added_or_subtracted(step: LocalStep) -> Reason | None:
     factors = [slope(share, step.upstream) for share in step.shares]
-    minus = all(f == Term("neg", (number(1),)) for f in factors)
+    minus = all(f == MINUS_ONE for f in factors)
     if not minus and any(f != number(1) for f in factors):
         return elementwise(step)  # torch.add(a, b, alpha=2)
     went = " falls" if minus else " moves"
@@ -132,14 +133,14 @@ def gate(step: LocalStep) -> Reason | None:
         return None
     open_share = float((value == given).double().mean()) if value.numel() else 0.0
     factor = slope(step.shares[0], step.upstream)
-    leaks, i = step.operation == "leaky_relu", generic.LETTERS[: len(step.shape)]
+    leaks, i = step.operation == "leaky_relu", LETTERS[: len(step.shape)]
     said = Paragraph(
         ("Where ", step.out, " is ", step.of, " itself, it moves with it, and the slope is 1. Where it is held at the bound, "
          "moving ", step.of, f" a little changes nothing, and the slope is {'small' if leaks else '0'}. So the gradient "
          f"passes where the gate was open forward and {'is scaled down' if leaks else 'stops'} elsewhere; here "
          f"{open_share:.0%} of the elements pass. The numbers that ", step.upstream, " holds at the closed places are lost: "
-         "they told how the loss would change with an output that cannot move."), "Gate",
-        equation(partial(element(step.out, i), element(step.of, i)), at_place(factor, step, i)) if factor is not None else None,
+         "they told how the loss would change with an output that cannot move."), f"What happens at {step.operation}",
+        equation(partial(element(step.out, i), element(step.of, i)), at_place(factor, step)) if factor is not None else None,
     )  # fmt: skip
     kink = (
         [Paragraph((f"At the bound itself there is no slope; by convention, {step.note}.",), "Kink")]

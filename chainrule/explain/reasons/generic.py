@@ -8,7 +8,7 @@ import math
 import torch
 
 from chainrule.explain.local import LocalStep
-from chainrule.explain.reasons.slopes import slope
+from chainrule.explain.reasons.slopes import LETTERS, MINUS_ONE, place, slope
 from chainrule.explain.shapes import stretched
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import Term
@@ -24,7 +24,7 @@ from chainrule.show.mathematics.term import (
     transposed,
 )
 
-LETTERS = "ijklmnpqrst"  # of indices
+MOST = 4  # readers of a value that are named one by one
 
 
 def listed(words: list[str]) -> str:
@@ -89,6 +89,12 @@ def passed_back(step: LocalStep) -> Paragraph:
     return Paragraph(("Written out, the step is",), "Step", equation(step.result, total))
 
 
+def again(step: LocalStep) -> Paragraph:
+    """A step of a kind that has been explained."""
+    written = passed_back(step)
+    return Paragraph(("In the same way,",), written.title, written.display)
+
+
 def broadcasting(step: LocalStep) -> list[Paragraph]:
     """Which axes were stretched forward and are therefore summed backward."""
     axes = stretched(step.shape, step.out_shape)
@@ -96,12 +102,11 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
         return []
     times = " × ".join(f"{step.out_shape[axis]:,}" for axis in axes)
     along = f"ax{'is' if len(axes) == 1 else 'es'} {listed([str(a) for a in axes])}"
-    letters = LETTERS[: len(step.out_shape)]
+    letters, own = LETTERS[: len(step.out_shape)], place(step.shape, step.out_shape)
     missing = len(step.out_shape) - len(step.shape)
-    own = "".join("0" if i in axes else letters[i] for i in range(missing, len(letters)))
     batch = " Axis 0 is the batch here: every example uses the same numbers." if axes[0] == 0 and missing else ""
     factor, sums = slope(step.shares[0], step.upstream), None
-    if len(step.shares) == 1 and factor in (number(1), Term("neg", (number(1),))):
+    if len(step.shares) == 1 and factor in (number(1), MINUS_ONE):
         share = summed("".join(letters[a] for a in axes), element(step.upstream, letters))
         sums = equation(element(step.result, own), share if factor == number(1) else Term("neg", (share,)))
     return [
@@ -109,7 +114,7 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
             (step.of, f" has the shape {step.shape} and was stretched to {step.out_shape}: each of its elements is "
              f"used {times} times, along {along}. A number that is used several times gets the sum of what each use "
              f"passes back: what was stretched forward is summed backward, over the same axes.{batch}"),
-            "Broadcasting", sums,
+            "Why the sum over the batch" if batch else "Why the sum", sums,
         )
     ]  # fmt: skip
 
@@ -117,8 +122,10 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
 def added(value: Term, result: Term, readers: list[tuple[Term, Term]]) -> Paragraph:
     """Why the gradients of several readers are added: `readers` are their results with the gradients of these."""
     pieces: list[str | Term] = [value, " is read in several places: by "]
-    for i, (reader, _) in enumerate(readers):
+    named = readers if len(readers) <= MOST else readers[: MOST - 1]
+    for i, (reader, _) in enumerate(named):
         pieces += [(", " if i < len(readers) - 1 else " and ") if i else "", reader]
+    pieces.append(f" and {len(readers) - len(named)} others" if len(named) < len(readers) else "")
     pieces.append(
         ". A small change of it reaches the loss on each of these paths, and small changes add up, so the gradients "
         "that come back along the paths are added"
@@ -127,4 +134,5 @@ def added(value: Term, result: Term, readers: list[tuple[Term, Term]]) -> Paragr
     total = shares[0]
     for share in shares[1:]:
         total = add(total, share)
-    return Paragraph(tuple(pieces), "Paths meet", equation(result, total))
+    shown = equation(result, total) if len(readers) <= MOST else None
+    return Paragraph(tuple(pieces), "Why gradients are added", shown)

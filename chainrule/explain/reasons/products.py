@@ -119,7 +119,11 @@ def _paragraphs(
     yield generic.jacobian(step, "Most of them are zero." if same else "")
     over = _over(own, others, found)
     back = summed(over, side_by_side([element(step.upstream, found.out), *factors]))
-    yield Paragraph((_sum_over(step, over, own),), "Chain rule", equation(element(step.result, own), back))
+    yield Paragraph(
+        (_sum_over(step, over, own),),
+        "Why the sum over the batch" if _meets_every_row(step, over) else "Chain rule",
+        equation(element(step.result, own), back),
+    )
     if len(others) == 1:
         yield from _transpose(own, *others[0], over, found)
     yield generic.passed_back(step)
@@ -191,7 +195,7 @@ def _bias(step: LocalStep, found: Contraction) -> Reason:
     shares = summed(over, element(step.upstream, found.out))
     paragraph = Paragraph(
         ("Every row adds the same ", step.of, ", so each of its elements gets the sum of what all the rows pass back"),
-        "Sum over the batch", equation(element(step.result, "k"), shares),
+        "Why the sum over the batch", equation(element(step.result, "k"), shares),
     )  # fmt: skip
     said = f"every row uses the same {text(step.of)}: the sum over the rows"
     return Reason(said, (paragraph, generic.passed_back(step)))

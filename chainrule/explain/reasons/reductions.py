@@ -7,6 +7,7 @@ import math
 from chainrule.explain.local import LocalStep
 from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
+from chainrule.explain.reasons.slopes import place
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics.term import Term, element, equation, fraction, letter, number, partial, summed
 
@@ -30,7 +31,7 @@ def total(step: LocalStep) -> Reason:
 
 @reason("mean", "nanmean")
 def average(step: LocalStep) -> Reason:
-    count, letters, over = _count(step), generic.LETTERS[: len(step.shape)], generic.axes_of(step)
+    count, letters, over = _count(step), place(step.shape, step.shape), generic.axes_of(step)
     one, summed_over = element(step.of, letters), "".join(letters[a] for a in over)
     kept = "".join("0" if i in over else c for i, c in enumerate(letters))
     kept = kept if len(step.out_shape) == len(step.shape) else kept.replace("0", "")

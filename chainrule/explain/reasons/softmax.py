@@ -7,6 +7,7 @@ import math
 from chainrule.explain.local import LocalStep
 from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
+from chainrule.explain.reasons.slopes import place
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics.term import (
     Term,
@@ -31,7 +32,7 @@ def _kronecker(i: str, j: str) -> Term:
 
 def _along(step: LocalStep) -> tuple[str, str]:
     """The indices of an element, and of another one along the axis of the softmax, z."""
-    letters, axis = generic.LETTERS[: len(step.shape)], generic.axes_of(step)[0]
+    letters, axis = place(step.shape, step.shape), generic.axes_of(step)[0]
     return letters, letters[:axis] + "z" + letters[axis + 1 :]
 
 
