@@ -114,16 +114,28 @@ def _rows(term: Term) -> str:
     if term.sign != "equation" or len(text(term)) <= WIDE:
         return latex(term)
     left, right = term.parts
-    (_, first), *rest = _summands(right) if len(text(right)) > WIDE else [("", right)]
-    rows = [f"{latex(left)} & = {latex(first)}", *(f"& \\quad {sign} {latex(part)}" for sign, part in rest)]
+    first, *rest = broken(right)
+    rows = [f"{latex(left)} & = {first}", *(f"& \\quad {row}" for row in rest)]
     return "\\begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}"
 
 
-_SIGNS = {"add": "+", "sub": "-"}
+_SIGNS = {"add": "+", "sub": "-", "hadamard": r"\odot", "dot": r"\cdot", "matmul": r"\,", "scale": r"\,"}
 
 
-def _summands(term: Term) -> list[tuple[str, Term]]:
-    """The parts of a sum of sums, each with the sign before it."""
-    if term.sign not in _SIGNS:
-        return [("", term)]
-    return [*_summands(term.parts[0]), (_SIGNS[term.sign], term.parts[1])]
+def broken(term: Term) -> list[str]:
+    r"""A term in pieces, none of them wide where it has a sign to be broken at.
+
+    >>> from chainrule.show.mathematics.term import add, name
+    >>> broken(add(name("a"), name("b"))), len(broken(add(name("a" * 40), name("b" * 40))))
+    (['a + b'], 2)
+    """
+    if len(text(term)) <= WIDE:
+        return [latex(term)]
+    if term.sign in _SIGNS:
+        before, (first, *rest) = (broken(part) for part in term.parts)
+        return [*before, f"{_SIGNS[term.sign]} {first}", *rest]
+    if term.sign == "parens":
+        inside = broken(term.parts[0])
+        if len(inside) > 1:
+            return [rf"\Bigl( {inside[0]}", *inside[1:-1], rf"{inside[-1]} \Bigr)"]
+    return [latex(term)]
