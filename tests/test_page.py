@@ -76,6 +76,10 @@ def test_cells_are_sound(entry: Entry) -> None:
     explanation = explained(entry)
     page = Read(cell(explanation))
     assert not page.every("id") and "script" not in [tag for tag, _ in page.elements]
+    for step in explanation:
+        assert not Read(step._repr_html_()).every("id") and ("<details open>" in step._repr_html_()) == bool(
+            step.derivation
+        )
     rules = re.findall(r"([^{}]+)\{", cell(explanation).partition("<style>")[2].partition("</style>")[0])
     selectors = [s for rule in rules for s in rule.split(",")]
     assert selectors and all(s.strip().startswith(".chainrule-explanation") for s in selectors)

@@ -68,5 +68,10 @@ class Step:
         head = [self.code, *(f"    {line}" for line in [*formula, self.shapes, self.reason] if line)]
         return "\n".join([*head, *([""] if self.derivation else []), *map(str, self.derivation)])
 
+    def _repr_html_(self) -> str:
+        from chainrule.explain.page.cell import cell_of
+
+        return cell_of(self)
+
     def __repr__(self) -> str:
         return f"<Step {self.code}>"

@@ -21,18 +21,22 @@ class Steps:
 
     all: list[Step]
     names: set[str]
+    by_key: dict[str, Step]
+    by_name: dict[str, Step]  # of several that give a value to a name the first
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> Steps:
         found = list(steps)
-        return cls(found, names_of(found))
+        by_name = {name: step for step in reversed(found) for name in step.targets}
+        return cls(found, names_of(found), {s.key: s for s in found}, by_name)
 
     def phase(self, phase: str) -> list[Step]:
         return [s for s in self.all if s.phase == phase]
 
-    def giving(self, name: str | None) -> Step | None:
-        """The step that gives a value to `name`; of several the first."""
-        return next((s for s in self.all if name in s.targets), None)
+    def gradient(self, step: Step) -> Step | None:
+        """The step that gives the gradient of what `step` gives."""
+        name = gradient_of(step.targets[0], self.names)
+        return self.by_name.get(name) if name is not None else None
 
     def item(self, step: Step, number: int) -> str:
         """A step as an item of a list."""
@@ -62,20 +66,19 @@ class Steps:
         """The value that a step gives, beside its gradient or beside that whose gradient it is."""
         name = step.targets[0]
         if step.phase != "backward":
-            pair = [step, self.giving(gradient_of(name, self.names))]
+            pair = [step, self.gradient(step)]
         else:
-            pair = [self.giving(name[:-2]), step]
+            pair = [self.by_name.get(name[:-2]), step]
         return beside((s.targets[0], s.value) for s in pair if s is not None)
 
     def links(self, step: Step) -> str:
         """Links to the lines of the other pass, to those that read the value, and to what it is computed from."""
-        by_key = {s.key: s for s in self.all}
-        reads = [found for name in step.reads if (found := self.giving(name)) is not None]
+        reads = [self.by_name[name] for name in step.reads if name in self.by_name]
         other = "In the backward pass" if step.phase == "forward" else "In the forward pass"
         rows = [
-            (other, [by_key[k] for k in step.partners if k in by_key]),
+            (other, [self.by_key[k] for k in step.partners]),
             ("Computed from", reads),
-            ("Read by", [by_key[k] for k in step.used_by if k in by_key]),
+            ("Read by", [self.by_key[k] for k in step.used_by]),
         ]
         listed = [(what, ", ".join(dict.fromkeys(map(self.link, found)))) for what, found in rows if found]
         if step.file:
@@ -92,7 +95,7 @@ class Steps:
         for step in self.phase("input"):
             name = step.targets[0]
             known = f'<br><span class="known">{escape(person[name])}</span>' if name in person else ""
-            gradient = self.giving(gradient_of(name, self.names))
+            gradient = self.gradient(step)
             readers = ", ".join(self.link(s) for s in self.all if s.key in step.used_by and s.phase == "forward")
             rows.append([
                 f'<span class="step input" id="{escape(step.key)}"><code data-name="{escape(name)}">{escape(name)}</code></span>{known}',
