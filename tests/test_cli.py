@@ -261,7 +261,8 @@ def test_colours_on_a_terminal(ready: str) -> None:
 def test_the_readme_prints_what_it_says(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     code, said = readme.split("```python\n")[1].split("```")[0], readme.split("prints\n\n```\n")[1].split("```")[0]
+    explained = readme.split("down to single elements:\n\n```\n")[1].split("```")[0]
     file = tmp_path / "readme.py"
-    file.write_text(code)
+    file.write_text(f'{code}\nprint(d.explain()["b1.g"])\n')
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
-    assert done.stdout == said, done.stderr
+    assert done.stdout == said + explained, done.stderr

@@ -3,6 +3,7 @@
 from chainrule.explain.reasons import (  # noqa: F401  each enters its reasons in the book
     elementwise,
     layers,
+    losses,
     moving,
     products,
     reductions,

@@ -84,7 +84,15 @@ def added_or_subtracted(step: LocalStep) -> Reason | None:
         f"every row uses the same {own}: the sum over the rows" if axes == [0] else f"{own} was stretched: summed back"
     )
     first = Paragraph((*moved, f" at each place where it is used, so {passed} from each of them."), "Sum")
-    return Reason(said, (first, *generic.broadcasting(step), generic.passed_back(step)))
+    return Reason(
+        said,
+        (
+            first,
+            generic.jacobian(step, "Its entries are ones and zeros." if not minus else ""),
+            *generic.broadcasting(step),
+            generic.passed_back(step),
+        ),
+    )
 
 
 @reason("mul")

@@ -12,17 +12,16 @@ from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import Term, text
 
 
-def _say(
-    title: str, sentence: str, prose: str, *names: str, parameters: bool = False, first_only: bool = False
-) -> None:
-    """The reason of `names` in one paragraph, in which `{of}` and `{out}` stand for the values. `parameters` says that
-    the arguments after the first are parameters that serve many places; with `first_only` nothing is said of them."""
+def _say(title: str, sentence: str, prose: str, *names: str, parameters: int = 0, first_only: bool = False) -> None:
+    """The reason of `names` in one paragraph, in which `{of}` and `{out}` stand for the values. The arguments
+    from number `parameters` on are parameters that serve many places; with `first_only` nothing is said of them."""
 
     @reason(*names)
     def write(step: LocalStep) -> Reason | None:
         if first_only and step.read is not step.node.args[0]:
             return None
-        if parameters and step.read is not step.node.args[0]:
+        given = (*step.node.args[:parameters], *(step.node.kwargs.get(k) for k in ("input", "weight")[:parameters]))
+        if parameters and step.read not in given:
             return _shared(step)
         paragraph = Paragraph(tuple(_filled(prose, step)), title)
         return Reason(sentence, (paragraph, generic.jacobian(step), generic.passed_back(step)))
@@ -49,7 +48,7 @@ _say(
     "Each element of {of} reaches {out} on three paths: directly, through the mean, and through the variance of its group. The "
     "first passes the gradient scaled; the second takes its mean away; the third takes its part along the normalised value "
     "away. What is left changes neither the mean nor the length of the group, as it must: the forward pass threw both away.",
-    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", parameters=True,
+    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", parameters=1,
 )  # fmt: skip
 _say(
     "Patches",
@@ -57,8 +56,8 @@ _say(
     "Each element of {out} is the product of a patch of the input with the kernel. The same kernel meets every patch, so its "
     "gradient sums over all places and all examples; an input element lies in several patches and gets the sum from all of "
     "them. Both sums are convolutions again.",
-    "convolution family",
-)
+    "convolution family", parameters=2,
+)  # fmt: skip
 _say(
     "Windows",
     "each window passes its gradient back to the elements that made its result",

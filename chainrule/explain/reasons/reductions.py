@@ -40,8 +40,8 @@ def average(step: LocalStep) -> Reason:
         Paragraph((step.out, f" is the sum of N elements divided by their number, and here N is {count:,}:"), "Mean",
                   equation(out, Term("scale", (fraction(number(1), letter("N")), summed(summed_over, one))))),
         Paragraph(("Moving one element by a little moves the mean by one N-th of it, so each element gets one N-th of the "
-                   "gradient. Without the division the gradient would grow with the number of examples, and the learning "
-                   "rate would have to shrink with it.",), "Why divide by N",
+                   "gradient. Without the division the gradient would grow with N; where the mean goes over a batch, the "
+                   "learning rate would have to shrink as the batch grows.",), "Why divide by N",
                   equation(partial(out, one), fraction(number(1), letter("N")))),
         generic.passed_back(step),
     )  # fmt: skip

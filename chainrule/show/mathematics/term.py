@@ -90,6 +90,10 @@ def add(left: Term, right: Term) -> Term:
     return Term("add", (left.tight(SUM), right.tight(SUM)))
 
 
+def sub(left: Term, right: Term) -> Term:
+    return Term("sub", (left.tight(SUM), right.tight(SUM + 1)))
+
+
 def matmul(left: Term, right: Term) -> Term:
     return Term("matmul", (left.tight(PRODUCT), right.tight(PRODUCT + 1)))
 
