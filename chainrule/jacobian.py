@@ -44,6 +44,13 @@ class Jacobian:
     def columns(self) -> list[str]:
         return _names(self.wrt, self.wrt_shape)
 
+    def row(self, position: int) -> str:
+        """The name of one row, without making those of all."""
+        return _name(self.of, self.of_shape, position)
+
+    def column(self, position: int) -> str:
+        return _name(self.wrt, self.wrt_shape, position)
+
     @property
     def title(self) -> str:
         shapes = f"{self.of} {self.of_shape} with respect to {self.wrt} {self.wrt_shape}"
@@ -51,13 +58,13 @@ class Jacobian:
 
     def __str__(self) -> str:
         across = table.elided(self.shape[1], COLUMNS)
-        lines = [["", *(table.MORE if c is None else self.columns[c] for c in across)]]
+        lines = [["", *(table.MORE if c is None else self.column(c) for c in across)]]
         for r in table.elided(self.shape[0], ROWS):
             if r is None:
                 lines.append([table.MORE] * (len(across) + 1))
                 continue
             cells = [table.MORE if c is None else table.number(float(self.matrix[r, c])) for c in across]
-            lines.append([self.rows[r], *cells])
+            lines.append([self.row(r), *cells])
         said = [self.title, table.text(lines, right=True), *([f"note: {self.note}"] if self.note else [])]
         return "\n".join(said)
 
@@ -109,6 +116,11 @@ def _refuse_large(of: str, wrt: str, shapes: tuple[torch.Size, torch.Size], dtyp
         f"the Jacobian of {of} {tuple(shapes[0])} with respect to {wrt} {tuple(shapes[1])} has {rows:,} x {columns:,} "
         f"entries, {size:.3g} GB in {str(dtype).removeprefix('torch.')}; {advice}"
     )
+
+
+def _name(name: str, shape: tuple[int, ...], position: int) -> str:
+    index = torch.unravel_index(torch.tensor(position), shape) if shape else ()
+    return table.entry(name, [int(i) for i in index])
 
 
 def _names(name: str, shape: tuple[int, ...]) -> list[str]:

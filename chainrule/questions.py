@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from chainrule.derivation import Derivation
     from chainrule.jacobian import Jacobian
     from chainrule.nudge import Nudge
+    from chainrule.pictures.svg import Picture
     from chainrule.traces.trace import Trace
 
 
@@ -77,3 +78,29 @@ class Questions:
         from chainrule.nudge import nudge
 
         return nudge(cast("Derivation", self), name, at, by)
+
+    def picture(self, name: str | None = None, at: int | Sequence[int] | None = None) -> Picture:
+        """A picture that a notebook shows; `.svg` is its text and `.save(path)` writes it.
+
+        Without a name: the graph of the forward and the backward pass, for which igraph lays the boxes out. With a
+        name: the value beside its gradient, as heat maps. With an element `at` of a value (or of a gradient, "w1.g")
+        that a product of matrices made: the row and the column that meet there, and their sum of products.
+
+        Raises ChainruleError for an unknown name, an element that is none, a value that no product made, and where
+        igraph is missing.
+
+        >>> import torch, chainrule as cr
+        >>> d = cr.derive(lambda x, w: (x @ w).sum(), torch.ones(2, 3), torch.ones(3, 2))
+        >>> d.picture()
+        <Picture: The computation of loss and its backward pass; .svg is its text, .save(path) writes it>
+        >>> d.picture("w").svg.startswith("<svg")
+        True
+        """
+        d = cast("Derivation", self)
+        if name is None:
+            from chainrule.pictures.graph import of_derivation
+
+            return of_derivation(d)
+        from chainrule.pictures import heat, product
+
+        return heat.of_value(d, name) if at is None else product.of_element(d, name, at)
