@@ -17,7 +17,6 @@ from zoo import Entry
 
 import chainrule as cr
 from chainrule.explain.page import cell
-from chainrule.explain.values import entries, summary
 
 VOID = ("meta", "br", "input")
 w1, b1 = torch.randn(64, 50) / 8, torch.zeros(50)
@@ -122,13 +121,3 @@ def test_it_is_written_to_a_file(tmp_path: Path) -> None:
     page = course().explain().to_html(tmp_path / "page.html", title="Two layers")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
     assert "<title>Two layers</title>" in page
-
-
-def test_a_value_is_summed_up() -> None:
-    value = torch.tensor([[0.0, -1.0], [float("nan"), float("inf")]])
-    assert str(summary(value)) == "−1 to 0, mean −0.5, 25% zeros, 1 NaN, 1 infinite"
-    assert str(summary(torch.tensor([True, False]))) == "0 to 1, mean 0.5, 50% zeros"
-    assert str(summary(torch.zeros(0))) == ""
-    assert entries(torch.zeros(0, 3)) == [] and entries(torch.tensor(2.5)) == [["2.5"]]
-    corner = entries(torch.arange(10_000.0).view(100, 100))
-    assert (corner[0][0], corner[-1][-1]) == ("0", "9999") and sum(len(row) for row in corner) <= 36

@@ -14,7 +14,7 @@ from chainrule.explain.head import head
 from chainrule.explain.names import person_names
 from chainrule.explain.prose import sentence
 from chainrule.explain.step import Paragraph, Step
-from chainrule.explain.values import summary
+from chainrule.explain.values import facts
 from chainrule.show.mathematics import Term, latex, text
 from chainrule.show.mathematics.latex import escaped
 
@@ -79,7 +79,7 @@ def _inputs(explanation: Explanation) -> Iterator[str]:
         if step.phase == "input":
             name = step.targets[0]
             called = f"\\texttt{{{code(name)}}}" + (f" ({code(known[name])})" if name in known else "")
-            yield f"{called} & {escaped(step.shapes)} & {escaped(str(summary(step.value)))} \\\\"
+            yield f"{called} & {escaped(step.shapes)} & {escaped(facts(step.value))} \\\\"
     yield r"\end{longtable}"
 
 

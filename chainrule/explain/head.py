@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chainrule.checking.verdict import Verdict
-from chainrule.explain.values import number
+from chainrule.traces.summary import number
 
 if TYPE_CHECKING:
     from chainrule.explain.explanation import Explanation
@@ -44,7 +44,7 @@ def head(explanation: Explanation, title: str | None = None) -> Head:
     where = files.most_common(1)[0][0] if files else ""
     output = next((s.targets[0] for s in reversed(explanation.steps) if s.phase == "forward"), "output")
     out = d.output.detach()
-    shown = f"{output} = {number(out.item())}" if out.ndim == 0 else f"{output} {tuple(out.shape)}"
+    shown = f"{output} = {number(out, 6)}" if out.ndim == 0 else f"{output} {tuple(out.shape)}"
     gradients = [g for g in d.grads.values() if g is not None]
     count = sum(g.numel() for g in gradients)
     facts = [("File", where)] if where else []

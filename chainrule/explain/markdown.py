@@ -15,7 +15,7 @@ from chainrule.explain.head import head
 from chainrule.explain.names import person_names
 from chainrule.explain.prose import sentence
 from chainrule.explain.step import Paragraph, Step
-from chainrule.explain.values import summary
+from chainrule.explain.values import facts
 from chainrule.show.mathematics import Term, latex
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _document(explanation: Explanation, title: str | None) -> Iterator[str]:
         if step.phase == "input":
             name = step.targets[0]
             called = f"`{name}`" + (f" ({escaped(known[name])})" if name in known else "")
-            yield f"| {called} | {step.shapes} | {summary(step.value)} |"
+            yield f"| {called} | {step.shapes} | {facts(step.value)} |"
     for phase in ("forward", "backward"):
         yield from ("", f"## {phase.capitalize()} pass", "")
         for step in explanation:

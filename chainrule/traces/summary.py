@@ -55,14 +55,23 @@ def block(value: torch.Tensor) -> str:
     [80 81 … 88 89]
     [90 91 … 98 99]
     """
+    rows = cells(value)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(f"[{' '.join(c.rjust(w) for c, w in zip(row, widths, strict=True))}]" for row in rows)
+
+
+def cells(value: torch.Tensor, corner: int = CORNER) -> list[list[str]]:
+    """The entries that `block` shows, row by row.
+
+    >>> cells(torch.arange(8.0))
+    [['0', '1', '…', '6', '7']]
+    """
     value = value.detach()
     while value.ndim > 2:
-        value = value[0]
-    rows = value.view(1, -1) if value.ndim < 2 else value
-    across, down = table.elided(rows.shape[1], CORNER), table.elided(rows.shape[0], CORNER)
-    cells = [[table.MORE if r is None or c is None else number(rows[r, c]) for c in across] for r in down]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(f"[{' '.join(c.rjust(w) for c, w in zip(row, widths, strict=True))}]" for row in cells)
+        value = value[0] if len(value) else value.new_empty(0, 0)
+    rows = value.reshape(1, -1) if value.ndim < 2 else value
+    across, down = table.elided(rows.shape[1], corner), table.elided(rows.shape[0], corner)
+    return [[table.MORE if r is None or c is None else number(rows[r, c]) for c in across] for r in down]
 
 
 def small(value: torch.Tensor) -> str:

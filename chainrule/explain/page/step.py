@@ -12,7 +12,7 @@ from chainrule.explain.page.line import code, formula, paragraph, shapes, table
 from chainrule.explain.page.values import beside
 from chainrule.explain.prose import sentence
 from chainrule.explain.step import Step
-from chainrule.explain.values import summary
+from chainrule.explain.values import facts
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Steps:
             rows.append([
                 f'<span class="step input" id="{escape(step.key)}"><code data-name="{escape(name)}">{escape(name)}</code></span>{known}',
                 shapes(step.shapes),
-                f'<details><summary>{escape(str(summary(step.value)) or step.shapes)}<span class="hidden">: values of {escape(name)}</span>'
+                f'<details><summary>{escape(facts(step.value))}<span class="hidden">: values of {escape(name)}</span>'
                 f"</summary>{self.values(step)}</details>",
                 readers,
                 self.link(gradient) if gradient is not None else "",

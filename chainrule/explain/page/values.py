@@ -7,7 +7,11 @@ from html import escape
 
 import torch
 
-from chainrule.explain.values import entries, first_of, summary
+from chainrule.explain.page.line import shapes
+from chainrule.explain.values import facts, first_of
+from chainrule.traces.summary import cells
+
+CORNER = 6  # rows and columns that are shown of a large value
 
 
 def beside(values: Iterable[tuple[str, torch.Tensor]]) -> str:
@@ -17,10 +21,9 @@ def beside(values: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 def figure(name: str, value: torch.Tensor) -> str:
     """The name, the shape and a few numbers about a value, above the entries at its corners."""
-    about, part = summary(value), first_of(value)
-    shown = f'<code data-name="{escape(name)}">{escape(name)}</code> <span class="shapes">{about.shape}</span>'
-    said = f"{about.dtype}: {about}" if str(about) else about.dtype
-    said += f". Shown: <code>{escape(name)}{part}</code>" if part else ""
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in entries(value))
+    part, dtype = first_of(value), str(value.dtype).removeprefix("torch.")
+    shown = f'<code data-name="{escape(name)}">{escape(name)}</code> {shapes(str(tuple(value.shape)))}'
+    said = f"{dtype}: {facts(value)}" + (f". Shown: <code>{escape(name)}{part}</code>" if part else "")
+    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells(value, CORNER) if row)
     table = f'<div class="scroll"><table class="numbers">{rows}</table></div>' if rows else ""
     return f"<figure><figcaption>{shown}<br><small>{said}</small></figcaption>{table}</figure>"
