@@ -46,7 +46,8 @@ class Explanation:
         return "\n".join(lines)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, title: str | None = None) -> str:
-        """One page to share: it holds all that it needs, makes no request, and works with scripts off.
+        """One page to share: it holds all that it needs, makes no request, and works with scripts off. With the extra
+        `chainrule[pictures]` installed it shows the graph of both passes too.
 
         Returns the page, and writes it to `path` where one is given.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,18 +34,23 @@ def of_value(d: Derivation, name: str) -> Picture:
             node.meta.get("site"),
         )
     gradient = d._gradient(node)
-    panels = [(name, value.detach()), *([(f"{name}.g", gradient)] if gradient is not None else [])]
-    parts, height = [], 0.0
-    for k, (title, tensor) in enumerate(panels):
-        drawn, high = _panel(title, tensor, MARGIN + k * (PANEL + GAP), MARGIN)
+    drawn = {name: value.detach()} | ({f"{name}.g": gradient} if gradient is not None else {})
+    return of_tensors(drawn, f"{name} beside its gradient", "" if gradient is not None else f"{name} has no gradient")
+
+
+def of_tensors(tensors: Mapping[str, torch.Tensor], title: str, note: str = "") -> Picture:
+    """Tensors by name, one beside the other, and a note where the next would be."""
+    parts, height, x = [], 0.0, MARGIN
+    for name, tensor in tensors.items():
+        drawn, high = _panel(name, tensor, x, MARGIN)
         parts += drawn
-        height = max(height, high)
-    words = [f"{title} {tuple(t.shape)}: {in_words(t)}" for title, t in panels]
-    if gradient is None:
-        words.append(f"{name} has no gradient")
-        parts.append(svg.text(MARGIN + PANEL + GAP, MARGIN + 14, f"{name} has no gradient"))
+        height, x = max(height, high), x + PANEL + GAP
+    words = [f"{name} {tuple(t.shape)}: {in_words(t)}" for name, t in tensors.items()]
+    if note:
+        words.append(note)
+        parts.append(svg.text(x, MARGIN + 14, note))
     width = 2 * PANEL + GAP + 2 * MARGIN
-    return Picture(width, height + 2 * MARGIN, f"{name} beside its gradient", ". ".join(words), parts)
+    return Picture(width, height + 2 * MARGIN, title, ". ".join(words), parts)
 
 
 def _panel(title: str, value: torch.Tensor, x: float, y: float) -> tuple[list[str], float]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from html import escape
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from chainrule.explain.head import Head, head
@@ -14,6 +15,7 @@ from chainrule.explain.page.line import table
 from chainrule.explain.page.step import Steps
 
 if TYPE_CHECKING:
+    from chainrule.derivation import Derivation
     from chainrule.explain.explanation import Explanation
 
 _THEMES = ("auto", "light", "dark")
@@ -44,6 +46,7 @@ def page(explanation: Explanation, title: str | None = None) -> str:
 <main>
 <div class="pane">
 {_about(about)}
+{_graph(explanation.derivation)}
 <section aria-labelledby="inputs"><h2 id="inputs">Inputs</h2>
 {steps.inputs(person_names(explanation.derivation.names))}</section>
 {_pass(steps, "forward", "Forward pass", "Reads from the inputs down to the output.")}
@@ -103,6 +106,16 @@ def _about(about: Head) -> str:
     notes = [*about.notes, *(about.verdict.kinks if about.verdict is not None else [])]
     parts += [f'<p class="note">Note: {escape(note)}.</p>' for note in notes]
     return "".join([*parts, "</section>"])
+
+
+def _graph(d: Derivation) -> str:
+    """The picture of both passes, where the library that lays it out is installed."""
+    if find_spec("igraph") is None:
+        return ""
+    return (
+        '<details class="picture"><summary>The graph of both passes</summary>'
+        f'<div class="scroll">{d.picture().svg}</div></details>'
+    )
 
 
 def _pass(steps: Steps, phase: str, title: str, said: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chainrule.explain.names import gradient_of, names_of
 from chainrule.explain.page.line import code, formula, paragraph, shapes, table
-from chainrule.explain.page.values import beside
+from chainrule.explain.page.values import beside, heat
 from chainrule.explain.prose import sentence
 from chainrule.explain.step import Step
 from chainrule.explain.values import facts
@@ -64,12 +64,12 @@ class Steps:
 
     def values(self, step: Step) -> str:
         """The value that a step gives, beside its gradient or beside that whose gradient it is."""
-        name = step.targets[0]
         if step.phase != "backward":
             pair = [step, self.gradient(step)]
         else:
-            pair = [self.by_name.get(name[:-2]), step]
-        return beside((s.targets[0], s.value) for s in pair if s is not None)
+            pair = [self.by_name.get(step.targets[0][:-2]), step]
+        shown = {s.targets[0]: s.value for s in pair if s is not None}
+        return beside(shown) + (heat(shown) if step.phase == "backward" else "")
 
     def links(self, step: Step) -> str:
         """Links to the lines of the other pass, to those that read the value, and to what it is computed from."""

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from html import escape
 
 import torch
 
 from chainrule.explain.page.line import shapes
 from chainrule.explain.values import facts, first_of
+from chainrule.pictures.heat import of_tensors
 from chainrule.traces.summary import cells
 
+SMALL = 200  # elements of a value that is drawn
 CORNER = 6  # rows and columns that are shown of a large value
 
 
-def beside(values: Iterable[tuple[str, torch.Tensor]]) -> str:
+def beside(values: Mapping[str, torch.Tensor]) -> str:
     """Named values side by side."""
-    return f'<div class="values">{"".join(figure(name, value) for name, value in values)}</div>'
+    return f'<div class="values">{"".join(figure(name, value) for name, value in values.items())}</div>'
+
+
+def heat(values: Mapping[str, torch.Tensor]) -> str:
+    """Small values of several entries as heat maps, "" of others."""
+    if not all(1 < value.numel() <= SMALL for value in values.values()):
+        return ""
+    return f'<div class="scroll">{of_tensors(values, " beside ".join(values)).svg}</div>'
 
 
 def figure(name: str, value: torch.Tensor) -> str:
