@@ -117,6 +117,20 @@ def test_names_are_escaped() -> None:
     assert 'a<b&"c' not in page and page.count("<script>") == 1
 
 
+def test_it_shows_the_graph_and_small_values() -> None:
+    pytest.importorskip("igraph", reason="igraph lays the graph out")
+    d = course()
+    page = d.explain().to_html()
+    assert d.picture().svg in page and "<title>w2 beside w2.g</title>" in page
+    assert "<title>w1 beside w1.g</title>" not in page  # 3200 numbers
+
+
+def test_what_is_given_is_said() -> None:
+    explanation = cr.derive(lambda x: x * x, torch.rand(3), upstream=torch.rand(3)).explain()
+    assert "out_g, the gradient of the output" in explanation.to_html()
+    assert "<dt>Given</dt>" in explanation.to_html() and "<dt>Given</dt>" not in course().explain().to_html()
+
+
 def test_it_is_written_to_a_file(tmp_path: Path) -> None:
     page = course().explain().to_html(tmp_path / "page.html", title="Two layers")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page

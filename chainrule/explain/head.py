@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chainrule.checking.verdict import Verdict
+from chainrule.explain.names import names_of
 from chainrule.traces.summary import number
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Head:
 def head(explanation: Explanation, title: str | None = None) -> Head:
     """`title` is the file of most forward lines unless it is given."""
     d = explanation.derivation
-    files = Counter(Path(s.file).name for s in explanation if s.file)
+    files = Counter(Path(s.file).name for s in explanation if s.file and Path(s.file).is_file())  # no notebook's cell
     where = files.most_common(1)[0][0] if files else ""
     output = next((s.targets[0] for s in reversed(explanation.steps) if s.phase == "forward"), "output")
     out = d.output.detach()
@@ -49,6 +50,9 @@ def head(explanation: Explanation, title: str | None = None) -> Head:
     count = sum(g.numel() for g in gradients)
     facts = [("File", where)] if where else []
     facts.append(("Output", shown))
+    if d.program.upstream is not None:
+        given = names_of(explanation) - {t for s in explanation for t in s.targets}
+        facts.append(("Given", f"{', '.join(sorted(given)) or 'nothing'}, the gradient of the output"))
     facts.append(("Gradients", f"of {len(gradients)} input{'s' * (len(gradients) != 1)}, {count:,} numbers"))
     if d.fallbacks:
         facts.append(("One step each from autograd", ", ".join(d.fallbacks)))

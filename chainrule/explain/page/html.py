@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chainrule.derivation import Derivation
     from chainrule.explain.explanation import Explanation
 
+TALL = 760  # pixels; a graph that is taller is folded
 _THEMES = ("auto", "light", "dark")
 
 
@@ -90,7 +91,7 @@ def _controls() -> str:
 
 def _about(about: Head) -> str:
     facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in about.facts)
-    parts = [f'<section aria-label="About"><dl class="facts">{facts}</dl>']
+    parts = [f'<section class="about" aria-label="About"><dl class="facts">{facts}</dl>']
     if about.verdict is None:
         parts.append(f"<p>{escape(about.checked)}</p>")
     elif about.verdict.rows:
@@ -112,9 +113,10 @@ def _graph(d: Derivation) -> str:
     """The picture of both passes, where the library that lays it out is installed."""
     if find_spec("igraph") is None:
         return ""
+    picture = d.picture()
     return (
-        '<details class="picture"><summary>The graph of both passes</summary>'
-        f'<div class="scroll">{d.picture().svg}</div></details>'
+        f'<details class="picture"{" open" * (picture.height <= TALL)}><summary>The graph of both passes</summary>'
+        f'<div class="scroll">{picture.svg}</div></details>'
     )
 
 
