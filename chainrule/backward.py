@@ -108,7 +108,7 @@ class _Walk:
                 if region is not None:
                     done.add(id(region))
                     self._region(node, region)
-                elif node.op != "placeholder":
+                elif any(n in self.reached for n in node.all_input_nodes):
                     self._step(node)
                 if node.meta["operation"] != "part":  # else its tuple will read the gradient
                     self._forget(known)

@@ -6,23 +6,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.errors import ChainruleError
 from chainrule.program import Program, differentiable
+from chainrule.questions import Questions
 from chainrule.run import needed, overwritten, run
 from chainrule.show import dialects
+from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
-
-if TYPE_CHECKING:
-    from chainrule.checking.verdict import Verdict
-    from chainrule.explain import Explanation
-    from chainrule.trace import Trace
-
 
 _SHAPE_ONLY = frozenset(("shape", "numel", "ones_like", "zeros_like", "full_like"))
 
@@ -40,7 +36,7 @@ class Value:
         return f"{self.name}: value {tuple(self.shape)}, gradient {'none' if self.g is None else tuple(self.g.shape)}"
 
 
-class Derivation:
+class Derivation(Questions):
     """A derived backward pass. `print` it to read it; see `derive` for how to get one."""
 
     def __init__(self, base: Program, explicit: bool, check: bool = True) -> None:
@@ -176,9 +172,15 @@ class Derivation:
         return {v.untyped_storage().data_ptr() for v in values if isinstance(v, torch.Tensor) and v.numel()}
 
     def __getitem__(self, name: str) -> Value:
-        for node, known in self._names.items():
-            if known == name:
-                return Value(name, node.meta["val"].detach(), self._gradient(node), node.meta.get("site"))
+        node = self.node(name)
+        return Value(name, node.meta["val"].detach(), self._gradient(node), node.meta.get("site"))
+
+    def node(self, name: str) -> fx.Node:
+        """The node of `graph` that computes a value with a name, the person's or that of a printed line."""
+        for names in (self._names, {n: v for n, v in self.layout.variables.items() if n.meta["phase"] == "forward"}):
+            for node, known in names.items():
+                if known == name:
+                    return node
         raise ChainruleError(f"no value is named {name!r}; there are {', '.join(self._names.values())}")
 
     @property
@@ -187,6 +189,11 @@ class Derivation:
         return list(self._names.values())
 
     # -- code ------------------------------------------------------------------------------------
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The lines that are printed, and the names in them."""
+        return Layout(self.program, dotted=True)
 
     @property
     def inputs(self) -> list[str]:
@@ -260,26 +267,6 @@ class Derivation:
     def graph(self) -> fx.Graph:
         """The torch.fx.Graph: forward and backward pass, inputs as placeholders, values in `node.meta`."""
         return self.program.graph
-
-    # -- questions -------------------------------------------------------------------------------
-
-    def verify(self, directions: int = 3, seed: int = 0) -> Verdict:
-        """Rule, autograd and float64 central differences side by side; truthy when they agree."""
-        from chainrule.checking.verdict import verify
-
-        return verify(self, directions, seed)
-
-    def trace(self) -> Trace:
-        """Every step, forward and backward: code, shape, values."""
-        from chainrule.trace import Trace
-
-        return Trace(self)
-
-    def explain(self) -> Explanation:
-        """Every step with its mathematics, its shapes and its reason; displays in notebooks."""
-        from chainrule.explain import Explanation
-
-        return Explanation(self)
 
     def _report_not_finite(self) -> None:
         values: Sequence[Any] = [self.output, *self.grads.values()]

@@ -207,3 +207,31 @@ def derived_gradients(
     if of is not None:
         same_output(of, values[program.output])
     return {n: values[asked[n]] if n in asked else None for n in program.wanted}
+
+
+def confirm_pullback(program: Program) -> None:
+    """Raise unless the gradient of the one value asked for, at a random upstream, is autograd's; in float64."""
+    (wrt,) = program.wanted
+    seed, root = program.upstream, program.gradients[wrt]
+    assert seed is not None
+    known = {n: double(n.meta["val"]) for n in program.graph.nodes if n.op == "placeholder" and n is not seed}
+    known[wrt] = double(wrt.meta["val"].detach())
+    shape = program.output.meta["val"].shape
+    upstream = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    upstream = upstream.to(known[wrt].device)
+    with torch.no_grad():
+        values = run(needed([root, program.output], given=known), {**known, seed: upstream}, double)
+    with torch.enable_grad():
+        leaf = known[wrt].clone().requires_grad_()
+        output = _replay(program, {**known, wrt: leaf}, double)[program.output]
+        scalar = (output * upstream).sum()
+        (truth,) = torch.autograd.grad(scalar, leaf, allow_unused=True) if scalar.requires_grad else (None,)
+    gradients = [values[g] for g in program.gradients.values() if g in values and values[g].numel()]
+    floor = 1e-3 * max([s for g in gradients if math.isfinite(s := float(g.abs().max()))], default=0.0)
+    if not close(values[root], truth, 1e-7, floor):
+        name, of = (node.meta.get("name") or node.meta["operation"] for node in (wrt, program.output))
+        raise ChainruleError(
+            f"the derivative of {of} {tuple(shape)} with respect to {name} {tuple(leaf.shape)} is not autograd's (largest "
+            f"difference {difference(values[root], truth):.3g}); please report it",
+            program.output.meta.get("site"),
+        )

@@ -156,15 +156,33 @@ def audit(test: str, target: str, inputs: tuple[str, ...], as_json: bool) -> Non
 
 @main.command()
 @on_target
-def trace(target: str, inputs: tuple[str, ...], as_json: bool) -> None:
+@click.option("--step", is_flag=True, help="One step at a time: any key goes on, b goes back, q ends.")
+@click.option("--value", metavar="NAME", help="One value alone (l1, or its gradient l1.g): its origin and its users.")
+@click.option(
+    "--update", type=float, metavar="LR", help="Take one plain gradient step; show the runs before and after."
+)
+@click.option("--wrt", metavar="A,B", help="Only the gradients of these inputs; --update moves them.")
+@click.option("--upstream", is_flag=True, help="The output is no scalar: a random dL/d(output) is given.")
+def trace(
+    target: str,
+    inputs: tuple[str, ...],
+    as_json: bool,
+    step: bool,
+    value: str | None,
+    update: float | None,
+    wrt: str | None,
+    upstream: bool,
+) -> None:
     """Print every step with its shape and value."""
-    from chainrule.cli import answers, targets
+    if step + (value is not None) + (update is not None) > 1:
+        raise Refused("--step, --value and --update are three ways to look at a trace; choose one")
+    from chainrule.cli import steps, targets
 
-    steps = targets.load(target, inputs).derive().trace()
-    if as_json:
-        answers.print_json(answers.of_trace(steps, target))
+    d = targets.load(target, inputs).derive(wrt.split(",") if wrt else None, upstream)
+    if step:
+        steps.one_by_one(d, as_json)
     else:
-        answers.print_code(str(steps))
+        steps.print_trace(d, target, value, update, as_json)
 
 
 @main.command()

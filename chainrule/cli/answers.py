@@ -58,7 +58,27 @@ def of_derivation(d: cr.Derivation, target: str, style: str) -> dict[str, Any]:
 
 
 def of_trace(trace: Any, target: str) -> dict[str, Any]:
-    return {"target": target, "steps": [{"phase": s.phase, "code": s.code, **_tensor(s.value)} for s in trace.steps]}
+    return {"target": target, "steps": [of_step(s) for s in trace.steps]}
+
+
+def of_step(step: Any) -> dict[str, Any]:
+    return {
+        "phase": step.phase,
+        "name": step.name,
+        "code": step.code,
+        "line": step.line,
+        "comes_from": [s.name for s in step.comes_from],
+        "used_by": [s.name for s in step.used_by],
+        **_tensor(step.value),
+    }
+
+
+def of_pairs(beside: Any, target: str) -> dict[str, Any]:
+    pairs = [
+        {"name": p.step.name, "before": _tensor(p.before), "after": _tensor(p.after), "change": p.change}
+        for p in beside.pairs
+    ]
+    return {"target": target, "pairs": pairs}
 
 
 def _tensor(value: torch.Tensor) -> dict[str, Any]:

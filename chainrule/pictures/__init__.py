@@ -1,0 +1,1 @@
+"""Pictures of a derivation, as SVG: its graph, a value beside its gradient, a product of matrices."""
