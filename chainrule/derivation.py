@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chainrule.trace import Trace
 
 
+STYLES = ("dotg", "function", "autograd", "numpy", "jax", "layers")
 _SHAPE_ONLY = frozenset(("shape", "numel", "ones_like", "zeros_like", "full_like"))
 
 
@@ -210,14 +211,22 @@ class Derivation:
             simplify(program)
             arguments = [n for n in program.inputs if self._names[self._twin(program, n)] in self.inputs]
             text = dialects.autograd(program, arguments, "Derived")
+        elif style in ("numpy", "jax"):
+            text = self._in_library(style)
         else:
-            raise ChainruleError(f'no style is called {style!r}; there are "dotg", "function" and "autograd"')
+            raise ChainruleError(f"no style is called {style!r}; there are {', '.join(STYLES)}")
         if text not in self._confirmed:
             from chainrule.checking.emitted import confirm_source
 
             confirm_source(self, text, style)
             self._confirmed.add(text)
         return text
+
+    def _in_library(self, style: str) -> str:
+        from chainrule.show.jax import Jax
+        from chainrule.show.numpy import NumPy, function
+
+        return function(self.program, self._arguments(), NumPy if style == "numpy" else Jax)
 
     def _twin(self, program: Program, node: fx.Node) -> fx.Node:
         return self.program.inputs[program.inputs.index(node)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +33,17 @@ class Line:
     phase: str  # "given", "forward", "holds" or "backward"
     of: fx.Node | None = None  # the forward value whose gradient this is
     alias: bool = False  # a gradient that is another value, or stands inside one
+    then: Sequence[str] = ()  # statements that write into the value
 
     @property
     def text(self) -> str:
-        return f"assert {self.code}" if self.phase in ("given", "holds") else f"{self.target} = {self.code}"
+        if self.phase in ("given", "holds"):
+            return self.code if self.code.startswith("#") else f"assert {self.code}"
+        return "\n".join([f"{self.target} = {self.code}", *self.then])
+
+    @property
+    def width(self) -> int:
+        return max(map(len, self.text.split("\n")))
 
 
 @dataclass
@@ -83,9 +90,14 @@ class Layout:
         self.shown: set[fx.Node] = set()
         self.forced: set[fx.Node] = set()
         self.lines = self._build()
-        while long := self._too_long():
-            self.forced |= long
+        while self._unsettled():
             self.lines = self._build()
+
+    def _unsettled(self) -> bool:
+        """Whether more values want a line, or the code turned out to use a name that a value has."""
+        more = (self._too_long() | self.python.repeated) - self.forced
+        self.forced |= more
+        return bool(more) or self.python.reserved != self._avoided
 
     def part(self, phase: str) -> list[Line]:
         return [line for line in self.lines if line.phase == phase]
@@ -98,7 +110,8 @@ class Layout:
     def _build(self) -> list[Line]:
         spelled = self.within.spelled if self.within is not None else {}
         taken = [] if self.within is None else [*spelled.values(), *self.within.taken]
-        self.variables, self.namer = name_values((n for n in self.live if n not in spelled), taken)
+        self._avoided = set(self.python.reserved)
+        self.variables, self.namer = name_values((n for n in self.live if n not in spelled), [*taken, *self._avoided])
         self.variables |= spelled | (self.within.names if self.within is not None else {})
         self.shown = {n for n in self.live if n.op == "placeholder" or self._has_line(n)} | set(spelled)
         self._name_the_rest()
@@ -113,7 +126,7 @@ class Layout:
 
     def _has_line(self, node: fx.Node) -> bool:
         operation = node.meta["operation"]
-        if node in self.forced or node is self.program.output:
+        if node in self.forced or node is self.program.output or self.python.needs_line(node):
             return True
         if self.only is not None:
             return node in self.variables if node.meta["phase"] == "forward" else self.owners.get(node) in self.only
@@ -176,7 +189,8 @@ class Layout:
             target = ", ".join(names) + ("," if len(names) == 1 else "")
         self.python.place = functools.partial(self._place, node.meta["phase"])
         code = self.python.expression(node)[0]
-        return Line(target, code, node, node.meta["phase"], of if node.meta["phase"] == "backward" else None)
+        of = of if node.meta["phase"] == "backward" else None
+        return Line(target, code, node, node.meta["phase"], of, then=self.python.statements(target, node))
 
     def _place(self, phase: str) -> tuple[torch.device, str] | None:
         """The device of the program, and a value in reach that is on it."""
@@ -219,9 +233,7 @@ class Layout:
         """For each line that is too wide, its largest part that can have a line of its own."""
         if self.only is not None:
             return set()
-        wide = [
-            ln for ln in self.lines if len(ln.text) > self.width and ln.phase in ("forward", "backward") and ln.code
-        ]
+        wide = [ln for ln in self.lines if ln.width > self.width and ln.phase in ("forward", "backward") and ln.code]
         return {part for line in wide if (part := self._split(line)) is not None}
 
     def _split(self, line: Line) -> fx.Node | None:
