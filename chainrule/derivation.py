@@ -13,7 +13,7 @@ from torch import fx
 from chainrule.errors import ChainruleError
 from chainrule.program import Program, differentiable
 from chainrule.run import needed, overwritten, run
-from chainrule.show import dialects
+from chainrule.show import dialects, styles
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from chainrule.trace import Trace
 
 
-STYLES = ("dotg", "function", "autograd", "numpy", "jax", "layers")
 _SHAPE_ONLY = frozenset(("shape", "numel", "ones_like", "zeros_like", "full_like"))
 
 
@@ -44,7 +43,7 @@ class Derivation:
 
     def __init__(self, base: Program, explicit: bool, check: bool = True) -> None:
         self._base, self._explicit = base, explicit
-        self.program = base.seeded(explicit)
+        self.program: Program = base.seeded(explicit)
         simplify(self.program)
         self._names = keys(self.program.graph.nodes)
         self._close_graph()
@@ -197,39 +196,27 @@ class Derivation:
         return [n for n in self.program.inputs if n in used or n in self.program.wanted]
 
     def source(self, style: str = "dotg") -> str:
-        """Stand-alone code, importing torch only.
+        """Stand-alone code, run and compared before it is given.
 
         "dotg" leaves `.g` on tensors; "function" defines `forward_and_backward(...)`, which returns
-        (output, {name: gradient}); "autograd" defines a torch.autograd.Function.
+        (output, {name: gradient}); "autograd" defines a torch.autograd.Function; "layers" a class for each layer,
+        with a `bwd`, and a model. These import torch alone. "numpy" and "jax" are the function in NumPy or JAX.
+
+        Raises ChainruleError where a library has no short spelling for an operation.
+
+        >>> import chainrule as cr
+        >>> d = cr.derive(lambda a, b: (a @ b).sum(), torch.ones(2, 3), torch.ones(3, 4))
+        >>> print(*d.source("numpy").splitlines()[5:7], sep="\\n")
+            # forward
+            matmul = a @ b
         """
-        if style == "dotg":
-            text = dialects.dotg(self.program)
-        elif style == "function":
-            text = dialects.function(self.program, self._arguments())
-        elif style == "autograd":
-            program = self._base.seeded(explicit=True)
-            simplify(program)
-            arguments = [n for n in program.inputs if self._names[self._twin(program, n)] in self.inputs]
-            text = dialects.autograd(program, arguments, "Derived")
-        elif style in ("numpy", "jax"):
-            text = self._in_library(style)
-        else:
-            raise ChainruleError(f"no style is called {style!r}; there are {', '.join(STYLES)}")
+        text = styles.written(self, style)
         if text not in self._confirmed:
             from chainrule.checking.emitted import confirm_source
 
             confirm_source(self, text, style)
             self._confirmed.add(text)
         return text
-
-    def _in_library(self, style: str) -> str:
-        from chainrule.show.jax import Jax
-        from chainrule.show.numpy import NumPy, function
-
-        return function(self.program, self._arguments(), NumPy if style == "numpy" else Jax)
-
-    def _twin(self, program: Program, node: fx.Node) -> fx.Node:
-        return self.program.inputs[program.inputs.index(node)]
 
     @cached_property
     def _emitted(self) -> Callable[..., Any]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chainrule.checking.difference import close
-from chainrule.checking.oracles import copier, derived_gradients
+from chainrule.checking.oracles import copier, derived_gradients, same_output
 from chainrule.checking.other_libraries import LIBRARIES, confirm_in_library
 from chainrule.errors import ChainruleError
 from chainrule.program import Program
 from chainrule.rules.autograd import FunctionStep
 from chainrule.show.dialects import called, executed
+from chainrule.show.layer_classes import parameters
 from chainrule.show.layout import Layout
 
 if TYPE_CHECKING:
@@ -70,4 +71,14 @@ def _run_autograd(d: Derivation, space: dict[str, Any], given: list[Any], upstre
     return [found[n].grad for n in d.program.wanted]
 
 
-_RUNNERS = {"dotg": _run_dotg, "function": _run_function, "autograd": _run_autograd}
+def _run_layers(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
+    fresh = dict(zip(d._arguments(), given, strict=True))
+    held = parameters(d.program, d._arguments())
+    with torch.no_grad():
+        model = space["Model"](*(fresh[n] for n in held))
+        same_output(d, model(*(v for n, v in fresh.items() if n not in held)))
+        model.backward(*([] if d.program.upstream is None else [upstream]))
+    return [getattr(fresh[n], "g", None) for n in d.program.wanted]
+
+
+_RUNNERS = {"dotg": _run_dotg, "function": _run_function, "autograd": _run_autograd, "layers": _run_layers}

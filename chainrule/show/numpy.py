@@ -16,7 +16,7 @@ from torch import fx
 from chainrule.errors import ChainruleError
 from chainrule.program import Program
 from chainrule.rules.book import KEYWORDS
-from chainrule.show import dialects, numpy_indexing, numpy_layers, numpy_shapes  # noqa: F401  (each adds its words)
+from chainrule.show import dialects, numpy_creation, numpy_indexing, numpy_layers, numpy_shapes  # noqa: F401  (each adds its words)
 from chainrule.show.layout import Layout
 from chainrule.show.numpy_operations import DIVIDING, MIXING
 from chainrule.show.numpy_words import OPERATIONS, WRITES, Library, Spelling, Write
