@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,7 @@ from chainrule.errors import ChainruleError
 from chainrule.program import Program, differentiable
 from chainrule.questions import Questions
 from chainrule.run import needed, overwritten, run
-from chainrule.show import dialects
+from chainrule.show import dialects, styles
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
@@ -41,7 +40,7 @@ class Derivation(Questions):
 
     def __init__(self, base: Program, explicit: bool, check: bool = True) -> None:
         self._base, self._explicit = base, explicit
-        self.program = base.seeded(explicit)
+        self.program: Program = base.seeded(explicit)
         simplify(self.program)
         self._names = keys(self.program.graph.nodes)
         self._close_graph()
@@ -205,37 +204,34 @@ class Derivation(Questions):
         return [n for n in self.program.inputs if n in used or n in self.program.wanted]
 
     def source(self, style: str = "dotg", comments: str | None = None) -> str:
-        """Stand-alone code, importing torch only. `comments` puts the "shapes", the "math" or the reason ("why") of
-        each line beside it.
+        """Stand-alone code, run and compared before it is given.
 
         "dotg" leaves `.g` on tensors; "function" defines `forward_and_backward(...)`, which returns
-        (output, {name: gradient}); "autograd" defines a torch.autograd.Function.
+        (output, {name: gradient}); "autograd" defines a torch.autograd.Function; "layers" a class for each layer,
+        with a `bwd`, and a model. These import torch alone. "numpy" and "jax" are the function in NumPy or JAX.
+
+        `comments` puts the "shapes", the "math" or the reason ("why") of each line beside it.
+
+        Raises ChainruleError where a library has no short spelling for an operation.
+
+        >>> import chainrule as cr
+        >>> d = cr.derive(lambda a, b: (a @ b).sum(), torch.ones(2, 3), torch.ones(3, 4))
+        >>> print(*d.source("numpy").splitlines()[5:7], sep="\\n")
+            # forward
+            matmul = a @ b
         """
         comment = None
         if comments is not None:
             from chainrule.explain.comments import commenter
 
             comment = commenter(self, comments)
-        if style == "dotg":
-            text = dialects.dotg(replace(self.program, comment=comment))
-        elif style == "function":
-            text = dialects.function(replace(self.program, comment=comment), self._arguments())
-        elif style == "autograd":
-            program = replace(self._base.seeded(explicit=True), comment=comment)
-            simplify(program)
-            arguments = [n for n in program.inputs if self._names[self._twin(program, n)] in self.inputs]
-            text = dialects.autograd(program, arguments, "Derived")
-        else:
-            raise ChainruleError(f'no style is called {style!r}; there are "dotg", "function" and "autograd"')
+        text = styles.written(self, style, comment)
         if text not in self._confirmed:
             from chainrule.checking.emitted import confirm_source
 
             confirm_source(self, text, style)
             self._confirmed.add(text)
         return text
-
-    def _twin(self, program: Program, node: fx.Node) -> fx.Node:
-        return self.program.inputs[program.inputs.index(node)]
 
     @cached_property
     def _emitted(self) -> Callable[..., Any]:

@@ -44,14 +44,14 @@ class Questions:
         return Trace(cast("Derivation", self), update)
 
     def explain(self) -> Explanation:
-        """Every step with its mathematics, its shapes and its reason; displays in notebooks.
+        """Every line of both passes with its mathematics, its shapes, its reason and its derivation.
+
+        `explain()["w.g"]` is one line; `.to_html(path)`, `.to_markdown()` and `.to_latex()` write all of them.
 
         >>> import torch, chainrule as cr
         >>> d = cr.derive(lambda w: (w * w).sum(), torch.tensor([1.0, 3.0]))
-        >>> e = d.explain()
-        >>> e["w.g"].code, e["w.g"].shapes
-        ('w.g = 2 * w', '2 * (2,) -> (2,)')
-        >>> page, text, document = e.to_html(), e.to_markdown(), e.to_latex()
+        >>> d.explain()["w.g"]
+        <Step w.g = 2 * w>
         """
         from chainrule.explain import Explanation
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chainrule.checking.difference import close
-from chainrule.checking.oracles import copier, derived_gradients
+from chainrule.checking.oracles import copier, derived_gradients, same_output
+from chainrule.checking.other_libraries import LIBRARIES, confirm_in_library
 from chainrule.errors import ChainruleError
 from chainrule.program import Program
 from chainrule.rules.autograd import FunctionStep
 from chainrule.show.dialects import called, executed
+from chainrule.show.layer_classes import parameters
 from chainrule.show.layout import Layout
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 def confirm_source(d: Derivation, source: str, style: str) -> None:
     """Raise unless `source`, executed alone, gives the gradients of the verified program."""
+    if style in LIBRARIES:
+        return confirm_in_library(d, source, style)
     program = d.program
     inputs = {n: n.meta["val"].detach() for n in program.inputs}
     upstream = torch.ones_like(d.output) if program.upstream is None else program.upstream.meta["val"]
@@ -67,4 +71,14 @@ def _run_autograd(d: Derivation, space: dict[str, Any], given: list[Any], upstre
     return [found[n].grad for n in d.program.wanted]
 
 
-_RUNNERS = {"dotg": _run_dotg, "function": _run_function, "autograd": _run_autograd}
+def _run_layers(d: Derivation, space: dict[str, Any], given: list[Any], upstream: torch.Tensor) -> list[Any]:
+    fresh = dict(zip(d._arguments(), given, strict=True))
+    held = parameters(d.program, d._arguments())
+    with torch.no_grad():
+        model = space["Model"](*(fresh[n] for n in held))
+        same_output(d, model(*(v for n, v in fresh.items() if n not in held)))
+        model.backward(*([] if d.program.upstream is None else [upstream]))
+    return [getattr(fresh[n], "g", None) for n in d.program.wanted]
+
+
+_RUNNERS = {"dotg": _run_dotg, "function": _run_function, "autograd": _run_autograd, "layers": _run_layers}

@@ -73,8 +73,9 @@ def on_target(command: Callable[..., None]) -> Callable[..., None]:
 @on_target
 @click.option(
     "--style",
-    type=click.Choice(["dotg", "function", "autograd"]),
-    help="Code to copy: l1.g = ... lines, a function, or a torch.autograd.Function. Without it: shapes beside the lines.",
+    type=click.Choice(["dotg", "function", "autograd", "layers", "numpy", "jax"]),
+    help="Code to copy: l1.g = ... lines, a function, a torch.autograd.Function, a class for each layer, or the "
+    "function in NumPy or JAX. Without it: shapes beside the lines.",
 )
 @click.option("--wrt", metavar="A,B", help="Only the gradients of these inputs.")
 @click.option("--upstream", is_flag=True, help="The output is no scalar: dL/d(output) is an input of the derived code.")

@@ -8,6 +8,7 @@ other, into the same graph. Each node carries in `node.meta`:
     name        the person's name for it, where it has one
     site        the person's line
     phase       "forward" or "backward"
+    invocations the calls of the person's functions that were under way
     constant    True where no gradient passes: torch.no_grad, detach, random draws
 """
 
@@ -29,6 +30,7 @@ from chainrule.errors import ChainruleError, Site
 from chainrule.recording import calls, names, writes
 from chainrule.recording.dispatch import DRAWS, NUMBERS, QUESTIONS, has_tensor, plain, without_dispatch
 from chainrule.recording.entries import Entry, Guard, not_dense, version_of
+from chainrule.recording.invocations import Invocations
 from chainrule.recording.memory import Memory
 from chainrule.recording.numbers import Tracked, literal, track
 from chainrule.recording.precision import autocast_is_on, converted, without_autocast
@@ -75,6 +77,7 @@ class Recorder(TorchFunctionMode):
         self.arguments: dict[str, Any] = {}
         self.locals: dict[str, Any] = {}  # of the outermost function, when it returned
         self.regions = Regions(self)
+        self.invocations = Invocations(self.entry)
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
         self.noticed: Callable[[fx.Node, types.FrameType], None] | None = None  # told of each node and its frame
         self.numbers = Numbers(self)
@@ -113,6 +116,7 @@ class Recorder(TorchFunctionMode):
         finally:
             stack.pop()
             self.phase = before
+            self.invocations.forget()
 
     def assume(self, statement: fx.Node, site: Site | None = None) -> None:
         """The derived code will assert `statement`."""
@@ -201,6 +205,7 @@ class Recorder(TorchFunctionMode):
             return result
         node = self._write(call, node_args, node_kwargs, result, site)
         if self.phase == "forward":
+            node.meta["invocations"] = self.invocations.of(frames)
             if self.noticed is not None:
                 self.noticed(node, frames[-1] if frames else frame)
             if call.written is None:

@@ -53,7 +53,7 @@ class Rule:
         names = list(self.signature.parameters)[1:]
         renamed: dict[str, Any] = {}
         for key, value in kwargs.items():
-            known = key if key in names else _KEYWORDS.get(key, key)
+            known = key if key in names else KEYWORDS.get(key, key)
             if isinstance(known, int):
                 known = names[known] if known < len(names) else key
             if known in names or self._takes_any:
@@ -67,7 +67,7 @@ class Rule:
 
 
 # Keywords that torch spells in several ways, as positions among the rule's arguments or as names.
-_KEYWORDS: dict[str, int | str] = {"input": 0, "self": 0, "tensors": 0, "other": 1, "mat2": 1, "axis": "dim",
+KEYWORDS: dict[str, int | str] = {"input": 0, "self": 0, "tensors": 0, "other": 1, "mat2": 1, "axis": "dim",
                                    "keepdims": "keepdim", "exponent": 1, "vec2": 1, "target": 1, "axis0": "dim0", "axis1": "dim1"}  # fmt: skip
 
 

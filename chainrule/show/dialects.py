@@ -36,21 +36,25 @@ def function(program: Program, inputs: list[fx.Node]) -> str:
     """A stand-alone `forward_and_backward(...) -> (output, {name: gradient})`."""
     if stacks := layers_of(program):
         return _file(folded(program, inputs, stacks))
-    layout = Layout(program, dotted=False, indent=4)
+    return _file("\n".join(defined(Layout(program, dotted=False, indent=4), inputs)))
+
+
+def defined(layout: Layout, inputs: list[fx.Node]) -> list[str]:
+    """The lines of `forward_and_backward`, in the language of the layout."""
+    program = layout.program
     names = keys(program.graph.nodes)
     grads = {names[w]: _gradient(layout, w) for w in program.wanted}
     pairs = [(_gradient(layout, w), layout.variables[w]) for w in program.wanted if w in program.gradients]
     given = [*inputs, *([program.upstream] if program.upstream is not None else [])]
     arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in given]
     output = layout.python.text(program.output)
-    lines = [
+    return [
         wrapped("def forward_and_backward(", arguments, "):"),
         *docstring(f"{signature(layout, given)} -> ({output}, gradients).", "    "),
         *(f"    {line}" for line in _body(layout)),
         *(f"    {line}" for line in _same_shapes(pairs)),
         wrapped(f"    return {output}, {{", [f'"{k}": {v}' for k, v in grads.items()], "}"),
     ]
-    return _file("\n".join(lines))
 
 
 def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:

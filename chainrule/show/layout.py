@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,21 +34,29 @@ class Line:
     phase: str  # "given", "forward", "holds" or "backward"
     of: fx.Node | None = None  # the forward value whose gradient this is
     alias: bool = False  # a gradient that is another value, or stands inside one
+    then: Sequence[str] = ()  # statements that write into the value
     comment: str = ""
-    width: int = WIDTH
+    room: int = WIDTH  # the widest that a line with its comment may be
 
     @property
     def text(self) -> str:
-        return f"assert {self.code}" if self.phase in ("given", "holds") else f"{self.target} = {self.code}"
+        if self.phase in ("given", "holds"):
+            return self.code if self.code.startswith("#") else f"assert {self.code}"
+        return "\n".join([f"{self.target} = {self.code}", *self.then])
+
+    @property
+    def width(self) -> int:
+        return max(map(len, self.text.split("\n")))
 
     @property
     def commented(self) -> list[str]:
         """The line with its comment behind it, or above it where it would be too wide."""
-        beside = f"{self.text}  # {self.comment}"
-        if not self.comment or len(beside) <= self.width:
-            return [beside if self.comment else self.text]
-        wrapped = textwrap.wrap(self.comment, self.width, initial_indent="# ", subsequent_indent="# ")
-        return [*wrapped, self.text]
+        lines = self.text.split("\n")
+        beside = f"{lines[0]}  # {self.comment}"
+        if not self.comment or len(beside) <= self.room:
+            return [beside if self.comment else lines[0], *lines[1:]]
+        wrapped = textwrap.wrap(self.comment, self.room, initial_indent="# ", subsequent_indent="# ")
+        return [*wrapped, *lines]
 
 
 @dataclass
@@ -95,12 +103,17 @@ class Layout:
         self.shown: set[fx.Node] = set()
         self.forced: set[fx.Node] = set()
         self.lines = self._build()
-        while long := self._too_long():
-            self.forced |= long
+        while self._unsettled():
             self.lines = self._build()
         if program.comment is not None:
             for line in self.lines:
-                line.comment, line.width = program.comment(self, line), self.width
+                line.comment, line.room = program.comment(self, line), self.width
+
+    def _unsettled(self) -> bool:
+        """Whether more values want a line, or the code turned out to use a name that a value has."""
+        more = (self._too_long() | self.python.repeated) - self.forced
+        self.forced |= more
+        return bool(more) or self.python.reserved != self._avoided
 
     def part(self, phase: str) -> list[Line]:
         return [line for line in self.lines if line.phase == phase]
@@ -117,7 +130,8 @@ class Layout:
     def _build(self) -> list[Line]:
         spelled = self.within.spelled if self.within is not None else {}
         taken = [] if self.within is None else [*spelled.values(), *self.within.taken]
-        self.variables, self.namer = name_values((n for n in self.live if n not in spelled), taken)
+        self._avoided = set(self.python.reserved)
+        self.variables, self.namer = name_values((n for n in self.live if n not in spelled), [*taken, *self._avoided])
         self.variables |= spelled | (self.within.names if self.within is not None else {})
         self.shown = {n for n in self.live if n.op == "placeholder" or self._has_line(n)} | set(spelled)
         self._name_the_rest()
@@ -132,7 +146,7 @@ class Layout:
 
     def _has_line(self, node: fx.Node) -> bool:
         operation = node.meta["operation"]
-        if node in self.forced or node is self.program.output:
+        if node in self.forced or node is self.program.output or self.python.needs_line(node):
             return True
         if self.only is not None:
             return node in self.variables if node.meta["phase"] == "forward" else self.owners.get(node) in self.only
@@ -195,7 +209,8 @@ class Layout:
             target = ", ".join(names) + ("," if len(names) == 1 else "")
         self.python.place = functools.partial(self._place, node.meta["phase"])
         code = self.python.expression(node)[0]
-        return Line(target, code, node, node.meta["phase"], of if node.meta["phase"] == "backward" else None)
+        of = of if node.meta["phase"] == "backward" else None
+        return Line(target, code, node, node.meta["phase"], of, then=self.python.statements(target, node))
 
     def _place(self, phase: str) -> tuple[torch.device, str] | None:
         """The device of the program, and a value in reach that is on it."""
@@ -238,9 +253,7 @@ class Layout:
         """For each line that is too wide, its largest part that can have a line of its own."""
         if self.only is not None:
             return set()
-        wide = [
-            ln for ln in self.lines if len(ln.text) > self.width and ln.phase in ("forward", "backward") and ln.code
-        ]
+        wide = [ln for ln in self.lines if ln.width > self.width and ln.phase in ("forward", "backward") and ln.code]
         return {part for line in wide if (part := self._split(line)) is not None}
 
     def _split(self, line: Line) -> fx.Node | None:

@@ -34,8 +34,12 @@ Spelled = tuple[str, int]  # text and how tightly it binds
 class Python:
     """Spells nodes; `variable(node)` gives the name of a value that has one, else None."""
 
+    traced = False  # whether the code is to run where values are not known, so that it cannot assert them
+
     def __init__(self, variable: Callable[[fx.Node], str | None]) -> None:
         self.variable = variable
+        self.reserved: set[str] = set()  # names that the code uses besides
+        self.repeated: set[fx.Node] = set()  # values that were written more than once inside one expression
         self.place: Callable[[], tuple[torch.device, str] | None] = lambda: None  # a device, and the code that gives it
 
     def text(self, value: Any, tight: int = 0) -> str:
@@ -61,15 +65,26 @@ class Python:
         if target is operator.getitem:
             return f"{self.text(args[0], ATOM)}[{self._index(args[1])}]", ATOM
         if target in _PREFIX:
-            sign, binding = _PREFIX[target]
-            return f"{sign}{self.text(args[0], binding)}", binding
+            return self.prefixed(target, args[0])
         if target in _INFIX and len(args) == 2:
-            return self._infix(target, args[0], args[1])
+            return self.infix(target, args[0], args[1])
         if hasattr(target, "spell_step"):
             return target.spell_step(self, args), ATOM
         return f"{path_of(target)}({self._arguments(args, node.kwargs)})", ATOM
 
-    def _infix(self, target: Any, left: Any, right: Any) -> Spelled:
+    def statements(self, target: str, node: fx.Node) -> list[str]:
+        """The lines that follow `target = ...` where a library writes values in place."""
+        return []
+
+    def needs_line(self, node: fx.Node) -> bool:
+        """Whether the value of `node` cannot be written inside another expression."""
+        return False
+
+    def prefixed(self, target: Any, operand: Any) -> Spelled:
+        sign, binding = _PREFIX[target]
+        return f"{sign}{self.text(operand, binding)}", binding
+
+    def infix(self, target: Any, left: Any, right: Any) -> Spelled:
         symbol, binding = _INFIX[target]
         if target is operator.mul and not isinstance(right, fx.Node) and isinstance(left, fx.Node):
             left, right = right, left  # 2 * x

@@ -1,0 +1,98 @@
+"""Runs emitted NumPy and JAX code on the recorded inputs, before anybody sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from chainrule.checking.difference import close
+from chainrule.checking.oracles import derived_gradients, floor_of, forward_values
+from chainrule.errors import ChainruleError
+from chainrule.run import double
+from chainrule.show.dialects import executed
+
+if TYPE_CHECKING:
+    from chainrule.derivation import Derivation
+
+_TIGHT, _ROUNDED, _LENIENT = 1e-10, 1e-5, 2e-3
+
+
+def confirm_in_library(d: Derivation, source: str, style: str) -> None:
+    """Raise unless `source`, executed alone, gives the gradients of the verified program: in float64 to all digits but
+    the last, and in the dtypes of the inputs to what these hold, in the dtypes of the gradients."""
+    program = d.program
+    call = executed(source)["forward_and_backward"]
+    inputs = {n: n.meta["val"].detach() for n in program.inputs}
+    upstream = torch.ones_like(d.output) if program.upstream is None else program.upstream.meta["val"]
+    rounds = any(name in source for name in ("float32", "float16", ".dtype"))  # values are rounded on the way
+    for convert, tolerance in ((double, _ROUNDED if rounds else _TIGHT), (_as_it_is, _LENIENT)):
+        given = {n: convert(v) for n, v in inputs.items()}
+        truth = derived_gradients(program, given, convert(upstream), convert)
+        output = forward_values(program, given, convert)[program.output]
+        explicit = [] if program.upstream is None else [convert(upstream)]
+        with LIBRARIES[style]() as (there, back):
+            found, gradients = call(*(there(v) for v in [*(given[n] for n in d._arguments()), *explicit]))
+            gradients = {name: None if g is None else back(g) for name, g in gradients.items()}
+            same = close(back(found), output, tolerance, floor=_size(output))
+        if not same:
+            raise ChainruleError(
+                f'the emitted code (style "{style}") gives another output than the verified program; please report it'
+            )
+        floor = floor_of(d)
+        for node in program.wanted:
+            ours, theirs = gradients[d._names[node]], truth[node]
+            if not close(ours, theirs, tolerance, floor) or (convert is _as_it_is and _dtype(ours) != _dtype(theirs)):
+                raise _another_gradient(d, node, style)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _size(value: torch.Tensor) -> float:
+    finite = value[torch.isfinite(value)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def _dtype(value: Any) -> Any:
+    return getattr(value, "dtype", None)
+
+
+def _another_gradient(d: Derivation, node: fx.Node, style: str) -> ChainruleError:
+    return ChainruleError(
+        f'the emitted code (style "{style}") gives another gradient of {d._names[node]} '
+        f"{tuple(node.meta['val'].shape)} than the verified program; please report it"
+    )
+
+
+Conversions = tuple[Callable[[torch.Tensor], Any], Callable[[Any], torch.Tensor]]
+
+
+@contextmanager
+def _numpy() -> Iterator[Conversions]:
+    with np.errstate(all="ignore"):
+        yield lambda tensor: tensor.numpy().copy(), lambda array: torch.from_numpy(np.array(array))
+
+
+@contextmanager
+def _jax() -> Iterator[Conversions]:
+    """JAX with float64, which it has switched off unless it is asked."""
+    try:
+        import jax
+        import jax.numpy as jnp
+    except ImportError as error:
+        raise ChainruleError('the style "jax" needs JAX; run pip install "chainrule[jax]"') from error
+    if not hasattr(jax, "enable_x64"):
+        from jax.experimental import enable_x64  # type: ignore[attr-defined]  # before JAX 0.8
+    else:
+        enable_x64 = jax.enable_x64
+    with enable_x64(True):
+        yield lambda tensor: jnp.asarray(tensor.numpy()), lambda array: torch.from_numpy(np.array(array))
+
+
+LIBRARIES = {"numpy": _numpy, "jax": _jax}

@@ -1,0 +1,277 @@
+"""Each operation in the words of NumPy, most of them JAX's words too: `np` is the library that the code imports.
+
+A spelling is called with the arguments of the recorded call as terms, and what it gives is the text that is emitted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chainrule.show import numpy_helpers as helpers
+from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, axes, helper, result, spelled
+from chainrule.show.terms import Term, known, rank
+
+_SAME_NAME = (
+    "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh floor ceil trunc square sign abs isnan isinf "
+    "isfinite outer"
+)
+_OTHER_NAME = {
+    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
+    "round": "round", "deg2rad": "deg2rad", "rad2deg": "rad2deg", "sinc": "sinc", "logical_not": "logical_not",
+    "signbit": "signbit", "angle": "angle", "isposinf": "isposinf", "isneginf": "isneginf", "positive": "positive",
+    "isreal": "isreal",
+}  # fmt: skip
+_OF_TWO = {
+    "maximum": "maximum", "minimum": "minimum", "atan2": "arctan2", "hypot": "hypot", "logaddexp": "logaddexp",
+    "logaddexp2": "logaddexp2", "fmod": "fmod", "fmax": "fmax", "fmin": "fmin", "copysign": "copysign",
+    "nextafter": "nextafter", "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
+    "heaviside": "heaviside", "kron": "kron", "float_power": "float_power",
+}  # fmt: skip
+# Operations whose operands torch converts to one dtype, and those that give no integers.
+DIVIDING = frozenset(
+    ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "sinh", "cosh",
+     "tanh", "div", "sigmoid", "reciprocal", "asin", "acos", "atan", "asinh", "acosh", "atanh")
+)  # fmt: skip
+MIXING = DIVIDING | frozenset(
+    ("add", "sub", "mul", "pow", "matmul", "floor_divide", "remainder", "where", "mm", "bmm", "mv", "dot", "outer",
+     "addcmul", "addcdiv", "lerp", "addmm", *_OF_TWO)
+)  # fmt: skip
+
+
+def _called(name: str) -> Spelling:
+    return lambda np, x: getattr(np, name)(x)
+
+
+def _of_two(name: str) -> Spelling:
+    return lambda np, x, y: getattr(np, name)(x, y)
+
+
+OPERATIONS |= {name: _called(name) for name in _SAME_NAME.split()}
+OPERATIONS |= {name: _called(theirs) for name, theirs in _OTHER_NAME.items()}
+OPERATIONS |= {name: _of_two(theirs) for name, theirs in _OF_TWO.items()}
+OPERATIONS["outer"] = _of_two("outer")
+
+
+# -- arithmetic ----------------------------------------------------------------------------------
+
+
+@spelled("add")
+def add(np: Library, x: Any, y: Any, alpha: Any = 1) -> Any:
+    return x + times(alpha, y)
+
+
+@spelled("sub")
+def sub(np: Library, x: Any, y: Any, alpha: Any = 1) -> Any:
+    return x - times(alpha, y)
+
+
+@spelled("mul")
+def mul(np: Library, x: Any, y: Any) -> Any:
+    return x * y
+
+
+@spelled("div")
+def div(np: Library, x: Any, y: Any, rounding_mode: Any = None) -> Any:
+    if rounding_mode == "floor":
+        return x // y
+    return np.trunc(x / y) if rounding_mode == "trunc" else x / y
+
+
+@spelled("pow", "float_power")
+def power(np: Library, x: Any, y: Any) -> Any:
+    whole = not getattr(known(x), "is_floating_point", lambda: True)()
+    return NotImplemented if whole and not isinstance(y, Term) and y < 0 else x**y
+
+
+OPERATIONS |= {
+    "neg": lambda np, x: -x,
+    "floor_divide": lambda np, x, y: x // y,
+    "remainder": lambda np, x, y: x % y,
+    "matmul": lambda np, x, y: x @ y,
+    "gt": lambda np, x, y: x > y,
+    "ge": lambda np, x, y: x >= y,
+    "lt": lambda np, x, y: x < y,
+    "le": lambda np, x, y: x <= y,
+    "eq": lambda np, x, y: x == y,
+    "ne": lambda np, x, y: x != y,
+    "bitwise_and": lambda np, x, y: x & y,
+    "bitwise_or": lambda np, x, y: x | y,
+    "bitwise_xor": lambda np, x, y: x ^ y,
+    "bitwise_not": lambda np, x: ~x,
+    "rsqrt": lambda np, x: 1 / np.sqrt(x),
+    "reciprocal": lambda np, x: 1 / x,
+    "frac": lambda np, x: x - np.trunc(x),
+    "addcmul": lambda np, x, a, b, value=1: x + times(value, a) * b,
+    "addcdiv": lambda np, x, a, b, value=1: x + times(value, a) / b,
+    "lerp": lambda np, x, y, t: x + t * (y - x),
+    "where": lambda np, c, x, y: np.where(c, x, y),
+    "equal": lambda np, x, y: np.array_equal(x, y),
+}  # fmt: skip
+OPERATIONS |= dict.fromkeys(("mm", "bmm", "mv", "dot", "inner"), OPERATIONS["matmul"])
+
+
+def times(factor: Any, x: Any) -> Any:
+    return x if factor == 1 and not isinstance(factor, Term) else factor * x
+
+
+@spelled("addmm", "baddbmm", "addmv", "addbmm")
+def addmm(np: Library, x: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    product = a @ b if known(result(np)).ndim == rank(a) or rank(b) == 1 else (a @ b).sum(axis=0)
+    return times(beta, x) + times(alpha, product)
+
+
+@spelled("clamp", "clip", "hardtanh")
+def clamp(np: Library, x: Any, min: Any = None, max: Any = None) -> Any:
+    if max is None:
+        return np.maximum(x, min)
+    return np.minimum(x, max) if min is None else np.clip(x, min, max)
+
+
+OPERATIONS |= {
+    "clamp_min": lambda np, x, min: np.maximum(x, min),
+    "clamp_max": lambda np, x, max: np.minimum(x, max),
+    "masked_fill": lambda np, x, mask, value: np.where(mask, value, x),
+    "sgn": lambda np, x: np.sign(x),
+    "conj": lambda np, x: x.conj(),
+    "real": lambda np, x: x.real,
+    "imag": lambda np, x: x.imag,
+    "xlogy": lambda np, x, y: x * np.log(np.where(x == 0, 1, y)) if isinstance(x, Term) else NotImplemented,
+    "nan_to_num": lambda np, x, nan=0.0: np.nan_to_num(x, nan=nan),
+}
+
+
+# -- activations ---------------------------------------------------------------------------------
+
+
+@spelled("gelu")
+def gelu(np: Library, x: Any, approximate: str = "none") -> Any:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + helper(np, helpers.erf)(x / 2**0.5))
+
+
+@spelled("softplus")
+def softplus(np: Library, x: Any, beta: Any = 1, threshold: Any = 20) -> Any:
+    scaled = times(beta, x)
+    soft = np.logaddexp(0, scaled)
+    return np.where(scaled > threshold, x, soft if beta == 1 else soft / beta)
+
+
+@spelled("elu")
+def elu(np: Library, x: Any, alpha: Any = 1.0) -> Any:
+    return np.where(x > 0, x, times(alpha, np.expm1(np.minimum(x, 0))))
+
+
+OPERATIONS |= {
+    "relu": lambda np, x: np.maximum(x, 0),
+    "relu6": lambda np, x: np.clip(x, 0, 6),
+    "sigmoid": lambda np, x: 1 / (1 + np.exp(-x)),
+    "silu": lambda np, x: x / (1 + np.exp(-x)),
+    "logsigmoid": lambda np, x: -np.logaddexp(0, -x),
+    "leaky_relu": lambda np, x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
+    "softsign": lambda np, x: x / (1 + np.abs(x)),
+    "tanhshrink": lambda np, x: x - np.tanh(x),
+    "threshold": lambda np, x, threshold, value: np.where(x > threshold, x, value),
+    "hardsigmoid": lambda np, x: np.clip(x / 6 + 0.5, 0, 1),
+    "hardswish": lambda np, x: x * np.clip(x + 3, 0, 6) / 6,
+    "hardshrink": lambda np, x, lambd=0.5: np.where(np.abs(x) > lambd, x, 0),
+    "softshrink": lambda np, x, lambd=0.5: np.sign(x) * np.maximum(np.abs(x) - lambd, 0),
+    "logit": lambda np, x: np.log(x / (1 - x)),
+    "erf": lambda np, x: helper(np, helpers.erf)(x),
+    "erfc": lambda np, x: helper(np, helpers.erfc)(x),
+    "lgamma": lambda np, x: helper(np, helpers.lgamma)(x),
+    "special_gammaln": lambda np, x: helper(np, helpers.lgamma)(x),
+}
+
+
+# -- reductions ----------------------------------------------------------------------------------
+
+
+def over(x: Any, dim: Any, keepdim: Any = False) -> dict[str, Any]:
+    """The keywords of a reduction of `x`."""
+    dim = axes(dim)
+    said = {} if dim is None or rank(x) == 0 else {"axis": dim}
+    return said | ({"keepdims": True} if keepdim else {})
+
+
+def _reduced(name: str) -> Spelling:
+    def spelling(np: Library, x: Any, dim: Any = None, keepdim: Any = False, dtype: Any = None) -> Any:
+        return getattr(x, name)(**over(x, dim, keepdim), **({"dtype": dtype} if dtype is not None else {}))
+
+    return spelling
+
+
+OPERATIONS |= {name: _reduced(name) for name in ("sum", "mean", "prod", "all", "any")}
+OPERATIONS |= {
+    "amax": _reduced("max"),
+    "amin": _reduced("min"),
+    "argmax": _reduced("argmax"),
+    "argmin": _reduced("argmin"),
+}
+
+
+def _counted(name: str) -> Spelling:
+    def spelling(np: Library, x: Any, dim: Any = None, keepdim: Any = False) -> Any:
+        return getattr(np, name)(x, **over(x, dim, keepdim))
+
+    return spelling
+
+
+OPERATIONS |= {name: _counted(name) for name in ("nansum", "nanmean", "count_nonzero")}
+
+
+def _extreme(name: str, of_two: str) -> Spelling:
+    def spelling(np: Library, x: Any, dim: Any = None, keepdim: Any = False) -> Any:
+        if isinstance(dim, Term):
+            return getattr(np, of_two)(x, dim)
+        if dim is None:
+            return getattr(x, name)()
+        how = over(x, dim, keepdim)
+        return getattr(x, name)(**how), getattr(x, f"arg{name}")(**how)
+
+    return spelling
+
+
+OPERATIONS |= {"max": _extreme("max", "maximum"), "min": _extreme("min", "minimum")}
+
+
+def _spread(name: str) -> Spelling:
+    def spelling(
+        np: Library, x: Any, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None
+    ) -> Any:
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        ddof = correction if correction is not None else int(unbiased)
+        return getattr(x, name)(**over(x, dim, keepdim), **({"ddof": ddof} if ddof else {}))
+
+    return spelling
+
+
+OPERATIONS |= {"var": _spread("var"), "std": _spread("std")}
+
+
+@spelled("linalg_vector_norm", "linalg_norm", "norm")
+def norm(np: Library, x: Any, ord: Any = 2, dim: Any = None, keepdim: Any = False, dtype: Any = None) -> Any:
+    if ord in (None, "fro"):
+        ord = 2
+    if dim is None and rank(x) > 1:
+        x = x.reshape(-1) if not keepdim else x
+        dim = tuple(range(rank(x))) if keepdim else None
+    if isinstance(axes(dim), tuple) or isinstance(ord, Term | str):
+        return NotImplemented
+    how = over(x, dim, keepdim)
+    return np.linalg.norm(x, **how) if ord == 2 else np.linalg.norm(x, ord=ord, **how)
+
+
+OPERATIONS |= {
+    "dist": lambda np, x, y: np.linalg.norm((x - y).reshape(-1)),
+    "trace": lambda np, x: x.trace(),
+    "logsumexp": lambda np, x, dim, keepdim=False: helper(np, helpers.logsumexp)(x, **({"axis": axes(dim)} | over(x, dim, keepdim))),
+    "softmax": lambda np, x, dim: helper(np, helpers.softmax)(x, axis=dim),
+    "log_softmax": lambda np, x, dim: helper(np, helpers.log_softmax)(x, axis=dim),
+    "cumsum": lambda np, x, dim: x.cumsum(axis=dim),
+    "cumprod": lambda np, x, dim: x.cumprod(axis=dim),
+    "logcumsumexp": lambda np, x, dim: np.logaddexp.accumulate(x, axis=dim),
+    "diff": lambda np, x, n=1, dim=-1: np.diff(x, **({"n": n} if n != 1 else {}), **({"axis": dim} if dim != -1 else {})),
+    "argsort": lambda np, x, dim=-1, stable=False: x.argsort(axis=dim, **({"kind": "stable"} if stable else {})),
+}  # fmt: skip

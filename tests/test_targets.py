@@ -1,0 +1,143 @@
+"""The menagerie in other libraries: what is emitted runs alone there and gives torch's gradients, or is refused."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from agreement import assert_close, namespace_of
+from test_zoo import DERIVED_AT, case, other_batches
+from torch import Tensor
+from zoo import ENTRIES, Entry
+
+import chainrule as cr
+from chainrule.checking.other_libraries import LIBRARIES
+from chainrule.errors import ChainruleError
+
+TARGETS = ("numpy", "jax")
+SHARE = 0.95
+every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+each_target = pytest.mark.parametrize("style", TARGETS)
+
+
+@cache
+def emitted(entry: Entry, style: str) -> str:
+    """The code, or the sentence with which it is refused."""
+    try:
+        return case(entry).d.source(style)
+    except ChainruleError as error:
+        return str(error)
+
+
+def is_code(text: str) -> bool:
+    return text.startswith("import")
+
+
+def run(source: str, style: str, inputs: list[Tensor], jit: bool = False) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """What the emitted function gives, called with arrays of its library."""
+    with LIBRARIES[style]() as (there, back):
+        function = namespace_of(source)["forward_and_backward"]
+        if jit:
+            import jax
+
+            function = jax.jit(function)
+        output, gradients = function(*map(there, inputs))
+        return back(output), {name: None if g is None else back(g) for name, g in gradients.items()}
+
+
+def assert_same(ours: tuple[Tensor, dict[str, Tensor | None]], output: Tensor, truth: dict[str, Tensor | None]) -> None:
+    assert_close(ours[0], output.detach())
+    assert sorted(ours[1]) == sorted(truth)
+    largest = max((float(g.abs().max()) for g in truth.values() if g is not None and g.numel()), default=1.0)
+    for name, expected in truth.items():
+        found = ours[1][name]
+        assert (found is None) == (expected is None)
+        if expected is not None and found is not None:
+            assert found.dtype == expected.dtype
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13 * max(largest, 1.0), equal_nan=True)
+
+
+@each_target
+def test_nearly_all_is_covered(style: str) -> None:
+    covered = sum(is_code(emitted(entry, style)) for entry in ENTRIES)
+    assert covered >= SHARE * len(ENTRIES)
+
+
+@each_target
+@every_entry
+def test_it_agrees_or_is_refused(entry: Entry, style: str) -> None:
+    c, text = case(entry), emitted(entry, style)
+    if is_code(text):
+        assert_same(run(text, style, [*c.inputs, *c.explicit]), c.d.output, c.truth)
+    else:
+        operations = {n.meta["operation"] for n in c.d.graph.nodes}
+        assert text.split()[0] in operations
+        assert re.search(r"\(\w+\.py:\d+\)$", text)
+        assert "\n" not in text
+
+
+@other_batches
+def test_other_batch_sizes(entry: Entry, batch: int) -> None:
+    text, other = emitted(entry, "numpy"), case(entry, batch)
+    if not is_code(text):
+        return
+    try:
+        found = run(text, "numpy", [*other.inputs, *other.explicit])
+    except AssertionError:
+        if not entry.pattern:
+            raise
+        return
+    assert_same(found, other.d.output, other.truth)
+
+
+@every_entry
+def test_jit(entry: Entry) -> None:
+    c, text = case(entry), emitted(entry, "jax")
+    if is_code(text):
+        assert_same(run(text, "jax", [*c.inputs, *c.explicit], jit=True), c.d.output, c.truth)
+
+
+@each_target
+@every_entry
+def test_float32_stays_float32(entry: Entry, style: str) -> None:
+    if not is_code(emitted(entry, style)):
+        return
+    args = as_float32(entry.arguments(DERIVED_AT))
+    try:
+        with torch.no_grad():
+            entry(*args)
+    except RuntimeError:  # its parameters are float64
+        return
+    upstream = as_float32(case(entry).upstream)
+    d = cr.derive(entry.function, *args, upstream=upstream)
+    inputs = [*(d[name].value for name in d.inputs), *([] if upstream is None else [upstream])]
+    _, gradients = run(d.source(style), style, inputs)
+    assert {k: g if g is None else g.dtype for k, g in gradients.items()} == {
+        k: g if g is None else g.dtype for k, g in d.grads.items()
+    }
+
+
+def as_float32(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: as_float32(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(as_float32(v) for v in value)
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float64 else value
+
+
+@each_target
+@every_entry
+def test_the_code_is_well_formed(entry: Entry, style: str) -> None:
+    text = emitted(entry, style)
+    if not is_code(text):
+        return
+    imported = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import)]
+    modules = {a.name.split(".")[0] for n in imported for a in n.names}
+    assert modules <= {"math", "numpy"} if style == "numpy" else modules == {"jax"}
+    assert [line for line in text.splitlines() if len(line) > 100 or line != line.rstrip()] == []
+    assert not re.search(r"\btorch\b|keepdim=|\bdim=|\.pow\(|<class", text)
+    assert text.endswith("\n") and not text.endswith("\n\n")
