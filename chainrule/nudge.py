@@ -114,14 +114,19 @@ def nudge(d: Derivation, name: str, at: Any, by: float) -> Nudge:
     changes, unchanged = [], []
     for value in d._base.graph.nodes:
         if value in names and value in moves.after and isinstance(value.meta["val"], torch.Tensor):
-            change = _change(names[value], before[value], after[value])
+            change = _change(names[value], before[value], after[value], value.meta.get("site"))
             if change.moved or value is d._base.output:
                 changes.append(change)
             elif value is not node:
                 unchanged.append(change.name)
     slope, actual = moves.slope(), moves.total(after) - moves.total(before)
     predicted = slope * by
-    notes = _notes(moves, before, after, by, predicted, actual)
+    notes = [
+        f"the forward pass would take another branch at {guard.site}; shown is the one that was recorded"
+        for guard in d._base.guards
+        if not bool(after[guard.node])
+    ]
+    notes += _notes(moves, before, after, by, predicted, actual)
     return Nudge(name, index, float(by), changes, unchanged, moves.of, slope, predicted, actual, notes)
 
 
@@ -134,8 +139,8 @@ class _Moves:
         self.after = _after(node)
         forward = [n for n in graph.nodes if n.meta["phase"] == "forward"]
         slopes = needed(list(d._base.gradients.values())) if d._base.gradients else []
-        wanted = {*slopes, *(n for n in forward if n in self.after), self.output}
-        self.todo = [n for n in graph.nodes if n in set(needed(wanted))]
+        wanted = {*slopes, *(n for n in forward if n in self.after), self.output, *(g.node for g in d._base.guards)}
+        self.todo = needed(wanted)
         self.output_name = d.layout.variables[d.program.output]
         upstream = d.program.upstream
         self.of = self.output_name if upstream is None else f"sum({self.output_name} * {d.layout.variables[upstream]})"
@@ -169,11 +174,13 @@ class _Moves:
         """Values without slope (masks, indices, signs) that are no longer what they were, forward or backward: the
         function has another slope there. Each as the operation with the place."""
         found: dict[str, int] = {}
-        owner: dict[fx.Node, fx.Node] = {g: v for v, g in self.d._base.gradients.items()}
+        owners: dict[fx.Node, list[fx.Node]] = {}
+        for value, gradient in self.d._base.gradients.items():
+            owners.setdefault(gradient, []).append(value)
         for node, count in self._moved(before, after):
             flat = node.meta["operation"] in BOOK.constants and not node.meta.get("constant")
             if flat or not before[node].dtype.is_floating_point:
-                at = node.meta.get("site") or _site_ahead(node, owner)
+                at = node.meta.get("site") or _site_ahead(node, owners)
                 what = node.meta.get("rule") or name_of(node)
                 said = f"{what} ({at})" if at is not None else what
                 found[said] = max(found.get(said, 0), count)
@@ -181,7 +188,8 @@ class _Moves:
 
     def cuts(self, before: dict[fx.Node, Any], after: dict[fx.Node, Any]) -> list[str]:
         """Where the change went on and no gradient comes back: detach, torch.no_grad."""
-        moved = [n for n, _ in self._moved(before, after) if n.meta["phase"] == "forward" and n.meta.get("constant")]
+        used = set(needed([self.output]))
+        moved = [n for n, _ in self._moved(before, after) if n in used and n.meta.get("constant")]
         first = [n for n in moved if not any(r in moved for r in n.all_input_nodes)]
         return [f"{name_of(n)} ({n.meta['site']})" if n.meta.get("site") else name_of(n) for n in first]
 
@@ -197,12 +205,12 @@ class _Moves:
         return found
 
 
-def _site_ahead(node: fx.Node, owner: dict[fx.Node, fx.Node]) -> Any:
+def _site_ahead(node: fx.Node, owners: dict[fx.Node, list[fx.Node]]) -> Any:
     """The person's line whose backward step made `node`: it reads the value whose gradient `node` becomes a part of."""
     later: fx.Node | None = node
-    while later is not None and later not in owner:
+    while later is not None and later not in owners:
         later = next(iter(later.users), None)
-    readers = owner[later].users if later is not None else ()
+    readers = [reader for value in owners.get(later, ()) for reader in value.users] if later is not None else []
     return next((r.meta["site"] for r in readers if r.meta["operation"] == node.meta.get("rule")), None)
 
 
@@ -213,17 +221,29 @@ def _notes(
     size = max(abs(predicted), abs(actual))
     if abs(actual - predicted) <= OFF * size:
         return []
-    if size <= _NOISE * abs(moves.total(before)):
+    gradient = moves.d._base.gradients.get(moves.node)
+    exact = float(before[gradient][moves.index]) * by if gradient is not None else predicted
+    noise = _NOISE * abs(moves.total(before))
+    explained = abs(actual - exact) <= max(OFF * max(abs(actual), abs(exact)), noise)
+    if explained and abs(exact - predicted) > OFF * size:
+        kind = str(moves.node.meta["val"].dtype).removeprefix("torch.")
+        return [f"the gradient is rounded, in {kind}; in float64 it is {exact / by:.6g}, which predicts {exact:.6g}"]
+    if size <= noise:
         return [f"a change this small is lost in rounding, even in float64; move by more than {by:g}"]
     if cuts := moves.cuts(before, after):
         return [f"the change goes on through {', '.join(cuts)}, where no gradient passes"]
     if jumps := moves.jumps(before, after):
         listed = ", ".join(jumps[:3]) + (f" and {len(jumps) - 3} more" if len(jumps) > 3 else "")
         return [f"the step crossed a kink, after which the slope is another: {listed}"]
-    smaller = (moves.total(moves.run(by / 10)) - moves.total(before)) / (predicted / 10) if predicted else math.inf
-    if not math.isfinite(smaller):
+    if exact == 0:
         return [f"the slope here is 0, and {moves.of} bends: its change is of second order"]
-    return [f"{moves.of} bends over this step; for a tenth of it, {by / 10:g}, the ratio is {smaller:.6g}"]
+    smaller = (moves.total(moves.run(by / 10)) - moves.total(before)) / (exact / 10)
+    if abs(smaller - 1) < 0.5 * abs(actual / exact - 1):
+        return [f"{moves.of} bends over this step; for a tenth of it, {by / 10:g}, the ratio is {smaller:.6g}"]
+    return [
+        f"for a tenth of the step the ratio is {smaller:.6g} as well: the backward pass is not the slope of the forward "
+        "pass here (a function with a backward step of its own, or a gradient that is rounded)"
+    ]
 
 
 def _after(node: fx.Node) -> set[fx.Node]:
@@ -235,13 +255,19 @@ def _after(node: fx.Node) -> set[fx.Node]:
     return found
 
 
-def _change(name: str, before: torch.Tensor, after: torch.Tensor) -> Change:
+def _change(name: str, before: torch.Tensor, after: torch.Tensor, site: Any) -> Change:
+    if before.shape != after.shape:
+        raise ChainruleError(
+            f"the step changes the shape of {name} from {tuple(before.shape)} to {tuple(after.shape)}, as a mask picks "
+            "other elements, so that the two runs cannot be compared; move by less",
+            site,
+        )
     if before.dtype == torch.bool:
         before, after = before.double(), after.double()
     difference = torch.where(before == after, torch.zeros_like(before), after - before)  # infinities that stay
     size = difference.abs()
     largest = int(size.argmax()) if size.numel() else 0
-    at = tuple(int(i) for i in torch.unravel_index(torch.tensor(largest), before.shape)) if before.ndim else ()
+    at = tuple(int(i) for i in torch.unravel_index(torch.tensor(largest), before.shape)) if size.numel() else ()
     most = difference.flatten()[largest] if size.numel() else torch.zeros(())
     signed = float(most.abs() if most.dtype.is_complex else most)
     moved, norm = int((difference != 0).sum()), float(torch.linalg.vector_norm(size.double()))

@@ -90,6 +90,9 @@ def test_a_kink_that_was_crossed_is_said() -> None:
     found = d.nudge("x", 0, by=1.0)
     assert (found.predicted, found.actual) == (0.0, 0.5)
     assert "crossed a kink" in found.notes[0] and "1 element of clamp_min (test_nudge.py:" in found.notes[0]
+    moved = derived().nudge("w1", (0, 0), by=5.0)
+    line = network.__code__.co_firstlineno + 2
+    assert f" of clamp_min (test_nudge.py:{line})" in moved.notes[0]
     assert not d.nudge("x", 0, by=0.25).notes
 
 
@@ -110,6 +113,29 @@ def test_rounding_is_said() -> None:
     assert "lost in rounding" in found.notes[0]
 
 
+def test_a_gradient_that_rounding_has_spoilt_is_said() -> None:
+    """Of the mean square of a normalised vector nothing is left but rounding."""
+    x = torch.randn(1, 8, generator=torch.Generator().manual_seed(0)) * 9 + 1000
+    found = cr.derive(lambda x: (torch.nn.functional.layer_norm(x, (8,)) ** 2).mean(), x).nudge("x", (0, 0))
+    assert abs(found.ratio - 1) > 0.05 and "the gradient is rounded, in float32; in float64 it is" in found.notes[0]
+
+
+def test_a_backward_step_that_is_no_slope_is_said() -> None:
+    class Through(torch.autograd.Function):
+        """The straight-through estimator."""
+
+        @staticmethod
+        def forward(ctx, x):  # type: ignore[no-untyped-def]
+            return 3 * x
+
+        @staticmethod
+        def backward(ctx, g):  # type: ignore[no-untyped-def]
+            return g
+
+    found = cr.derive(lambda x: Through.apply(x).sum(), normal(3)).nudge("x", 1)
+    assert math.isclose(found.ratio, 3.0) and "a function with a backward step of its own" in found.notes[0]
+
+
 def test_an_output_that_is_no_scalar_is_weighed_by_its_upstream() -> None:
     x, upstream = torch.tensor([1.0, 2.0]), torch.tensor([10.0, 100.0])
     found = cr.derive(lambda x: 3 * x, x, upstream=upstream).nudge("x", 1, by=0.5)
@@ -125,6 +151,39 @@ def test_a_value_that_the_output_does_not_read() -> None:
 
     found = cr.derive(forward, normal(2), normal(2), wrt="x").nudge("y", 0)
     assert found.predicted == 0 and "where no gradient passes" in found.notes[0]
+
+
+def test_a_branch_that_would_be_another_is_said() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return (2 * x).sum() if x.sum() > 1.0 else (x**2).sum()
+
+    d = cr.derive(forward, torch.tensor([1.0, 0.5]))
+    assert not d.nudge("x", 0, by=-0.25).notes
+    found = d.nudge("x", 0, by=-1.0)
+    line = forward.__code__.co_firstlineno + 1
+    assert f"another branch at test_nudge.py:{line}; shown is the one that was recorded" in found.notes[0]
+    assert (found.actual, found.predicted) == (-2.0, -2.0)
+
+
+def test_other_elements_behind_a_mask_cannot_be_compared() -> None:
+    def forward(x: Tensor) -> Tensor:
+        kept = x[x > 0]
+        loss = (kept**2).sum()
+        return loss
+
+    d = cr.derive(forward, torch.tensor([1.0, -0.5]))
+    with pytest.raises(ChainruleError, match=r"the shape of kept from \(1,\) to \(2,\).*move by less \(test_nudge.py"):
+        d.nudge("x", 1, by=1.0)
+
+
+def test_values_without_elements() -> None:
+    def forward(x: Tensor) -> Tensor:
+        none = x[:0] * 2
+        loss = none.sum() + x.sum()
+        return loss
+
+    found = cr.derive(forward, normal(3, 2)).nudge("x", (0, 0))
+    assert "none" in found.unchanged and abs(found.ratio - 1) < 1e-9
 
 
 def test_as_html() -> None:

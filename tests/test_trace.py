@@ -153,6 +153,16 @@ def test_two_runs_side_by_side() -> None:
         d.trace(update="much")  # type: ignore[arg-type]
 
 
+def test_a_step_into_another_branch_is_refused() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return (2 * x).sum() if x.sum() > 1.0 else (x**2).sum()
+
+    d = cr.derive(forward, torch.tensor([1.0, 0.5]))
+    assert d.trace(update=0.1)["x"].value.tolist() == pytest.approx([0.8, 0.3])
+    with pytest.raises(ChainruleError, match=r"takes another branch .* \(test_trace.py:\d+\)"):
+        d.trace(update=0.5)
+
+
 def test_another_batch_stands_beside_as_well() -> None:
     text = str(derived(4).trace().beside(derived(6).trace()))
     assert "(4, 5), (6, 5)" in text and "another shape" in text

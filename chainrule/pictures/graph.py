@@ -123,7 +123,7 @@ def _value(box: _Drawn) -> str:
         parts.append(svg.rect(box.x - wide / 2, box.y, wide, PILL, pill, PILL / 2))
         parts.append(svg.text(box.x, box.y + 14, box.code, "middle"))
     last = not box.below and bool(value.code)
-    heavy = "stroke-width:2.5" if last else "stroke-width:1.5"
+    heavy = "stroke-width:2.5" if value.is_output else "stroke-width:1.5"
     parts.append(svg.rect(left, top, box.width, height, f"stroke:{FORWARD};fill:none;{heavy}", 3 if value.code else 11))
     name = f"{_title(value)} {value.shape}" if last else _title(value)
     parts.append(svg.text(box.x, top + 16, name, "middle", style="font-weight:bold"))

@@ -22,8 +22,12 @@ CHAR = 0.605  # width of a character, of the font's size
 SIZE = 12
 WIDEST = 900  # of a picture: a notebook's cell, a column of text; what is wider is scaled
 
-# A file that is opened by itself, or shown as an image, has no page to take its colour from.
-_ALONE = "svg:root{color:#1a1a1a}@media(prefers-color-scheme:dark){svg:root{color:#e6e6e6;color-scheme:dark}}"
+# A file that is opened by itself, or shown as an image, has no page to take its colour from, and does not know what it
+# stands on: it brings paper along.
+_ALONE = (
+    "svg:root{color:#1a1a1a;background:#fff}"
+    "@media(prefers-color-scheme:dark){svg:root{color:#e6e6e6;background:#161616}}"
+)
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -15,7 +15,7 @@ from chainrule.show.layout import Layout, Line
 if TYPE_CHECKING:
     from chainrule.derivation import Derivation
 
-MOST = 36  # boxes; a larger program is folded
+MOST = 30  # boxes; a larger program is folded
 
 
 @dataclass(eq=False)
@@ -30,6 +30,7 @@ class Value:
     gradients: list[str] = field(default_factory=list)  # the lines of the backward pass that end in this value
     reads: dict[Value, bool] = field(default_factory=dict)  # whether a gradient goes back to each
     times: int = 1  # how many layers it stands for
+    is_output: bool = False
 
 
 class Graph:
@@ -51,7 +52,7 @@ class Graph:
                 "with their gradients only named in the operations",
             )
         if len(self.values) > most:
-            self._leave_out([v for v in self.values if v.code and not v.named], "values without a name", "left out")
+            self._leave_out(self._least()[: len(self.values) - most], "values without a name", "left out")
         if len(self.values) > most:
             self._cut_the_middle(most)
 
@@ -78,7 +79,8 @@ class Graph:
         if node.meta["operation"] == "part" and isinstance(node.args[0], fx.Node):
             code = f"{self.layout.python.expression(node.args[0])[0]}[{node.args[1]}]"
         name, shape = self.layout.variables[node], str(tuple(node.meta["val"].shape))
-        return Value(name, shape, code, node, bool(node.meta.get("name")), times=times)
+        named, output = bool(node.meta.get("name")), node is self.d.program.output
+        return Value(name, shape, code, node, named, times=times, is_output=output)
 
     def _reads(self, node: fx.Node) -> dict[fx.Node, bool]:
         """The values that the line of `node` reads, and whether its gradient reaches them."""
@@ -135,9 +137,15 @@ class Graph:
     def _readers(self, value: Value) -> list[Value]:
         return [v for v in self.values if value in v.reads]
 
+    def _least(self) -> list[Value]:
+        """The values that the person gave no name, those first that nobody gave one and that few lines meet at."""
+        nameless = [v for v in self.values if v.code and not v.named and not v.is_output]
+        met = {value: len(value.reads) + len(self._readers(value)) for value in nameless}
+        return sorted(nameless, key=lambda v: ("hint" in v.node.meta if v.node else False, met[v]))
+
     def _leave_out(self, dropped: Iterable[Value], what: str, how: str) -> None:
         """Take values away; who read them reads what they read."""
-        gone = [v for v in dropped if v.node is not self.d.program.output]
+        gone = [v for v in dropped if not v.is_output]
         for value in gone:
             for reader in self._readers(value):
                 passes = reader.reads.pop(value)

@@ -7,7 +7,8 @@ from html import escape as escape
 
 MORE = "…"
 # Inherited text and translucent lines read on light and dark pages.
-_CELL = "text-align:left;padding:1px 10px;white-space:pre;vertical-align:top"
+_HEAD = "text-align:left;padding:1px 10px"
+_CELL = f"{_HEAD};white-space:pre;vertical-align:top;font-family:monospace"
 
 
 def elided(count: int, most: int, also: Iterable[int] = ()) -> list[int | None]:
@@ -54,7 +55,7 @@ def html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     >>> html(["name"], [["a<b"]]).count("a&lt;b")
     1
     """
-    top = "".join(f'<th style="{_CELL}">{escape(title)}</th>' for title in head)
+    top = "".join(f'<th style="{_HEAD}">{escape(title)}</th>' for title in head)
     body = "".join("<tr>" + "".join(f'<td style="{_CELL}">{escape(c)}</td>' for c in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 

@@ -183,4 +183,12 @@ def _updated(d: Derivation, size: float) -> dict[fx.Node, Any]:
         if gradient is not None:
             known[node] = known[node] - size * gradient
     with torch.no_grad():
-        return run(program.graph.nodes, known)
+        values = run(program.graph.nodes, known)
+    for guard in program.guards:
+        if not bool(values[guard.node]):
+            raise ChainruleError(
+                f"after a step of {size:g} the forward pass takes another branch than the one that was recorded; take a "
+                "smaller step, or derive again at the new inputs",
+                guard.site,
+            )
+    return values
