@@ -16,7 +16,16 @@ from torch import fx
 from chainrule.errors import ChainruleError
 from chainrule.program import Program
 from chainrule.rules.book import KEYWORDS
-from chainrule.show import dialects, numpy_creation, numpy_indexing, numpy_layers, numpy_shapes  # noqa: F401  (each adds its words)
+from chainrule.show import (  # noqa: F401  (each adds its words)
+    dialects,
+    numpy_creation,
+    numpy_indexing,
+    numpy_layers,
+    numpy_linalg,
+    numpy_order,
+    numpy_shapes,
+    numpy_windows,
+)
 from chainrule.show.layout import Layout
 from chainrule.show.numpy_operations import DIVIDING, MIXING
 from chainrule.show.numpy_words import OPERATIONS, WRITES, Library, Spelling, Write
@@ -245,6 +254,6 @@ def function(program: Program, inputs: list[fx.Node], speller: type[NumPy] = Num
     spelled = layout.python
     assert isinstance(spelled, NumPy)
     brought = [spelled.brought(helper) for helper in spelled.helpers.values()]
-    text = "\n\n\n".join([*brought, "\n".join(piece for line in lines for piece in broken(line))])
+    text = "\n\n\n".join([*brought, "\n".join(p for line in "\n".join(lines).split("\n") for p in broken(line))])
     standard = ["import math", ""] if re.search(r"\bmath\.", text) else []
     return "\n".join([*standard, *spelled.imports(text), "", "", text, ""])

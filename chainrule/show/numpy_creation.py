@@ -58,6 +58,8 @@ OPERATIONS |= {
     "double": lambda np, x: converted(np, x),
     "float": lambda np, x: converted(np, x),
     "half": lambda np, x: converted(np, x),
+    "cfloat": lambda np, x: converted(np, x),
+    "cdouble": lambda np, x: converted(np, x),
     "long": lambda np, x: converted(np, x),
     "int": lambda np, x: converted(np, x),
     "bool": lambda np, x: converted(np, x),

@@ -107,7 +107,7 @@ OPERATIONS |= {
     "where": lambda np, c, x, y: np.where(c, x, y),
     "equal": lambda np, x, y: np.array_equal(x, y),
 }  # fmt: skip
-OPERATIONS |= dict.fromkeys(("mm", "bmm", "mv", "dot", "inner"), OPERATIONS["matmul"])
+OPERATIONS |= dict.fromkeys(("mm", "bmm", "mv", "dot"), OPERATIONS["matmul"])
 
 
 def times(factor: Any, x: Any) -> Any:
@@ -120,7 +120,24 @@ def addmm(np: Library, x: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) ->
     return times(beta, x) + times(alpha, product)
 
 
-@spelled("clamp", "clip", "hardtanh")
+@spelled("hardtanh")
+def hardtanh(np: Library, x: Any, min_val: Any = -1.0, max_val: Any = 1.0) -> Any:
+    return np.clip(x, min_val, max_val)
+
+
+@spelled("glu")
+def glu(np: Library, x: Any, dim: int = -1) -> Any:
+    first, second = (np.split(x, 2, axis=dim)[i] for i in (0, 1))
+    return first / (1 + np.exp(-second))
+
+
+@spelled("prelu")
+def prelu(np: Library, x: Any, weight: Any) -> Any:
+    slope = weight if rank(x) <= 2 or known(weight).numel() == 1 else weight[(slice(None), *[None] * (rank(x) - 2))]
+    return np.where(x > 0, x, slope * x)
+
+
+@spelled("clamp", "clip")
 def clamp(np: Library, x: Any, min: Any = None, max: Any = None) -> Any:
     if max is None:
         return np.maximum(x, min)
@@ -169,6 +186,16 @@ OPERATIONS |= {
     "silu": lambda np, x: x / (1 + np.exp(-x)),
     "logsigmoid": lambda np, x: -np.logaddexp(0, -x),
     "leaky_relu": lambda np, x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
+    "log_sigmoid": lambda np, x: -np.logaddexp(0, -x),
+    "mish": lambda np, x: x * np.tanh(np.logaddexp(0, x)),
+    "celu": lambda np, x, alpha=1.0: np.where(x > 0, x, times(alpha, np.expm1(np.minimum(x, 0) / alpha))),
+    "selu": lambda np, x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+    "rsub": lambda np, x, y, alpha=1: y - times(alpha, x),
+    "fill": lambda np, x, value: np.full_like(x, value),
+    "fliplr": lambda np, x: np.fliplr(x),
+    "flipud": lambda np, x: np.flipud(x),
+    "i0": lambda np, x: np.i0(x),
+    "special_i0": lambda np, x: np.i0(x),
     "softsign": lambda np, x: x / (1 + np.abs(x)),
     "tanhshrink": lambda np, x: x - np.tanh(x),
     "threshold": lambda np, x, threshold, value: np.where(x > threshold, x, value),
@@ -275,3 +302,11 @@ OPERATIONS |= {
     "diff": lambda np, x, n=1, dim=-1: np.diff(x, **({"n": n} if n != 1 else {}), **({"axis": dim} if dim != -1 else {})),
     "argsort": lambda np, x, dim=-1, stable=False: x.argsort(axis=dim, **({"kind": "stable"} if stable else {})),
 }  # fmt: skip
+
+SYNONYMS = {
+    "special_erf": "erf", "special_erfc": "erfc", "special_exp2": "exp2", "special_sinc": "sinc", "arctan2": "atan2",
+    "special_logit": "logit", "special_xlogy": "xlogy", "special_expm1": "expm1", "special_log1p": "log1p",
+    "special_logsumexp": "logsumexp", "special_log_softmax": "log_softmax", "special_softmax": "softmax",
+    "special_round": "round", "_safe_softmax": "softmax",
+}  # fmt: skip
+OPERATIONS |= {name: OPERATIONS[theirs] for name, theirs in SYNONYMS.items()}

@@ -61,15 +61,29 @@ OPERATIONS |= {
     "tril": lambda np, x, diagonal=0: np.tril(x, **({"k": diagonal} if diagonal != 0 else {})),
     "triu": lambda np, x, diagonal=0: np.triu(x, **({"k": diagonal} if diagonal != 0 else {})),
     "rot90": lambda np, x, k=1, dims=(0, 1): np.rot90(x, **({"k": k} if k != 1 else {}), **_but(dims, (0, 1), "axes")),
-    "einsum": lambda np, equation, *operands: np.einsum(equation, *flat(operands)),
+    "einsum": lambda np, equation, *operands: (
+        np.einsum(equation, *flat(operands)) if _same_ellipsis(equation) else NotImplemented
+    ),
     "meshgrid": lambda np, *arrays, indexing="ij": np.meshgrid(*flat(arrays), indexing=indexing),
     "broadcast_tensors": lambda np, *arrays: np.broadcast_arrays(*flat(arrays)),
     "hstack": lambda np, arrays: np.hstack(arrays),
     "vstack": lambda np, arrays: np.vstack(arrays),
     "dstack": lambda np, arrays: np.dstack(arrays),
+    "row_stack": lambda np, arrays: np.vstack(arrays),
+    "atleast_2d": lambda np, x: np.atleast_2d(x),
+    "atleast_3d": lambda np, x: np.atleast_3d(x),
+    "hsplit": lambda np, x, parts: np.hsplit(x, parts),
+    "vsplit": lambda np, x, parts: np.vsplit(x, parts),
+    "dsplit": lambda np, x, parts: np.dsplit(x, parts),
     "column_stack": lambda np, arrays: np.column_stack(arrays),
     "type_as": lambda np, x, y: x.astype(y.dtype),
 }  # fmt: skip
+
+
+def _same_ellipsis(equation: Any) -> bool:
+    """Whether axes under dots stay: torch sums those that the result does not mention."""
+    given, arrow, made = str(equation).partition("->")
+    return not arrow or ("..." in given) == ("..." in made)
 
 
 def _but(value: Any, default: Any, name: str) -> dict[str, Any]:

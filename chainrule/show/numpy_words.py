@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -42,9 +44,26 @@ def result(np: Library) -> Any:
 def helper(np: Library, function: Callable[..., Any]) -> Any:
     """A function of `numpy_helpers` that the emitted code brings with it."""
     by: Any = np._by
-    by.helpers[function.__name__] = function
-    by.reserved.add(function.__name__)
+    _bring(by, function)
     return Term(by, function.__name__)
+
+
+def _bring(by: Any, function: Callable[..., Any]) -> None:
+    """The function, after those that it calls."""
+    name = function.__name__
+    if name in by.reserved:
+        return
+    by.reserved.add(name)
+    for called in _words_of(function.__code__):
+        other = function.__globals__.get(called)
+        if inspect.isfunction(other) and other.__module__ == function.__module__:
+            _bring(by, other)
+    by.helpers[name] = function
+
+
+def _words_of(code: types.CodeType) -> set[str]:
+    inside = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*map(_words_of, inside))
 
 
 class Write:
