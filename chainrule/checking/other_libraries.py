@@ -36,7 +36,8 @@ def confirm_in_library(d: Derivation, source: str, style: str) -> None:
         output = forward_values(program, given, convert)[program.output]
         explicit = [] if program.upstream is None else [convert(upstream)]
         with LIBRARIES[style]() as (there, back):
-            found, gradients = call(*(there(v) for v in [*(given[n] for n in d._arguments()), *explicit]))
+            values = [there(v) for v in [*(given[n] for n in d._arguments()), *explicit]]
+            found, gradients = _called(call, values, style)
             gradients = {name: None if g is None else back(g) for name, g in gradients.items()}
             same = close(back(found), output, tolerance, floor=_size(output))
         if not same:
@@ -48,6 +49,16 @@ def confirm_in_library(d: Derivation, source: str, style: str) -> None:
             ours, theirs = gradients[d._names[node]], truth[node]
             if not close(ours, theirs, tolerance, floor) or (convert is _as_it_is and _dtype(ours) != _dtype(theirs)):
                 raise _another_gradient(d, node, style)
+
+
+def _called(function: Callable[..., Any], values: list[Any], style: str) -> Any:
+    try:
+        return function(*values)
+    except Exception as error:
+        raise ChainruleError(
+            f'the emitted code (style "{style}") does not run ({type(error).__name__}: {str(error).splitlines()[0]}); '
+            "please report it"
+        ) from error
 
 
 def _as_it_is(value: Any) -> Any:

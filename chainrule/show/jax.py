@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from chainrule.show.numpy import NumPy
-from chainrule.show.numpy_operations import SYNONYMS, over
+from chainrule.show.numpy_reductions import SYNONYMS, over
 from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, Write, axes
 from chainrule.show.python import ATOM, Spelled
 from chainrule.show.terms import Term, known

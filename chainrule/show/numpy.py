@@ -23,6 +23,7 @@ from chainrule.show import (  # noqa: F401  (each adds its words)
     numpy_layers,
     numpy_linalg,
     numpy_order,
+    numpy_reductions,
     numpy_shapes,
     numpy_windows,
 )

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, arg-type"
 
 
 def windows(shape, kernel, stride, dilation):

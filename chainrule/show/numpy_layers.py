@@ -79,6 +79,8 @@ def reduced(loss: Any, reduction: str) -> Any:
 
 @spelled("cosine_similarity")
 def cosine_similarity(np: Library, u: Any, v: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    if rank(u) != rank(v):
+        return NotImplemented
     return helper(np, helpers.cosine_similarity)(u, v, dim, eps)
 
 

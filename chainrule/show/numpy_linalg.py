@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from chainrule.show.numpy_shapes import flat
 from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, axes, spelled
-from chainrule.show.terms import rank
+from chainrule.show.terms import known, rank
 
 
 def _linalg(name: str) -> Spelling:
@@ -38,7 +37,6 @@ OPERATIONS |= {
     "vdot": lambda np, x, y: np.vdot(x, y),
     "linalg_vecdot": lambda np, x, y, dim=-1: (x.conj() * y).sum(axis=dim),
     "addr": lambda np, x, a, b, beta=1, alpha=1: x + np.outer(a, b) if beta == alpha == 1 else NotImplemented,
-    "tensordot": lambda np, x, y, dims=2: np.tensordot(x, y, axes=dims) if dims != 0 else NotImplemented,
     "bilinear": lambda np, x, y, w, b=None: _added(np.einsum("...i,oij,...j->...o", x, w, y), b),
     "linalg_cross": lambda np, x, y, dim=-1: np.cross(x, y, axis=dim),
     "linalg_diagonal": lambda np, x, offset=0, dim1=-2, dim2=-1: x.diagonal(offset, dim1, dim2),
@@ -49,9 +47,13 @@ def _added(x: Any, bias: Any) -> Any:
     return x if bias is None else x + bias
 
 
-@spelled("linalg_svd")
-def svd(np: Library, x: Any, full_matrices: bool = True) -> Any:
-    return np.linalg.svd(x) if full_matrices else np.linalg.svd(x, full_matrices=False)
+@spelled("tensordot")
+def tensordot(np: Library, x: Any, y: Any, dims: Any = 2) -> Any:
+    if isinstance(dims, tuple | list):
+        shapes = known(x).shape, known(y).shape
+        if any(shapes[0][i] != shapes[1][j] for i, j in zip(*dims, strict=True)):  # torch stretches sizes of one
+            return NotImplemented
+    return np.tensordot(x, y, axes=dims)
 
 
 @spelled("linalg_solve")
@@ -82,11 +84,13 @@ def _transform(name: str, many: bool) -> Spelling:
     return spelling
 
 
+def _shifted(name: str) -> Spelling:
+    return lambda np, x, dim=None: getattr(np.fft, name)(x, **({"axes": axes(dim)} if dim is not None else {}))
+
+
 for _name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft"):
     OPERATIONS[f"fft_{_name}"] = _transform(_name, many=False)
 for _name in ("fft2", "ifft2", "rfft2", "irfft2", "fftn", "ifftn", "rfftn", "irfftn"):
     OPERATIONS[f"fft_{_name}"] = _transform(_name, many=True)
 for _name in ("fftshift", "ifftshift"):
-    OPERATIONS[f"fft_{_name}"] = (
-        lambda name: lambda np, x, dim=None: getattr(np.fft, name)(x, *flat(() if dim is None else (dim,)))
-    )(_name)
+    OPERATIONS[f"fft_{_name}"] = _shifted(_name)

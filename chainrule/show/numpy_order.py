@@ -5,23 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from chainrule.show import numpy_helpers as helpers
-from chainrule.show.numpy_operations import over
+from chainrule.show.numpy_reductions import over
 from chainrule.show.numpy_words import OPERATIONS, Library, helper, spelled
 from chainrule.show.terms import known, rank
 
 
 @spelled("sort", "msort")
 def sort(np: Library, x: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    if rank(x) == 0:
+        return NotImplemented
     return helper(np, helpers.sort)(x, dim, **({"descending": True} if descending else {}))
 
 
 @spelled("topk")
 def topk(np: Library, x: Any, k: Any, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    if rank(x) == 0:
+        return NotImplemented
     return helper(np, helpers.topk)(x, k, dim, **({"largest": False} if not largest else {}))
 
 
 @spelled("kthvalue")
 def kthvalue(np: Library, x: Any, k: Any, dim: int = -1, keepdim: bool = False) -> Any:
+    if rank(x) == 0:
+        return NotImplemented
     return helper(np, helpers.kth)(x, k - 1, dim, **({"keepdims": True} if keepdim else {}))
 
 

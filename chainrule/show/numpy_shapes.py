@@ -169,7 +169,7 @@ def sum_to_size(np: Library, x: Any, *sizes: Any) -> Any:
 
 @spelled("flip")
 def flip(np: Library, x: Any, *dims: Any) -> Any:
-    return np.flip(x, axis=axes(flat(dims)))
+    return np.flip(x, axis=axes(flat(dims))) if rank(x) else x
 
 
 @spelled("roll")
@@ -226,7 +226,12 @@ def diagonal(np: Library, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1)
     )
 
 
-@spelled("diag", "diag_embed", "diagflat")
+@spelled("diagflat")
+def diagflat(np: Library, x: Any, offset: int = 0) -> Any:
+    return np.diagflat(x, **_but(offset, 0, "k")) if rank(x) else NotImplemented
+
+
+@spelled("diag", "diag_embed")
 def diag(np: Library, x: Any, offset: int = 0) -> Any:
     return np.diag(x, **_but(offset, 0, "k")) if rank(x) <= 2 and result(np).ndim <= 2 else NotImplemented
 
@@ -236,7 +241,12 @@ def repeat_interleave(np: Library, x: Any, repeats: Any, dim: Any = None) -> Any
     return np.repeat(x, repeats, **({"axis": dim} if dim is not None else {}))
 
 
-@spelled("pad", "constant_pad_nd")
+@spelled("constant_pad_nd")
+def constant_pad(np: Library, x: Any, widths: Any, value: Any = None) -> Any:
+    return pad(np, x, widths, "constant", value)
+
+
+@spelled("pad")
 def pad(np: Library, x: Any, widths: Any, mode: str = "constant", value: Any = None) -> Any:
     if isinstance(widths, Term):
         return NotImplemented
@@ -295,4 +305,5 @@ def pixel_unshuffle(np: Library, x: Any, r: int) -> Any:
 
 @spelled("block_diag")
 def block_diag(np: Library, *arrays: Any) -> Any:
-    return helper(np, helpers.block_diag)(*flat(arrays))
+    blocks = flat(arrays)
+    return helper(np, helpers.block_diag)(*blocks) if all(rank(b) == 2 for b in blocks) else NotImplemented

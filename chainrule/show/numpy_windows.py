@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chainrule.show import numpy_helpers_windows as helpers
-from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, helper, result, spelled
+from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, axes, helper, result, spelled
 from chainrule.show.terms import Term, known, rank
 
 
@@ -135,11 +135,14 @@ def col2im(np: Library, x: Any, size: Any, kernel: Any, dilation: Any = 1, paddi
     return NotImplemented if None in how or rank(x) != 3 else helper(np, helpers.fold)(x, size, *how)
 
 
-@spelled("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
-def adaptive_avg_pool(np: Library, x: Any, size: Any) -> Any:
+def _mean_of_all(n: int) -> Spelling:
     """Over whole images only."""
-    kept = result(np).shape[2:]
-    return x.mean(axis=tuple(range(2, rank(x))), keepdims=True) if set(kept) == {1} else NotImplemented
+
+    def spelling(np: Library, x: Any, size: Any) -> Any:
+        whole = rank(x) == n + 2 and set(result(np).shape[2:]) == {1}
+        return x.mean(axis=axes(tuple(range(2, n + 2))), keepdims=True) if whole else NotImplemented
+
+    return spelling
 
 
 @spelled("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward")
@@ -159,5 +162,6 @@ for _n in (1, 2, 3):
         f"conv{_n}d_input": _of_input(_n),
         f"max_pool{_n}d_with_indices": _largest(_n),
         f"avg_pool{_n}d": _mean(_n),
+        f"adaptive_avg_pool{_n}d": _mean_of_all(_n),
         f"avg_pool{_n}d_backward": _mean_backward(_n),
     }
