@@ -220,6 +220,10 @@ class LayerClasses:
         uses = self._uses(kind)
         return without_clashes(input_names([use.cut for use in uses], self.held), uses[0].variables)
 
+    def gives(self, layer: Layer) -> str:
+        """The attribute in which a layer keeps its output."""
+        return self.names(layer.kind).get(layer.output, layer.output)
+
     def held_by_all(self, kind: str) -> list[str]:
         """What all uses of a class take for granted; the model compares the shapes of gradients besides."""
         first, *others = self._uses(kind)

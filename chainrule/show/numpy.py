@@ -86,7 +86,7 @@ class NumPy(Python):
         bound = _bound(spelling, args, kwargs)
         if bound is None:
             raise self.refused(node)
-        result = spelling(Library(self, node.meta["val"]), *bound.args, **bound.kwargs)
+        result = spelling(Library(self, node), *bound.args, **bound.kwargs)
         if result is NotImplemented:
             raise self.refused(node)
         return result
@@ -124,21 +124,30 @@ class NumPy(Python):
         if theirs is None or theirs == meant:
             return list(args)
         arrays: list[Any] = [a for a in values if isinstance(a, Term) and isinstance(a._value, torch.Tensor)]
-        like = [a.dtype for a in arrays if a._value.dtype == meant and a._text.isidentifier()]
+        like = [a.dtype for a in arrays if self.made_as(a) == meant and a._text.isidentifier()]
         dtype = (like or [meant])[0]
-        other = [a for a in arrays if a._value.dtype != meant]  # `in` would write comparisons down
+        other = [a for a in arrays if self.made_as(a) != meant]  # `in` would write comparisons down
         return [*chosen, *(a.astype(dtype) if any(a is o for o in other) else a for a in args[len(chosen) :])]
+
+    def made_as(self, term: Term) -> torch.dtype:
+        """The dtype in which the code has this array: of ones and zeros, the one that all who read them calculate in."""
+        value: Any = term._value
+        node, dtype = term._node, value.dtype
+        if node is not None and node.meta["operation"] == "one_hot" and self.library == "NumPy":
+            found = {u.meta["val"].dtype for u in node.users if u.meta["operation"] in MIXING}
+            alike = len(found) == 1 and all(u.meta["operation"] in MIXING for u in node.users)
+            return found.pop() if alike else dtype
+        return dtype
 
     def promoted(self, values: list[Any]) -> torch.dtype | None:
         """The dtype that the library gives to arithmetic of these operands."""
         given = [self.dtype_of(v) for v in values]
         return _FROM_NUMPY.get(np.result_type(*given)) if all(g is not None for g in given) else None
 
-    @staticmethod
-    def dtype_of(value: Any) -> Any:
+    def dtype_of(self, value: Any) -> Any:
+        if isinstance(value, Term) and isinstance(value._value, torch.Tensor):
+            return TO_NUMPY.get(self.made_as(value))
         value = value._value if isinstance(value, Term) else value
-        if isinstance(value, torch.Tensor):
-            return TO_NUMPY.get(value.dtype)
         return value if isinstance(value, bool | int | float | complex) else None
 
     def own_dtype(self, data: Any) -> torch.dtype | None:

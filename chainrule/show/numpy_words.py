@@ -7,6 +7,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from torch import fx
+
 from chainrule.show.python import Python
 from chainrule.show.terms import Term
 
@@ -29,16 +31,16 @@ def spelled(*names: str, writes: bool = False) -> Callable[[Spelling], Spelling]
 class Library(Term):
     """The library as the emitted code calls it: `np` or `jnp`."""
 
-    __slots__ = ("_result",)
+    __slots__ = ("_made",)
 
-    def __init__(self, by: Any, result: Any) -> None:
+    def __init__(self, by: Any, made: fx.Node) -> None:
         super().__init__(by, by.module)
-        self._result = result  # what the recording had as the result of this operation
+        self._made = made  # the node that is spelled
 
 
 def result(np: Library) -> Any:
     """What the operation gave when it was recorded."""
-    return np._result
+    return np._made.meta["val"]
 
 
 def helper(np: Library, function: Callable[..., Any]) -> Any:
