@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import fx
 
 from chainrule.checking.difference import close
 from chainrule.checking.oracles import derived_gradients, floor_of, forward_values
@@ -25,29 +24,47 @@ _TIGHT, _ROUNDED, _LENIENT = 1e-10, 1e-5, 2e-3
 def confirm_in_library(d: Derivation, source: str, style: str) -> None:
     """Raise unless `source`, executed alone, gives the gradients of the verified program: in float64 to all digits but
     the last, and in the dtypes of the inputs to what these hold, in the dtypes of the gradients."""
-    program = d.program
-    call = executed(source)["forward_and_backward"]
-    inputs = {n: n.meta["val"].detach() for n in program.inputs}
-    upstream = torch.ones_like(d.output) if program.upstream is None else program.upstream.meta["val"]
-    rounds = any(name in source for name in ("float32", "float16", ".dtype"))  # values are rounded on the way
-    for convert, tolerance in ((double, _ROUNDED if rounds else _TIGHT), (_as_it_is, _LENIENT)):
-        given = {n: convert(v) for n, v in inputs.items()}
-        truth = derived_gradients(program, given, convert(upstream), convert)
-        output = forward_values(program, given, convert)[program.output]
-        explicit = [] if program.upstream is None else [convert(upstream)]
-        with LIBRARIES[style]() as (there, back):
-            found, gradients = call(*(there(v) for v in [*(given[n] for n in d._arguments()), *explicit]))
-            gradients = {name: None if g is None else back(g) for name, g in gradients.items()}
-            same = close(back(found), output, tolerance, floor=_size(output))
-        if not same:
+    with LIBRARIES[style]() as conversions:
+        function = executed(source)["forward_and_backward"]
+        rounds = any(name in source for name in ("float32", "float16", ".dtype"))  # values are rounded on the way
+        _compare(d, function, conversions, style, double, _ROUNDED if rounds else _TIGHT)
+        _compare(d, function, conversions, style, _as_it_is, _LENIENT)
+
+
+def _compare(
+    d: Derivation, function: Any, conversions: Conversions, style: str, convert: Callable[[Any], Any], tolerance: float
+) -> None:
+    """Raise unless `function` gives the output and the gradients of the derivation, on its inputs converted."""
+    program, (there, back) = d.program, conversions
+    upstream = convert(torch.ones_like(d.output) if program.upstream is None else program.upstream.meta["val"])
+    given = {n: convert(n.meta["val"].detach()) for n in program.inputs}
+    truth = derived_gradients(program, given, upstream, convert)
+    output = forward_values(program, given, convert)[program.output]
+    values = [*(given[n] for n in d._arguments()), *([] if program.upstream is None else [upstream])]
+    found, gradients = _called(function, [there(v) for v in values], style)
+    if not close(back(found), output, tolerance, floor=_size(output)):
+        raise ChainruleError(
+            f'the emitted code (style "{style}") gives another output than the verified program; please report it'
+        )
+    floor = floor_of(d)
+    for node in program.wanted:
+        ours, theirs = gradients[d._names[node]], truth[node]
+        ours = None if ours is None else back(ours)
+        if not close(ours, theirs, tolerance, floor) or (convert is _as_it_is and _dtype(ours) != _dtype(theirs)):
             raise ChainruleError(
-                f'the emitted code (style "{style}") gives another output than the verified program; please report it'
+                f'the emitted code (style "{style}") gives another gradient of {d._names[node]} '
+                f"{tuple(node.meta['val'].shape)} than the verified program; please report it"
             )
-        floor = floor_of(d)
-        for node in program.wanted:
-            ours, theirs = gradients[d._names[node]], truth[node]
-            if not close(ours, theirs, tolerance, floor) or (convert is _as_it_is and _dtype(ours) != _dtype(theirs)):
-                raise _another_gradient(d, node, style)
+
+
+def _called(function: Callable[..., Any], values: list[Any], style: str) -> Any:
+    try:
+        return function(*values)
+    except Exception as error:
+        raise ChainruleError(
+            f'the emitted code (style "{style}") does not run ({type(error).__name__}: {str(error).splitlines()[0]}); '
+            "please report it"
+        ) from error
 
 
 def _as_it_is(value: Any) -> Any:
@@ -61,13 +78,6 @@ def _size(value: torch.Tensor) -> float:
 
 def _dtype(value: Any) -> Any:
     return getattr(value, "dtype", None)
-
-
-def _another_gradient(d: Derivation, node: fx.Node, style: str) -> ChainruleError:
-    return ChainruleError(
-        f'the emitted code (style "{style}") gives another gradient of {d._names[node]} '
-        f"{tuple(node.meta['val'].shape)} than the verified program; please report it"
-    )
 
 
 Conversions = tuple[Callable[[torch.Tensor], Any], Callable[[Any], torch.Tensor]]

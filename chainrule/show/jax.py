@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from chainrule.show.numpy import NumPy
-from chainrule.show.numpy_operations import over
+from chainrule.show.numpy_reductions import SYNONYMS, over
 from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, Write, axes
 from chainrule.show.python import ATOM, Spelled
 from chainrule.show.terms import Term, known
@@ -79,6 +79,9 @@ WORDS: dict[str, Spelling] = {
 WORDS["argsort"] = lambda np, x, dim=-1, stable=False: x.argsort(axis=dim)
 
 
+WORDS |= {name: WORDS[theirs] for name, theirs in SYNONYMS.items() if theirs in WORDS}
+
+
 def _axis(dim: int) -> dict[str, int]:
     return {} if dim == -1 else {"axis": dim}
 
@@ -95,7 +98,9 @@ class Jax(NumPy):
         return [*whole, "import jax.numpy as jnp"]
 
     def brought(self, helper: Callable[..., Any]) -> str:
-        return re.sub(r"\bnp\.", "jnp.", inspect.getsource(helper).rstrip("\n"))
+        text = inspect.getsource(helper).rstrip("\n").replace(', kind="stable"', "")  # as JAX sorts anyway
+        text = re.sub(r"np\.add\.at\((\w+), (.*), (\w+)\)$", r"\1 = \1.at[\2].add(\3)", text, flags=re.MULTILINE)
+        return re.sub(r"\bnp\.", "jnp.", text)
 
     def found(self, node: fx.Node) -> Any:
         found = super().found(node)

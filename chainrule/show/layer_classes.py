@@ -100,15 +100,19 @@ class LayerClasses:
         inputs = [f"v{i}" for i in range(len(cut.inputs))]
         last = cut.output is self.program.output and self.program.upstream is None
         values = [n.meta["val"].detach() for n in cut.inputs]
-        asked = [f"v{i}" for i in sorted(self.asked[text]) if values[i].is_floating_point()]
+        asked = [f"v{i}" for i in sorted(self.asked[text]) if values[i].is_floating_point() or values[i].is_complex()]
         key = (text, last, tuple(asked), *((tuple(v.shape), v.dtype) for v in values))
         if key not in self.derived:
             self.derived[key] = self._derived(cut, text, values, asked, last)
         d = self.derived[key]
+        if d.program.output.op == "placeholder":
+            raise self._not_a_layer(cut, "it gives back what it was given")
+        if d.fallbacks:
+            raise self._not_a_layer(cut, f"the step of {', '.join(d.fallbacks)} is taken from autograd")
         layout = Layout(d.program, dotted=True, indent=8 + _ROOM)
         output = layout.variables[d.program.output]
         upstream = d.program.upstream
-        seeded = {layout.variables[upstream]: f"{output}.g"} if upstream is not None else {}
+        seeded = {layout.variables[upstream]: f"{output}.g"} if upstream in layout.variables else {}
         forward = [line.text for line in layout.part("forward") if line.code]
         holds = [line.text for phase in ("given", "holds") for line in layout.part(phase)]
         backward = [renamed(line.text, seeded) for line in layout.part("backward")]
@@ -147,13 +151,15 @@ class LayerClasses:
                 if reached != list(d.grads):
                     d = self.derive(space["layer"], *values, upstream=upstream, wrt=reached)
         except ChainruleError as error:
-            shape = tuple(cut.output.meta["val"].shape)
-            raise ChainruleError(
-                f"{cut.output.meta['operation']} {shape} cannot be a layer of its own: {str(error).rpartition(' (')[0]}; "
-                'take source("dotg")',
-                cut.output.meta.get("site"),
-            ) from None
+            raise self._not_a_layer(cut, str(error).rpartition(" (")[0]) from None
         return d
+
+    @staticmethod
+    def _not_a_layer(cut: Cut, why: str) -> ChainruleError:
+        operation, shape = cut.output.meta["operation"], tuple(cut.output.meta["val"].shape)
+        return ChainruleError(
+            f'{operation} {shape} cannot be a layer of its own: {why}; take source("dotg")', cut.output.meta.get("site")
+        )
 
     # -- classes ---------------------------------------------------------------------------------
 
@@ -213,6 +219,10 @@ class LayerClasses:
         """What a class calls the inputs v0, v1, ... of its code."""
         uses = self._uses(kind)
         return without_clashes(input_names([use.cut for use in uses], self.held), uses[0].variables)
+
+    def gives(self, layer: Layer) -> str:
+        """The attribute in which a layer keeps its output."""
+        return self.names(layer.kind).get(layer.output, layer.output)
 
     def held_by_all(self, kind: str) -> list[str]:
         """What all uses of a class take for granted; the model compares the shapes of gradients besides."""

@@ -113,7 +113,11 @@ class Model:
                 if self.of.several
                 else []
             ),
-            *([f"        self.{self.attributes[-1]}.out.g = out_g"] if explicit else []),
+            *(
+                [f"        self.{self.attributes[-1]}.{self.of.gives(self.of.layers[-1])}.g = out_g"]
+                if explicit
+                else []
+            ),
             "        for layer in reversed(self.layers):",
             "            layer.bwd()",
             '            assert all(v.g.shape == v.shape for v in vars(layer).values() if hasattr(v, "g"))',

@@ -16,7 +16,17 @@ from torch import fx
 from chainrule.errors import ChainruleError
 from chainrule.program import Program
 from chainrule.rules.book import KEYWORDS
-from chainrule.show import dialects, numpy_creation, numpy_indexing, numpy_layers, numpy_shapes  # noqa: F401  (each adds its words)
+from chainrule.show import (  # noqa: F401  (each adds its words)
+    dialects,
+    numpy_creation,
+    numpy_indexing,
+    numpy_layers,
+    numpy_linalg,
+    numpy_order,
+    numpy_reductions,
+    numpy_shapes,
+    numpy_windows,
+)
 from chainrule.show.layout import Layout
 from chainrule.show.numpy_operations import DIVIDING, MIXING
 from chainrule.show.numpy_words import OPERATIONS, WRITES, Library, Spelling, Write
@@ -76,7 +86,7 @@ class NumPy(Python):
         bound = _bound(spelling, args, kwargs)
         if bound is None:
             raise self.refused(node)
-        result = spelling(Library(self, node.meta["val"]), *bound.args, **bound.kwargs)
+        result = spelling(Library(self, node), *bound.args, **bound.kwargs)
         if result is NotImplemented:
             raise self.refused(node)
         return result
@@ -114,21 +124,30 @@ class NumPy(Python):
         if theirs is None or theirs == meant:
             return list(args)
         arrays: list[Any] = [a for a in values if isinstance(a, Term) and isinstance(a._value, torch.Tensor)]
-        like = [a.dtype for a in arrays if a._value.dtype == meant and a._text.isidentifier()]
+        like = [a.dtype for a in arrays if self.made_as(a) == meant and a._text.isidentifier()]
         dtype = (like or [meant])[0]
-        other = [a for a in arrays if a._value.dtype != meant]  # `in` would write comparisons down
+        other = [a for a in arrays if self.made_as(a) != meant]  # `in` would write comparisons down
         return [*chosen, *(a.astype(dtype) if any(a is o for o in other) else a for a in args[len(chosen) :])]
+
+    def made_as(self, term: Term) -> torch.dtype:
+        """The dtype in which the code has this array: of ones and zeros, the one that all who read them calculate in."""
+        value: Any = term._value
+        node, dtype = term._node, value.dtype
+        if node is not None and node.meta["operation"] == "one_hot" and self.library == "NumPy":
+            found = {u.meta["val"].dtype for u in node.users if u.meta["operation"] in MIXING}
+            alike = len(found) == 1 and all(u.meta["operation"] in MIXING for u in node.users)
+            return found.pop() if alike else dtype
+        return dtype
 
     def promoted(self, values: list[Any]) -> torch.dtype | None:
         """The dtype that the library gives to arithmetic of these operands."""
         given = [self.dtype_of(v) for v in values]
         return _FROM_NUMPY.get(np.result_type(*given)) if all(g is not None for g in given) else None
 
-    @staticmethod
-    def dtype_of(value: Any) -> Any:
+    def dtype_of(self, value: Any) -> Any:
+        if isinstance(value, Term) and isinstance(value._value, torch.Tensor):
+            return TO_NUMPY.get(self.made_as(value))
         value = value._value if isinstance(value, Term) else value
-        if isinstance(value, torch.Tensor):
-            return TO_NUMPY.get(value.dtype)
         return value if isinstance(value, bool | int | float | complex) else None
 
     def own_dtype(self, data: Any) -> torch.dtype | None:
@@ -245,6 +264,6 @@ def function(program: Program, inputs: list[fx.Node], speller: type[NumPy] = Num
     spelled = layout.python
     assert isinstance(spelled, NumPy)
     brought = [spelled.brought(helper) for helper in spelled.helpers.values()]
-    text = "\n\n\n".join([*brought, "\n".join(piece for line in lines for piece in broken(line))])
+    text = "\n\n\n".join([*brought, "\n".join(p for line in "\n".join(lines).split("\n") for p in broken(line))])
     standard = ["import math", ""] if re.search(r"\bmath\.", text) else []
     return "\n".join([*standard, *spelled.imports(text), "", "", text, ""])

@@ -54,14 +54,24 @@ OPERATIONS |= {
     "tensor": lambda np, data, dtype=None: np.array(data, **dtype_of(np, _first(data))),
     "new_tensor": lambda np, x, data, dtype=None: np.array(data, dtype=x.dtype),
     "scalar_tensor": lambda np, data, dtype=None: np.array(data, **dtype_of(np, _first(data))),
-    "one_hot": lambda np, y, n=-1: np.eye(n, dtype=int)[y] if isinstance(n, Term) or n > 0 else NotImplemented,
     "double": lambda np, x: converted(np, x),
     "float": lambda np, x: converted(np, x),
     "half": lambda np, x: converted(np, x),
+    "cfloat": lambda np, x: converted(np, x),
+    "cdouble": lambda np, x: converted(np, x),
     "long": lambda np, x: converted(np, x),
     "int": lambda np, x: converted(np, x),
     "bool": lambda np, x: converted(np, x),
 }  # fmt: skip
+
+
+@spelled("one_hot")
+def one_hot(np: Library, y: Any, n: Any = -1) -> Any:
+    if not isinstance(n, Term) and n < 0:
+        return NotImplemented
+    by: Any = np._by
+    dtype = by.made_as(Term(by, "", node=np._made))
+    return np.eye(n, **({"dtype": dtype} if dtype != by.own_dtype(0.0) else {}))[y]
 
 
 @spelled("to", "type")

@@ -48,8 +48,7 @@ def along(index, axis):
     return tuple(at)
 
 
-def layer_norm(x, ndim, eps):
-    axes = tuple(range(-ndim, 0))
+def normalised(x, axes, eps):
     centred = x - x.mean(axis=axes, keepdims=True)
     return centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + eps)
 
@@ -93,3 +92,28 @@ def diagonal(n, offset=0):
     """The positions of the n elements of a diagonal."""
     i = np.arange(n)
     return i + max(-offset, 0), i + max(offset, 0)
+
+
+def sort(x, axis, descending=False):
+    order = np.argsort(-x if descending else x, axis=axis, kind="stable")
+    return np.take_along_axis(x, order, axis=axis), order
+
+
+def topk(x, k, axis, largest=True):
+    order = np.argsort(-x if largest else x, axis=axis, kind="stable")
+    order = np.take(order, np.arange(k), axis=axis)
+    return np.take_along_axis(x, order, axis=axis), order
+
+
+def kth(x, k, axis, keepdims=False):
+    """The value that k others come before, and where it stands."""
+    at = np.take(np.argsort(x, axis=axis, kind="stable"), np.array([k]), axis=axis)
+    value = np.take_along_axis(x, at, axis=axis)
+    return (value, at) if keepdims else (value.squeeze(axis), at.squeeze(axis))
+
+
+def cumulated(extreme, x, axis):
+    """np.maximum or np.minimum of all values so far, and where the last of them stands."""
+    values = extreme.accumulate(x, axis=axis)
+    places = np.expand_dims(np.arange(x.shape[axis]), tuple(i for i in range(x.ndim) if i != axis % x.ndim))
+    return values, np.maximum.accumulate(np.where(x == values, places, 0), axis=axis)

@@ -132,7 +132,7 @@ def index_add(np: Library, x: Any, dim: int, index: Any, source: Any, alpha: Any
 
 @spelled("index_copy", "index_fill", writes=True)
 def index_copy(np: Library, x: Any, dim: int, index: Any, source: Any) -> Any:
-    return Write(np, x, "set", at(dim, rank(x), index), source)
+    return Write(np, x, "set", at(dim, rank(x), index), source) if rank(x) else NotImplemented
 
 
 def cut(source: Any, index: Any) -> Any:

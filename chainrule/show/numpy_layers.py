@@ -18,9 +18,58 @@ def linear(np: Library, x: Any, w: Any, b: Any = None) -> Any:
 
 @spelled("layer_norm")
 def layer_norm(np: Library, x: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
-    out = helper(np, helpers.layer_norm)(x, len(shape), eps)
-    out = out if weight is None else out * weight
-    return out if bias is None else out + bias
+    last = -1 if len(shape) == 1 else tuple(range(-len(shape), 0))
+    return scaled(helper(np, helpers.normalised)(x, last, eps), weight, bias)
+
+
+def scaled(x: Any, weight: Any, bias: Any) -> Any:
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+@spelled("rms_norm")
+def rms_norm(np: Library, x: Any, shape: Any, weight: Any = None, eps: Any = None) -> Any:
+    last = -1 if len(shape) == 1 else tuple(range(-len(shape), 0))
+    eps = np.finfo(x.dtype).eps if eps is None else eps
+    return scaled(x / np.sqrt((x**2).mean(axis=last, keepdims=True) + eps), weight, None)
+
+
+def per_channel(v: Any, x: Any) -> Any:
+    """A vector of channels as it is stretched over x."""
+    return v if v is None or rank(x) == 2 else v[(slice(None), *[None] * (rank(x) - 2))]
+
+
+@spelled("batch_norm")
+def batch_norm(
+    np: Library,
+    x: Any,
+    mean: Any,
+    var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    weight, bias = per_channel(weight, x), per_channel(bias, x)
+    if training:
+        return scaled(helper(np, helpers.normalised)(x, (0, *range(2, rank(x))), eps), weight, bias)
+    return scaled((x - per_channel(mean, x)) / np.sqrt(per_channel(var, x) + eps), weight, bias)
+
+
+@spelled("instance_norm")
+def instance_norm(
+    np: Library, x: Any, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    normal = helper(np, helpers.normalised)(x, tuple(range(2, rank(x))), eps)
+    return scaled(normal, per_channel(weight, x), per_channel(bias, x))
+
+
+@spelled("group_norm")
+def group_norm(np: Library, x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    split = x.reshape(x.shape[0], groups, -1)
+    normal = helper(np, helpers.normalised)(split, -1, eps).reshape(x.shape)
+    return scaled(normal, per_channel(weight, x), per_channel(bias, x))
 
 
 def reduced(loss: Any, reduction: str) -> Any:
@@ -30,6 +79,8 @@ def reduced(loss: Any, reduction: str) -> Any:
 
 @spelled("cosine_similarity")
 def cosine_similarity(np: Library, u: Any, v: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    if rank(u) != rank(v):
+        return NotImplemented
     return helper(np, helpers.cosine_similarity)(u, v, dim, eps)
 
 
@@ -118,3 +169,18 @@ def cross_entropy(
     if rank(x) != rank(y) + 1 or ignored(y, ignore_index):
         return NotImplemented
     return of_classes(np, logp, y, reduction, rank(x))
+
+
+@spelled("margin_ranking_loss")
+def margin_ranking_loss(np: Library, a: Any, b: Any, y: Any, margin: float = 0, reduction: str = "mean") -> Any:
+    return reduced(np.maximum(-y * (a - b) + margin, 0), reduction)
+
+
+@spelled("soft_margin_loss")
+def soft_margin_loss(np: Library, x: Any, y: Any, reduction: str = "mean") -> Any:
+    return reduced(np.logaddexp(0, -y * x), reduction)
+
+
+@spelled("hinge_embedding_loss")
+def hinge_embedding_loss(np: Library, x: Any, y: Any, margin: float = 1.0, reduction: str = "mean") -> Any:
+    return reduced(np.where(y == 1, x, np.maximum(margin - x, 0)), reduction)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from chainrule.show import numpy_helpers as helpers
-from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, axes, helper, result, spelled
+from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, helper, result, spelled
 from chainrule.show.terms import Term, known, rank
 
 _SAME_NAME = (
@@ -107,7 +107,7 @@ OPERATIONS |= {
     "where": lambda np, c, x, y: np.where(c, x, y),
     "equal": lambda np, x, y: np.array_equal(x, y),
 }  # fmt: skip
-OPERATIONS |= dict.fromkeys(("mm", "bmm", "mv", "dot", "inner"), OPERATIONS["matmul"])
+OPERATIONS |= dict.fromkeys(("mm", "bmm", "mv", "dot"), OPERATIONS["matmul"])
 
 
 def times(factor: Any, x: Any) -> Any:
@@ -120,7 +120,26 @@ def addmm(np: Library, x: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) ->
     return times(beta, x) + times(alpha, product)
 
 
-@spelled("clamp", "clip", "hardtanh")
+@spelled("hardtanh")
+def hardtanh(np: Library, x: Any, min_val: Any = -1.0, max_val: Any = 1.0) -> Any:
+    return np.clip(x, min_val, max_val)
+
+
+@spelled("glu")
+def glu(np: Library, x: Any, dim: int = -1) -> Any:
+    first, second = (np.split(x, 2, axis=dim)[i] for i in (0, 1))
+    return first / (1 + np.exp(-second))
+
+
+@spelled("prelu")
+def prelu(np: Library, x: Any, weight: Any) -> Any:
+    if rank(x) == 0:
+        return NotImplemented
+    slope = weight if rank(x) <= 2 or known(weight).numel() == 1 else weight[(slice(None), *[None] * (rank(x) - 2))]
+    return np.where(x > 0, x, slope * x)
+
+
+@spelled("clamp", "clip")
 def clamp(np: Library, x: Any, min: Any = None, max: Any = None) -> Any:
     if max is None:
         return np.maximum(x, min)
@@ -169,6 +188,16 @@ OPERATIONS |= {
     "silu": lambda np, x: x / (1 + np.exp(-x)),
     "logsigmoid": lambda np, x: -np.logaddexp(0, -x),
     "leaky_relu": lambda np, x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
+    "log_sigmoid": lambda np, x: -np.logaddexp(0, -x),
+    "mish": lambda np, x: x * np.tanh(np.logaddexp(0, x)),
+    "celu": lambda np, x, alpha=1.0: np.where(x > 0, x, times(alpha, np.expm1(np.minimum(x, 0) / alpha))),
+    "selu": lambda np, x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+    "rsub": lambda np, x, y, alpha=1: y - times(alpha, x),
+    "fill": lambda np, x, value: np.full_like(x, value),
+    "fliplr": lambda np, x: np.fliplr(x),
+    "flipud": lambda np, x: np.flipud(x),
+    "i0": lambda np, x: np.i0(x),
+    "special_i0": lambda np, x: np.i0(x),
     "softsign": lambda np, x: x / (1 + np.abs(x)),
     "tanhshrink": lambda np, x: x - np.tanh(x),
     "threshold": lambda np, x, threshold, value: np.where(x > threshold, x, value),
@@ -182,96 +211,3 @@ OPERATIONS |= {
     "lgamma": lambda np, x: helper(np, helpers.lgamma)(x),
     "special_gammaln": lambda np, x: helper(np, helpers.lgamma)(x),
 }
-
-
-# -- reductions ----------------------------------------------------------------------------------
-
-
-def over(x: Any, dim: Any, keepdim: Any = False) -> dict[str, Any]:
-    """The keywords of a reduction of `x`."""
-    dim = axes(dim)
-    said = {} if dim is None or rank(x) == 0 else {"axis": dim}
-    return said | ({"keepdims": True} if keepdim else {})
-
-
-def _reduced(name: str) -> Spelling:
-    def spelling(np: Library, x: Any, dim: Any = None, keepdim: Any = False, dtype: Any = None) -> Any:
-        return getattr(x, name)(**over(x, dim, keepdim), **({"dtype": dtype} if dtype is not None else {}))
-
-    return spelling
-
-
-OPERATIONS |= {name: _reduced(name) for name in ("sum", "mean", "prod", "all", "any")}
-OPERATIONS |= {
-    "amax": _reduced("max"),
-    "amin": _reduced("min"),
-    "argmax": _reduced("argmax"),
-    "argmin": _reduced("argmin"),
-}
-
-
-def _counted(name: str) -> Spelling:
-    def spelling(np: Library, x: Any, dim: Any = None, keepdim: Any = False) -> Any:
-        return getattr(np, name)(x, **over(x, dim, keepdim))
-
-    return spelling
-
-
-OPERATIONS |= {name: _counted(name) for name in ("nansum", "nanmean", "count_nonzero")}
-
-
-def _extreme(name: str, of_two: str) -> Spelling:
-    def spelling(np: Library, x: Any, dim: Any = None, keepdim: Any = False) -> Any:
-        if isinstance(dim, Term):
-            return getattr(np, of_two)(x, dim)
-        if dim is None:
-            return getattr(x, name)()
-        how = over(x, dim, keepdim)
-        return getattr(x, name)(**how), getattr(x, f"arg{name}")(**how)
-
-    return spelling
-
-
-OPERATIONS |= {"max": _extreme("max", "maximum"), "min": _extreme("min", "minimum")}
-
-
-def _spread(name: str) -> Spelling:
-    def spelling(
-        np: Library, x: Any, dim: Any = None, unbiased: Any = True, keepdim: Any = False, correction: Any = None
-    ) -> Any:
-        if isinstance(dim, bool):
-            dim, unbiased = None, dim
-        ddof = correction if correction is not None else int(unbiased)
-        return getattr(x, name)(**over(x, dim, keepdim), **({"ddof": ddof} if ddof else {}))
-
-    return spelling
-
-
-OPERATIONS |= {"var": _spread("var"), "std": _spread("std")}
-
-
-@spelled("linalg_vector_norm", "linalg_norm", "norm")
-def norm(np: Library, x: Any, ord: Any = 2, dim: Any = None, keepdim: Any = False, dtype: Any = None) -> Any:
-    if ord in (None, "fro"):
-        ord = 2
-    if dim is None and rank(x) > 1:
-        x = x.reshape(-1) if not keepdim else x
-        dim = tuple(range(rank(x))) if keepdim else None
-    if isinstance(axes(dim), tuple) or isinstance(ord, Term | str):
-        return NotImplemented
-    how = over(x, dim, keepdim)
-    return np.linalg.norm(x, **how) if ord == 2 else np.linalg.norm(x, ord=ord, **how)
-
-
-OPERATIONS |= {
-    "dist": lambda np, x, y: np.linalg.norm((x - y).reshape(-1)),
-    "trace": lambda np, x: x.trace(),
-    "logsumexp": lambda np, x, dim, keepdim=False: helper(np, helpers.logsumexp)(x, **({"axis": axes(dim)} | over(x, dim, keepdim))),
-    "softmax": lambda np, x, dim: helper(np, helpers.softmax)(x, axis=dim),
-    "log_softmax": lambda np, x, dim: helper(np, helpers.log_softmax)(x, axis=dim),
-    "cumsum": lambda np, x, dim: x.cumsum(axis=dim),
-    "cumprod": lambda np, x, dim: x.cumprod(axis=dim),
-    "logcumsumexp": lambda np, x, dim: np.logaddexp.accumulate(x, axis=dim),
-    "diff": lambda np, x, n=1, dim=-1: np.diff(x, **({"n": n} if n != 1 else {}), **({"axis": dim} if dim != -1 else {})),
-    "argsort": lambda np, x, dim=-1, stable=False: x.argsort(axis=dim, **({"kind": "stable"} if stable else {})),
-}  # fmt: skip

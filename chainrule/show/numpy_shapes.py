@@ -61,15 +61,29 @@ OPERATIONS |= {
     "tril": lambda np, x, diagonal=0: np.tril(x, **({"k": diagonal} if diagonal != 0 else {})),
     "triu": lambda np, x, diagonal=0: np.triu(x, **({"k": diagonal} if diagonal != 0 else {})),
     "rot90": lambda np, x, k=1, dims=(0, 1): np.rot90(x, **({"k": k} if k != 1 else {}), **_but(dims, (0, 1), "axes")),
-    "einsum": lambda np, equation, *operands: np.einsum(equation, *flat(operands)),
+    "einsum": lambda np, equation, *operands: (
+        np.einsum(equation, *flat(operands)) if _same_ellipsis(equation) else NotImplemented
+    ),
     "meshgrid": lambda np, *arrays, indexing="ij": np.meshgrid(*flat(arrays), indexing=indexing),
     "broadcast_tensors": lambda np, *arrays: np.broadcast_arrays(*flat(arrays)),
     "hstack": lambda np, arrays: np.hstack(arrays),
     "vstack": lambda np, arrays: np.vstack(arrays),
     "dstack": lambda np, arrays: np.dstack(arrays),
+    "row_stack": lambda np, arrays: np.vstack(arrays),
+    "atleast_2d": lambda np, x: np.atleast_2d(x),
+    "atleast_3d": lambda np, x: np.atleast_3d(x),
+    "hsplit": lambda np, x, parts: np.hsplit(x, parts),
+    "vsplit": lambda np, x, parts: np.vsplit(x, parts),
+    "dsplit": lambda np, x, parts: np.dsplit(x, parts),
     "column_stack": lambda np, arrays: np.column_stack(arrays),
     "type_as": lambda np, x, y: x.astype(y.dtype),
 }  # fmt: skip
+
+
+def _same_ellipsis(equation: Any) -> bool:
+    """Whether axes under dots stay: torch sums those that the result does not mention."""
+    given, arrow, made = str(equation).partition("->")
+    return not arrow or ("..." in given) == ("..." in made)
 
 
 def _but(value: Any, default: Any, name: str) -> dict[str, Any]:
@@ -155,7 +169,7 @@ def sum_to_size(np: Library, x: Any, *sizes: Any) -> Any:
 
 @spelled("flip")
 def flip(np: Library, x: Any, *dims: Any) -> Any:
-    return np.flip(x, axis=axes(flat(dims)))
+    return np.flip(x, axis=axes(flat(dims))) if rank(x) else x
 
 
 @spelled("roll")
@@ -212,7 +226,12 @@ def diagonal(np: Library, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1)
     )
 
 
-@spelled("diag", "diag_embed", "diagflat")
+@spelled("diagflat")
+def diagflat(np: Library, x: Any, offset: int = 0) -> Any:
+    return np.diagflat(x, **_but(offset, 0, "k")) if rank(x) else NotImplemented
+
+
+@spelled("diag", "diag_embed")
 def diag(np: Library, x: Any, offset: int = 0) -> Any:
     return np.diag(x, **_but(offset, 0, "k")) if rank(x) <= 2 and result(np).ndim <= 2 else NotImplemented
 
@@ -222,7 +241,12 @@ def repeat_interleave(np: Library, x: Any, repeats: Any, dim: Any = None) -> Any
     return np.repeat(x, repeats, **({"axis": dim} if dim is not None else {}))
 
 
-@spelled("pad", "constant_pad_nd")
+@spelled("constant_pad_nd")
+def constant_pad(np: Library, x: Any, widths: Any, value: Any = None) -> Any:
+    return pad(np, x, widths, "constant", value)
+
+
+@spelled("pad")
 def pad(np: Library, x: Any, widths: Any, mode: str = "constant", value: Any = None) -> Any:
     if isinstance(widths, Term):
         return NotImplemented
@@ -281,4 +305,5 @@ def pixel_unshuffle(np: Library, x: Any, r: int) -> Any:
 
 @spelled("block_diag")
 def block_diag(np: Library, *arrays: Any) -> Any:
-    return helper(np, helpers.block_diag)(*flat(arrays))
+    blocks = flat(arrays)
+    return helper(np, helpers.block_diag)(*blocks) if all(rank(b) == 2 for b in blocks) else NotImplemented

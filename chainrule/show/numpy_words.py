@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 from collections.abc import Callable
 from typing import Any
+
+from torch import fx
 
 from chainrule.show.python import Python
 from chainrule.show.terms import Term
@@ -27,24 +31,41 @@ def spelled(*names: str, writes: bool = False) -> Callable[[Spelling], Spelling]
 class Library(Term):
     """The library as the emitted code calls it: `np` or `jnp`."""
 
-    __slots__ = ("_result",)
+    __slots__ = ("_made",)
 
-    def __init__(self, by: Any, result: Any) -> None:
+    def __init__(self, by: Any, made: fx.Node) -> None:
         super().__init__(by, by.module)
-        self._result = result  # what the recording had as the result of this operation
+        self._made = made  # the node that is spelled
 
 
 def result(np: Library) -> Any:
     """What the operation gave when it was recorded."""
-    return np._result
+    return np._made.meta["val"]
 
 
 def helper(np: Library, function: Callable[..., Any]) -> Any:
     """A function of `numpy_helpers` that the emitted code brings with it."""
     by: Any = np._by
-    by.helpers[function.__name__] = function
-    by.reserved.add(function.__name__)
+    _bring(by, function)
     return Term(by, function.__name__)
+
+
+def _bring(by: Any, function: Callable[..., Any]) -> None:
+    """The function, after those that it calls."""
+    name = function.__name__
+    if name in by.reserved:
+        return
+    by.reserved.add(name)
+    for called in _words_of(function.__code__):
+        other = function.__globals__.get(called)
+        if inspect.isfunction(other) and other.__module__ == function.__module__:
+            _bring(by, other)
+    by.helpers[name] = function
+
+
+def _words_of(code: types.CodeType) -> set[str]:
+    inside = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*map(_words_of, inside))
 
 
 class Write:
