@@ -1,8 +1,13 @@
-"""The menagerie in other libraries: what is emitted runs alone there and gives torch's gradients, or is refused."""
+"""The menagerie in other libraries: what is emitted runs alone there and gives torch's gradients, or is refused.
+
+JAX is slow to trace: a part of the menagerie each day, all of it with CHAINRULE_SWEEP=all.
+"""
 
 from __future__ import annotations
 
 import ast
+import datetime
+import os
 import re
 from functools import cache
 from typing import Any
@@ -17,11 +22,20 @@ from zoo import ENTRIES, Entry
 import chainrule as cr
 from chainrule.checking.other_libraries import LIBRARIES
 from chainrule.errors import ChainruleError
+from chainrule.show.styles import written
 
 TARGETS = ("numpy", "jax")
 SHARE = 0.95
-every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
-each_target = pytest.mark.parametrize("style", TARGETS)
+EVERYTHING = os.environ.get("CHAINRULE_SWEEP") == "all"
+TODAY = ENTRIES if EVERYTHING else ENTRIES[datetime.date.today().toordinal() % 8 :: 8]
+in_each_target = pytest.mark.parametrize(
+    ("entry", "style"),
+    [
+        pytest.param(entry, style, id=f"{entry.name}-{style}")
+        for style, entries in (("numpy", ENTRIES), ("jax", TODAY))
+        for entry in entries
+    ],
+)
 
 
 @cache
@@ -61,14 +75,18 @@ def assert_same(ours: tuple[Tensor, dict[str, Tensor | None]], output: Tensor, t
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13 * max(largest, 1.0), equal_nan=True)
 
 
-@each_target
+@pytest.mark.parametrize("style", TARGETS)
 def test_nearly_all_is_covered(style: str) -> None:
-    covered = sum(is_code(emitted(entry, style)) for entry in ENTRIES)
-    assert covered >= SHARE * len(ENTRIES)
+    refused = []
+    for entry in ENTRIES:
+        try:
+            written(case(entry).d, style)
+        except ChainruleError:
+            refused.append(entry.name)
+    assert len(refused) <= (1 - SHARE) * len(ENTRIES), refused
 
 
-@each_target
-@every_entry
+@in_each_target
 def test_it_agrees_or_is_refused(entry: Entry, style: str) -> None:
     c, text = case(entry), emitted(entry, style)
     if is_code(text):
@@ -94,15 +112,14 @@ def test_other_batch_sizes(entry: Entry, batch: int) -> None:
     assert_same(found, other.d.output, other.truth)
 
 
-@every_entry
+@pytest.mark.parametrize("entry", TODAY, ids=lambda e: e.name)
 def test_jit(entry: Entry) -> None:
     c, text = case(entry), emitted(entry, "jax")
     if is_code(text):
         assert_same(run(text, "jax", [*c.inputs, *c.explicit], jit=True), c.d.output, c.truth)
 
 
-@each_target
-@every_entry
+@in_each_target
 def test_float32_stays_float32(entry: Entry, style: str) -> None:
     if not is_code(emitted(entry, style)):
         return
@@ -129,8 +146,7 @@ def as_float32(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.float64 else value
 
 
-@each_target
-@every_entry
+@in_each_target
 def test_the_code_is_well_formed(entry: Entry, style: str) -> None:
     text = emitted(entry, style)
     if not is_code(text):
@@ -138,6 +154,6 @@ def test_the_code_is_well_formed(entry: Entry, style: str) -> None:
     imported = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import)]
     modules = {a.name.split(".")[0] for n in imported for a in n.names}
     assert modules <= {"math", "numpy"} if style == "numpy" else modules == {"jax"}
-    assert [line for line in text.splitlines() if len(line) > 100 or line != line.rstrip()] == []
+    assert [line for line in text.splitlines() if len(line) > 92 or line != line.rstrip()] == []
     assert not re.search(r"\btorch\b|keepdim=|\bdim=|\.pow\(|<class", text)
     assert text.endswith("\n") and not text.endswith("\n\n")

@@ -42,7 +42,7 @@ def lgamma(x):
 
 
 def along(index, axis):
-    """The positions for which x[along(index, axis)] is np.take_along_axis(x, index, axis)."""
+    """x[along(index, axis)] is np.take_along_axis(x, index, axis)."""
     at = list(np.indices(index.shape, sparse=True))
     at[axis] = index
     return tuple(at)
@@ -113,7 +113,8 @@ def kth(x, k, axis, keepdims=False):
 
 
 def cumulated(extreme, x, axis):
-    """np.maximum or np.minimum of all values so far, and where the last of them stands."""
+    """The extreme of all values so far, and where the last of them stands."""
     values = extreme.accumulate(x, axis=axis)
-    places = np.expand_dims(np.arange(x.shape[axis]), tuple(i for i in range(x.ndim) if i != axis % x.ndim))
+    others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+    places = np.expand_dims(np.arange(x.shape[axis]), others)
     return values, np.maximum.accumulate(np.where(x == values, places, 0), axis=axis)

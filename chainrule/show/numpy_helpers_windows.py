@@ -26,7 +26,8 @@ def margins(padding):
 
 def from_windows(patches, shape, kernel, stride, padding, dilation):
     """Every window added to where it was taken from."""
-    padded = np.zeros((*shape[:2], *(s + 2 * p for s, p in zip(shape[2:], padding))), patches.dtype)
+    larger = (s + 2 * p for s, p in zip(shape[2:], padding))
+    padded = np.zeros((*shape[:2], *larger), patches.dtype)
     np.add.at(padded, windows(padded.shape, kernel, stride, dilation), patches)
     return padded[(..., *(slice(p, p + s) for s, p in zip(shape[2:], padding)))]
 
@@ -41,8 +42,8 @@ def grouped(x, w_shape, groups, **how):
 def conv(x, w, groups, **how):
     patches = grouped(x, w.shape, groups, **how)
     w = w.reshape(groups, -1, *w.shape[1:])
-    n = x.ndim - 2
-    out = np.einsum(f"bgc{'xyz'[:n]}{'ijk'[:n]},goc{'ijk'[:n]}->bgo{'xyz'[:n]}", patches, w)
+    at, of = "xyz"[: x.ndim - 2], "ijk"[: x.ndim - 2]
+    out = np.einsum(f"bgc{at}{of},goc{of}->bgo{at}", patches, w)
     return out.reshape(len(x), -1, *out.shape[3:])
 
 
@@ -50,24 +51,25 @@ def conv_weight(x, w_shape, out_g, groups, **how):
     """The gradient of the weight of a convolution."""
     patches = grouped(x, w_shape, groups, **how)
     out_g = out_g.reshape(len(x), groups, -1, *out_g.shape[2:])
-    n = x.ndim - 2
-    w_g = np.einsum(f"bgc{'xyz'[:n]}{'ijk'[:n]},bgo{'xyz'[:n]}->goc{'ijk'[:n]}", patches, out_g)
+    at, of = "xyz"[: x.ndim - 2], "ijk"[: x.ndim - 2]
+    w_g = np.einsum(f"bgc{at}{of},bgo{at}->goc{of}", patches, out_g)
     return w_g.reshape(w_shape)
 
 
 def conv_input(x_shape, w, out_g, groups, **how):
     """The gradient of the input of a convolution."""
-    kernel, n = w.shape[2:], len(x_shape) - 2
+    kernel, at, of = w.shape[2:], "xyz"[: w.ndim - 2], "ijk"[: w.ndim - 2]
     w = w.reshape(groups, -1, *w.shape[1:])
     out_g = out_g.reshape(len(out_g), groups, -1, *out_g.shape[2:])
-    patches = np.einsum(f"goc{'ijk'[:n]},bgo{'xyz'[:n]}->bgc{'xyz'[:n]}{'ijk'[:n]}", w, out_g)
+    patches = np.einsum(f"goc{of},bgo{at}->bgc{at}{of}", w, out_g)
     patches = patches.reshape(len(out_g), -1, *patches.shape[3:])
     return from_windows(patches, x_shape, kernel, **how)
 
 
 def max_pool(x, kernel, stride, padding, dilation):
     """The largest of each window, and where it stands in its image."""
-    n, places = len(kernel), np.arange(math.prod(x.shape[2:])).reshape(1, 1, *x.shape[2:])
+    n = len(kernel)
+    places = np.arange(math.prod(x.shape[2:])).reshape(1, 1, *x.shape[2:])
     x = np.pad(x, margins(padding), constant_values=-np.inf)
     at = windows(x.shape, kernel, stride, dilation)
     patches, places = x[at], np.pad(places, margins(padding))[at]
@@ -80,7 +82,9 @@ def max_pool(x, kernel, stride, padding, dilation):
 
 def avg_pool(x, kernel, stride, padding):
     x = np.pad(x, margins(padding))
-    return x[windows(x.shape, kernel, stride, (1,) * len(kernel))].mean(axis=tuple(range(-len(kernel), 0)))
+    n = len(kernel)
+    patches = x[windows(x.shape, kernel, stride, (1,) * n)]
+    return patches.mean(axis=tuple(range(-n, 0)))
 
 
 def avg_pool_backward(out_g, x_shape, kernel, stride, padding):
@@ -102,9 +106,10 @@ def unfold(x, kernel, dilation, padding, stride):
 def fold(columns, size, kernel, dilation, padding, stride):
     """Each column of windows added to where it was taken from."""
     n = len(kernel)
-    out = (
-        (s + 2 * p - d * (k - 1) - 1) // step + 1 for s, k, d, p, step in zip(size, kernel, dilation, padding, stride)
-    )
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
+    sizes = zip(size, reach, padding, stride)
+    out = ((s + 2 * p - r) // step + 1 for s, r, p, step in sizes)
     patches = columns.reshape(len(columns), -1, *kernel, *out)
     patches = np.moveaxis(patches, tuple(range(2, 2 + n)), tuple(range(-n, 0)))
-    return from_windows(patches, (*patches.shape[:2], *size), kernel, stride, padding, dilation)
+    shape = (*patches.shape[:2], *size)
+    return from_windows(patches, shape, kernel, stride, padding, dilation)
