@@ -173,6 +173,9 @@ def test_comments_of_emitted_code() -> None:
     assert "# (5, 3)" in d.source(comments="shapes")
     assert "# ∂L/∂w2 = zᵀ ∂L/∂out" in d.source("function", comments="math")
     assert "# every row uses the same b1: the sum over the rows" in d.source("autograd", comments="why")
+    assert "# ∂L/∂w2 = zᵀ ∂L/∂out" in d.source("numpy", comments="math")
+    with pytest.raises(cr.ChainruleError, match="takes no comments"):
+        d.source("layers", comments="why")
     with pytest.raises(cr.ChainruleError, match="no comments are called 'all'"):
         d.source(comments="all")
 

@@ -24,6 +24,10 @@ def written(d: Derivation, style: str, comment: Comment | None = None) -> str:
     if style not in STYLES:
         *others, last = (f'"{name}"' for name in STYLES)
         raise ChainruleError(f"no style is called {style!r}; there are {', '.join(others)} and {last}")
+    if comment is not None and style == "layers":
+        raise ChainruleError(
+            'the style "layers" takes no comments, since each class stands for several lines; "function" does'
+        )
     return STYLES[style](d, replace(d.program, comment=comment))
 
 
