@@ -168,6 +168,10 @@ def _linked(steps: list[Step], partners: dict[str, list[str]]) -> Iterator[Step]
     for key, found in partners.items():
         for other in found:
             both.setdefault(other, []).append(key)
+    readers: dict[str, list[str]] = {}
     for step in steps:
-        used = [s.key for s in steps if s is not step and set(step.targets) & set(s.reads)]
+        for known in step.reads:
+            readers.setdefault(known, []).append(step.key)
+    for step in steps:
+        used = dict.fromkeys(key for known in step.targets for key in readers.get(known, ()) if key != step.key)
         yield replace(step, partners=tuple(both.get(step.key, ())), used_by=tuple(used))

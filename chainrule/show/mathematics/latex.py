@@ -70,11 +70,11 @@ def _base(base: str) -> str:
         return f"\\{_COMMANDS[base]}"
     if len(base) == 1 and base.isascii() and base.isalpha():
         return base
-    return f"\\mathit{{{_letters(base)}}}" if re.fullmatch(r"[A-Za-z0-9]+", base) else f"\\text{{{escaped(base)}}}"
+    return f"\\mathit{{{_letters(base)}}}" if re.fullmatch(r"\w+", base, re.ASCII) else f"\\text{{{escaped(base)}}}"
 
 
 def _letters(text: str) -> str:
-    return text if re.fullmatch(r"[A-Za-z0-9]+", text) else f"\\text{{{escaped(text)}}}"
+    return text.replace("_", r"\_") if re.fullmatch(r"\w+", text, re.ASCII) else f"\\text{{{escaped(text)}}}"
 
 
 def _number(term: Term, show: Show) -> str:

@@ -155,7 +155,8 @@ class Reader:
 
     def _word(self, operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Term | None:
         if operation in _AFTER and len(args) < 3 and not kwargs:
-            return Term(_AFTER[operation], (self.read(args[0]).tight(ATOM),))
+            inner = self.read(args[0])
+            return inner.parts[0] if inner.sign == _AFTER[operation] else Term(_AFTER[operation], (inner.tight(ATOM),))
         if operation in ("linalg_inv", "inverse"):
             return Term("inverse", (self.read(args[0]).tight(ATOM),))
         if operation in ("where", "masked_fill") and len(args) == 3:
