@@ -10,11 +10,11 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis import jacobians
-from chainrule.diagnosis.case import Case, Point, errors, same
-from chainrule.diagnosis.claims import Claim
+from chainrule.diagnosis.case import Case, Point, same
 from chainrule.diagnosis.history import of_history
 from chainrule.diagnosis.locate import Located, Wrong
-from chainrule.diagnosis.mutations import DROPPED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.mutation import DROPPED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.search import Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
@@ -150,30 +150,29 @@ class Diagnoser:
         around = Around(self.sketches, self._names(), carries, self.reach.numbers, self.case.until)
         resized = self._trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized)
-        found = search.run(wraps=True)
-        search.found = []
+        search.run()
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
         search.try_all(self._skips())
-        terms = self._terms() if not any(m.weight < WRAPPED + 1 for m in [*found, *search.found]) else iter(())
-        search.try_all(terms)
-        return sorted([*found, *search.found], key=lambda m: m.weight)
+        if not any(m.weight < WRAPPED + 1 for m in search.best):
+            search.try_all(self._terms())
+        return search.best
 
     def _skips(self) -> Iterator[Mutation]:
         """Several operations left out at once: `p - y` times p (1 - p) again."""
         value = self.case.here.values.get(self.claim.node)
-        for node in [self.claim.node]:
-            for before in self.mine:
-                held = self.case.here.values.get(before)
-                near = before in node.all_input_nodes
-                if before is not node and not near and getattr(held, "shape", None) == getattr(value, "shape", ()):
-                    yield Mutation(node, before, "double-applied", DROPPED + 0.2)
+        node = self.claim.node
+        for before in self.mine:
+            held = self.case.here.values.get(before)
+            near = before in node.all_input_nodes
+            if before is not node and not near and getattr(held, "shape", None) == getattr(value, "shape", ()):
+                yield Mutation(node, before, "double-applied", DROPPED + 0.2)
 
     def _terms(self) -> Iterator[Mutation]:
         """A path or a term of the right gradient, added to the person's."""
         gradient = self.case.base.gradients.get(self.claim.value)
         for node in self.right if gradient is not None else ():
             if node.meta["operation"] in ("add", "sub") and len(node.args) == 2:
-                cause = "lost-path" if node.meta.get("accumulated") else "missing-term"
+                cause = lost_from([node])
                 for place, operand in enumerate(node.args):
                     held = self.case.here.values.get(operand) if isinstance(operand, fx.Node) else None
                     if isinstance(held, torch.Tensor) and held.shape == self.claim.value.meta["val"].shape:
@@ -234,18 +233,14 @@ class Diagnoser:
         names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
         around = Around(self.sketches, names, self._carrying(self.right, self._given_above), until=self.case.until)
         search = Search(self.right, gradient, trials, around)
-        found = search.run(wraps=True)
-        search.found = []
-        search.try_all(self._without_upstream(gradient))
-        found += search.found
-        found += combined(search, trials)
-        search.found = []
+        search.run()
+        search.try_all(self._without_upstream())
+        found = combined(search, trials)
         search.try_all(self._shorter(search))
-        if not found and not search.found:
+        if not found and not search.best:
             search.try_all(several_lost(search))
-        found += search.found
-        found += jacobians.mistaken(self, trials, search)
-        return sorted(found, key=lambda m: m.weight)
+        found += jacobians.mistaken(search, self._given_above, self.claim.value)
+        return sorted([*search.best, *found], key=lambda m: m.weight)
 
     def _shorter(self, search: Search) -> Iterator[Mutation]:
         """The gradient as it was before several operations of the derivative: the mask and the scale of a dropout."""
@@ -257,7 +252,7 @@ class Diagnoser:
             if before is not root and isinstance(value, torch.Tensor) and same_shape and not sums:
                 yield Mutation(root, before, "missing-factor", DROPPED + 0.1, "missing-factor")
 
-    def _without_upstream(self, gradient: fx.Node) -> Iterator[Mutation]:
+    def _without_upstream(self) -> Iterator[Mutation]:
         for node in self._given_above:
             yield Mutation(node, self.sketches.method("new_ones", node, self.sketches.attribute(node, "shape")),
                            "upstream-dropped", DROPPED)  # fmt: skip
@@ -296,9 +291,3 @@ class Diagnoser:
             if any(n in moved for n in node.all_input_nodes):
                 moved.add(node)
         return moved
-
-
-def wrong_size(case: Case, claim: Claim) -> str:
-    """How far a claim is off, in words."""
-    error, relative = errors(case.here.values[claim.node], case.here.truth(claim.value))
-    return f"off by up to {error:.3g} ({relative:.2g} of its size)"

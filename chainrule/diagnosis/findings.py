@@ -19,7 +19,7 @@ from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.locate import Located, Wrong
-from chainrule.diagnosis.mutations import Mutation
+from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.diagnosis.spelling import Reach, not_in_place, written
@@ -118,7 +118,7 @@ class Findings:
         self, claim: Claim, options: list[Option], common: set[fx.Node], shared: set[str]
     ) -> tuple[set[str], Option] | None:
         """The repair that makes most gradients right that may have the same reason; of several, the nearest."""
-        tried = options[: _TRIED if time.monotonic() < self.case.until else 1]
+        tried = options[: _TRIED if time.thread_time() < self.case.until else 1]
         if shared:  # first what stands on the way to several of them
             tried = sorted(options, key=lambda o: o.at not in common)[: len(tried)]
         best: tuple[set[str], Option] | None = None
@@ -167,7 +167,7 @@ class Findings:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
             elif spot is not None:
                 own = str(mutation.at.meta["name"]) if mutation.at.meta["operation"] == "alias" else ""
-                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own), {})
+                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own))
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
                 away = (
                     2.0

@@ -9,7 +9,7 @@ from torch import fx
 
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.claims import Claim
-from chainrule.diagnosis.mutations import Mutation
+from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.sketch import Sketches
 from chainrule.run import needed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,8 +47,8 @@ class Reach:
 class InPlace(Python):
     """Spells nodes with the person's names, and with their own text where it stands in the same statement."""
 
-    def __init__(self, reach: Reach, statement: Span | None, extra: dict[fx.Node, str]) -> None:
-        names = {**reach.sizes, **reach.names, **extra}
+    def __init__(self, reach: Reach, statement: Span | None, gradients: Mapping[fx.Node, str] | None = None) -> None:
+        names = {**reach.sizes, **reach.names, **(gradients or {})}
         super().__init__(names.get)
         self.statement = statement
         self.space, self.numbers = reach.space, reach.numbers
@@ -88,7 +89,7 @@ class InPlace(Python):
         return super().spell(value)
 
 
-def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -> tuple[Edit, str] | None:
+def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     """The edit that writes `by` in the place of `at`, and the new statement; None where it cannot be spelled."""
     span = span_of(at)
     if span is None or not source.lines_of(span.file):
@@ -99,7 +100,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
     statement = source.span_of(assigned.statement, span.file)
     bare = at.meta.get("same_as") is not None
     whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
-    speller = InPlace(reach, statement, extra)
+    speller = InPlace(reach, statement)
     texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
     if not bare and len(texts) == len(read) == len(set(read)):
         speller.verbatim = dict(zip(read, texts, strict=True))
