@@ -45,15 +45,9 @@ class Diagnoser:
 
     def __init__(self, case: Case, located: Located, wrong: Wrong) -> None:
         self.case, self.claim, self.above = case, wrong.claim, wrong.above
-        self.located = located
         self.sketches = Sketches(case.graph)
-        self.mine = self._slice()
-        others = located.known
-        self.others = [c for c in others if c.node is not self.claim.node]
-
-    def _slice(self) -> list[fx.Node]:
-        given = self.case.forward | {c.node for c in self.above}
-        return [n for n in needed([self.claim.node], given=given) if n not in given and n.op != "placeholder"]
+        self.mine = wrong.mine
+        self.others = [c for c in located.known if c.node is not self.claim.node]
 
     @cached_property
     def reach(self) -> Reach:

@@ -24,7 +24,6 @@ from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.diagnosis.spelling import Reach, not_in_place, written
 from chainrule.diagnosis.spots import Spot, span_of
-from chainrule.run import needed
 
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
@@ -39,10 +38,6 @@ class Option:
     spot: Spot
     at: fx.Node  # the operation that is changed
     cause: str | None = None
-
-    @property
-    def line(self) -> int:
-        return self.edit.first
 
     @property
     def far(self) -> float:
@@ -94,23 +89,21 @@ class Findings:
         diagnoser = Diagnoser(self.case, self.located, wrong)
         diagnosis = diagnoser.diagnosis()
         line, file = (claim.spot.line, claim.spot.file) if claim.spot is not None else (None, None)
-        finding = Finding(claim.name, line, diagnosis.cause, self._message(wrong, diagnosis), "", False, file)
+        finding = Finding(claim.name, line, diagnosis.cause, "", self.derived.line(claim, wrong.above), False, file)
         finding.also = diagnosis.also
-        finding.repair = self.derived.line(claim, wrong.above)
-        shared = {w.claim.name for w in others if self._share(wrong, w)}
-        best = self._best(
-            claim, self._options(wrong, diagnosis.repairs, finding.repair), self._common(wrong, others), shared
-        )
+        shared = {w.claim.name for w in others if wrong.shares(w)}
+        common = set(wrong.mine).intersection(n for w in others for n in w.mine)
+        best = self._best(claim, self._options(wrong, diagnosis.repairs, finding.repair), common, shared)
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
-            finding.line, finding.file = option.line, option.spot.file
-            if option.cause is not None and option.line != line and diagnosis.cause == "unknown":
+            finding.line, finding.file = option.edit.line, option.spot.file
+            if option.cause is not None and option.edit.line != line and diagnosis.cause == "unknown":
                 finding.cause = option.cause
-            finding.message = self._message(wrong, diagnosis, finding.cause)
         else:
             self._place_by(diagnosis.repairs, finding)
-        if finding.file and finding.line:
+        finding.message = self._message(wrong, diagnosis, finding.cause)
+        if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):
             finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
 
@@ -130,23 +123,6 @@ class Findings:
             if best is not None and shared <= best[0]:
                 break
         return best
-
-    def _common(self, wrong: Wrong, others: list[Wrong]) -> set[fx.Node]:
-        """The nodes on the way to this gradient that other wrong ones are computed from as well."""
-        mine = set(needed([wrong.claim.node], given=[c.node for c in wrong.above])) - self.case.forward
-        theirs = [set(needed([w.claim.node], given=[c.node for c in w.above])) for w in others]
-        return {n for n in mine if any(n in read for read in theirs)}
-
-    def _share(self, wrong: Wrong, other: Wrong) -> bool:
-        """Whether two wrong gradients may have one reason: a value on the way that both read, or one line."""
-        spots = [w.claim.spot for w in (wrong, other)]
-        if all(s is not None for s in spots) and (spots[0].code, spots[0].index) == (spots[1].code, spots[1].index):  # type: ignore[union-attr]
-            return True
-        mine, theirs = (
-            set(needed([w.claim.node], given=[c.node for c in w.above])) - self.case.forward for w in (wrong, other)
-        )
-        between = {n for n in mine & theirs if n not in {c.node for c in [*wrong.above, *other.above]}}
-        return bool(between) or other.claim in wrong.above
 
     @staticmethod
     def _place_by(repairs: list[Mutation], finding: Finding) -> None:
@@ -171,9 +147,9 @@ class Findings:
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
                 away = (
                     2.0
-                    if made[0].first in self._right_lines
+                    if made[0].line in self._right_lines
                     else 0.0
-                    if claim.spot is not None and made[0].first == claim.spot.line
+                    if claim.spot is not None and made[0].line == claim.spot.line
                     else 0.03
                 )
                 found.append(Option(mutation.weight + away, *made, spot, mutation.at, mutation.repairs))
@@ -186,7 +162,7 @@ class Findings:
             edit = source.replaced(statement if assigned.augmented else assigned.value, text)
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
-                elsewhere = bool(found) and min(found, key=lambda o: o.far).line != claim.spot.line
+                elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
                 found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
@@ -213,13 +189,11 @@ class Findings:
                 found |= {claim.spot.line} if right else set()
         return found
 
-    def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str = "") -> str:
+    def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str) -> str:
         claim = wrong.claim
         shape, expected = tuple(claim.tensor.shape), tuple(claim.value.meta["val"].shape)
         if shape != expected:
-            return (
-                f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(cause or diagnosis.cause)}"
-            )
+            return f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(cause)}"
         given = ", ".join(c.target for c in wrong.above)
         fed = self.case.fed(claim, wrong.above, self.case.here)
         truth = self.case.here.truth(claim.value)
@@ -229,7 +203,7 @@ class Findings:
         if diagnosis.ratio is not None:
             said = f" ({diagnosis.said})" if diagnosis.said else ""
             return f"{head}: it is {diagnosis.ratio:.6g}{said} times the right gradient"
-        return f"{head}: {_sentence(cause or diagnosis.cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
+        return f"{head}: {_sentence(cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
 
     # -- a gradient that is not there --------------------------------------------------------------
 
