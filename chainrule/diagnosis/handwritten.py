@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -209,8 +209,15 @@ class _Run:
                 found.append(cache)
         return found
 
-    def _numpy(self, code: Any) -> Any:
-        return numpy_as_torch(code) if is_numpy_code(code, self.asked.args) else nullcontext()
+    @contextmanager
+    def _numpy(self, code: Any) -> Iterator[None]:
+        before, arrays = self.spots.arrays, is_numpy_code(code, self.asked.args)
+        self.spots.arrays = arrays
+        try:
+            with numpy_as_torch(code) if arrays else nullcontext():
+                yield
+        finally:
+            self.spots.arrays = before
 
     def _given(self, code: Any, values: Any) -> Any:
         return as_arrays(tuple(values)) if is_numpy_code(code, self.asked.args) else values

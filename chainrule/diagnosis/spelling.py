@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis import source
+from chainrule.diagnosis.numpy_spelling import in_numpy, is_torch_call, name_in
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.source import Assignment
 from chainrule.diagnosis.spots import Span, Spot, span_of
@@ -23,7 +24,7 @@ class Reach:
     def __init__(self, spot: Spot, recorder: Recorder, without: str = "") -> None:
         """`without` is a name that the line itself sets."""
         self.names: dict[fx.Node, str] = {}
-        self.space = spot.space
+        self.space, self.arrays = spot.space, spot.arrays
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
         for text, held in spot.names.items():
@@ -51,12 +52,17 @@ class InPlace(Python):
         names = {**reach.sizes, **reach.names, **(gradients or {})}
         super().__init__(names.get)
         self.statement = statement
-        self.space, self.numbers = reach.space, reach.numbers
+        self.space, self.numbers, self.arrays = reach.space, reach.numbers, reach.arrays
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[fx.Node] = []
 
     def expression(self, node: fx.Node) -> Spelled:
-        """As everywhere, with the modules under the names that they have in the person's file."""
+        """As everywhere, with the modules under the names that they have in the person's file; or in NumPy."""
+        if self.arrays and is_torch_call(node):
+            spelled = in_numpy(self, node, name_in(self.space))
+            if spelled is None:
+                self.unspelled.append(node)
+            return spelled or ("", ATOM)
         text, binding = super().expression(node)
         if "F" not in self.space and text.startswith("F."):
             text = f"torch.nn.functional.{text[2:]}"
@@ -140,16 +146,10 @@ def _indexed(by: fx.Node, at: fx.Node, assigned: Assignment, speller: InPlace) -
     target = target or speller.text(base, ATOM)
     if not by.kwargs.get("accumulate"):
         return f"{assigned.target or f'{target}[{speller._index(index)}]'} = {speller.text(value)}"
-    if at.meta.get("spot") is not None and _is_array(at):
+    if speller.arrays:
         indices = index[0] if isinstance(index, tuple) and len(index) == 1 else index
-        return f"np.add.at({target}, {speller.text(indices)}, {speller.text(value)})"
+        return f"{name_in(speller.space)}.add.at({target}, {speller.text(indices)}, {speller.text(value)})"
     return f"{target}.index_put_({speller.text(index)}, {speller.text(value)}, accumulate=True)"
-
-
-def _is_array(at: fx.Node) -> bool:
-    """Whether the person's line is NumPy code."""
-    spot: Spot = at.meta["spot"]
-    return "np" in spot.code.co_names or not any(n in spot.code.co_names for n in ("torch", "F", "zeros_like", "g"))
 
 
 def not_in_place(write: fx.Node) -> tuple[Edit, str] | None:
