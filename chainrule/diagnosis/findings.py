@@ -153,18 +153,29 @@ class Findings:
                     else 0.03
                 )
                 found.append(Option(mutation.weight + away, *made, spot, mutation.at, mutation.repairs))
-        span = claim.spot.span if claim.spot is not None else None
-        assigned = source.assignment_at(span) if span is not None and derived else None
-        if assigned is not None and span is not None and claim.spot is not None:
-            right = derived.partition(" = ")[2]
-            statement = source.span_of(assigned.statement, span.file)
-            text = f"{assigned.target} = {right}" if assigned.augmented else right
-            edit = source.replaced(statement if assigned.augmented else assigned.value, text)
+        edit = self._rewritten(wrong, derived)
+        if edit is not None and claim.spot is not None:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
                 found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
+
+    @staticmethod
+    def _rewritten(wrong: Wrong, derived: str) -> Edit | None:
+        """The edit that writes the derived line in the place of theirs."""
+        spot = wrong.claim.spot
+        span = spot.span if spot is not None else None
+        assigned = source.assignment_at(span) if span is not None and derived else None
+        if assigned is None or span is None or spot is None:
+            return None
+        places = [(s.code, s.index) for n in wrong.mine if (s := n.meta.get("spot")) is not None]
+        into = source.written_into(assigned.statement) if places.count((spot.code, spot.index)) < 2 else ""
+        right = derived.partition(" = ")[2]
+        if assigned.augmented or into:
+            statement = source.span_of(assigned.statement, span.file)
+            return source.replaced(statement, f"{into or assigned.target} = {right}")
+        return source.replaced(assigned.value, right)
 
     @staticmethod
     def _moved(step: fx.Node, reader: Spot | None) -> tuple[Edit, str] | None:

@@ -97,6 +97,19 @@ def assignment_at(span: Span) -> Assignment | None:
     return Assignment(statement, ast.unparse(chosen), span_of(statement.value, span.file), symbol)
 
 
+def written_into(statement: ast.stmt) -> str:
+    """What a statement writes into without binding a name: `w.g` of `w.g[i] = x`, `w.g.add_(x)`, `np.add.at(w.g, i, x)`."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    if len(targets) == 1 and isinstance(targets[0], ast.Subscript):
+        return ast.unparse(targets[0].value)
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+        method = call.func.attr.endswith("_")
+        into = call.func.value if method else call.args[0] if call.func.attr == "at" and call.args else None
+        return ast.unparse(into) if into is not None else ""
+    return ""
+
+
 _SYMBOLS: dict[type[ast.operator], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**",
 }  # fmt: skip
