@@ -259,7 +259,12 @@ class Diagnoser:
 
     @cached_property
     def _resized(self) -> Point | None:
-        return self.case.resized if self.case.tracked(self.claim) else None
+        """Other sizes, unless lines that are right go wrong there: `len(x)` leaves a number that nobody can change."""
+        point = self.case.resized if self.case.tracked(self.claim) else None
+        if point is None:
+            return None
+        right = [c for c in self.case.claims if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]
+        return point if all(same(point.values.get(c.node), point.truth(c.value)) for c in right) else None
 
     def _fed(self, point: Point) -> torch.Tensor | None:
         return self.case.fed(self.claim, self.above, point)
