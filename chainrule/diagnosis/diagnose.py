@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import fx
@@ -13,7 +14,7 @@ from chainrule.diagnosis import jacobians
 from chainrule.diagnosis.case import Case, Point, same
 from chainrule.diagnosis.history import of_history
 from chainrule.diagnosis.locate import Located, Wrong
-from chainrule.diagnosis.mutation import DROPPED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.mutation import DROPPED, WRAPPED, Around, Mutation, Names
 from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.search import Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
@@ -47,6 +48,7 @@ class Diagnoser:
         self.case, self.claim, self.above = case, wrong.claim, wrong.above
         self.sketches = Sketches(case.graph)
         self.mine = wrong.mine
+        self._reached: dict[int, Names] = {}  # by the names of a spot
         self.others = [c for c in located.known if c.node is not self.claim.node]
 
     @cached_property
@@ -141,9 +143,9 @@ class Diagnoser:
             return []
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
-        around = Around(self.sketches, self._names(), carries, self.reach.numbers, self.case.until)
+        around = Around(self.sketches, self._names(), carries, self.reach.numbers, self._names_at, self.case.until)
         resized = self._trial(self._resized) if self._resized is not None else None
-        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized)
+        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside)
         search.run()
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
         search.try_all(self._skips())
@@ -176,12 +178,25 @@ class Diagnoser:
 
     def _names(self) -> dict[fx.Node, str]:
         """The tensors that this line can name, and that are no later than it."""
-        found: dict[fx.Node, str] = {}
-        later = {self.claim.node, *self._readers(self.claim.node)}
-        for node, text in self.reach.names.items():
-            if is_tensor(node) and node in self.case.here.values and node not in later and len(found) < _NAMES:
-                found[node] = text
-        return found
+        return self._named(self.reach).of
+
+    def _names_at(self, node: fx.Node) -> Names | None:
+        """The same for the line on which a value on the way was computed: another turn of a loop, another layer."""
+        spot = node.meta.get("spot")
+        if spot is None or node.meta["phase"] == "sketch":
+            return None
+        if id(spot.names) not in self._reached:
+            self._reached[id(spot.names)] = self._named(Reach(spot, self.case.recorder))
+        return self._reached[id(spot.names)]
+
+    def _named(self, reach: Reach) -> Names:
+        known = self.case.here.values
+        found = {n: text for n, text in reach.names.items() if is_tensor(n) and n in known and n not in self._later}
+        return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.numbers)
+
+    @cached_property
+    def _later(self) -> set[fx.Node]:
+        return {self.claim.node, *self._readers(self.claim.node)}
 
     def _readers(self, node: fx.Node) -> set[fx.Node]:
         found, stack = set(), [node]
@@ -195,7 +210,17 @@ class Diagnoser:
     def _factors(self) -> list[fx.Node]:
         """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above."""
         moved = self._carrying(self.right, self._given_above)
-        return [n for n in self.right if n not in moved and is_tensor(n)]
+        found = [n for n in self.right if n not in moved and is_tensor(n)]
+        last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
+        for node in self.right:
+            if node.meta["operation"] != "mul" or node not in moved:
+                continue
+            carried, factor = node.args if node.args[0] in moved else node.args[::-1]
+            if isinstance(carried, fx.Node) and is_tensor(factor) and factor not in moved:
+                last[node] = factor  # type: ignore[assignment]
+                if carried in last:  # p * (1 - p), which is no value of its own
+                    found.append(self.sketches.operation("mul", last[carried], factor))
+        return found
 
     # -- the right gradient, changed ---------------------------------------------------------------
 
@@ -276,13 +301,27 @@ class Diagnoser:
             values[other.node] = point.truth(other.value)
         try:
             with torch.no_grad():
-                for node in self.mine:
+                for node in self._beside:
                     values.pop(node, None)
-                values = run(self.mine, values, double)
+                values = run(self._beside, values, double)
         except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
-            for node in self.mine:
+            for node in self._beside:
                 values.pop(node, None)
         return Trial(values, point.truth(self.claim.value))
+
+    @cached_property
+    def _beside(self) -> list[fx.Node]:
+        """The nodes of the line, and those that were computed from them before it: what a loop carries on, unread."""
+        mine, known = set(self.mine), {c.node for c in self.others}
+        found: list[fx.Node] = []
+        for node in self.case.graph.nodes:
+            theirs = node.meta.get("spot") is not None and node not in self.case.forward and node not in known
+            if node in mine or (theirs and not mine.isdisjoint(node.all_input_nodes)):
+                mine.add(node)
+                found.append(node)
+            if node is self.claim.node:
+                break
+        return found
 
     def _carrying(self, nodes: list[fx.Node], sources: list[fx.Node]) -> set[fx.Node]:
         moved = set(sources)

@@ -17,10 +17,11 @@ COMPARISONS = frozenset(("gt", "ge", "lt", "le", "eq", "ne"))
 def other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """Another value in reach in the place of one that is read."""
     cause = "wrong-mask" if node.meta["operation"] in COMPARISONS else "wrong-tensor"
+    reach = around.names(node)
     for place, value in enumerate(node.args):
-        if not is_tensor(value) or value not in around.reach:
+        if not is_tensor(value) or value not in reach:
             continue
-        for other in around.reach:
+        for other in reach:
             if other is not value and other is not node and _may_replace(other, value):
                 args = (*node.args[:place], other, *node.args[place + 1 :])
                 same = other.meta["val"].shape == value.meta["val"].shape  # type: ignore[union-attr]

@@ -31,6 +31,15 @@ class Mutation:
 
 
 @dataclass
+class Names:
+    """The tensors that can be named at one line: the best name of each, and what every name stands for."""
+
+    of: dict[fx.Node, str]
+    nodes: dict[str, fx.Node]
+    numbers: dict[str, float]
+
+
+@dataclass
 class Around:
     """What the mutations of a line may use."""
 
@@ -38,7 +47,18 @@ class Around:
     reach: dict[fx.Node, str]  # the tensors that have a name at this line
     carries: set[fx.Node] = field(default_factory=set)  # the nodes that depend on the upstream gradient
     numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
+    at: Callable[[fx.Node], Names | None] = lambda node: None  # the names where a node was computed
     until: float = math.inf  # when to stop, on the clock of time.thread_time
+
+    def names(self, node: fx.Node) -> dict[fx.Node, str]:
+        """The tensors that have a name where `node` is computed."""
+        found = self.at(node)
+        return self.reach if found is None else found.of
+
+    def nodes(self, node: fx.Node) -> dict[str, fx.Node]:
+        """What each name stands for where `node` is computed."""
+        found = self.at(node)
+        return {text: n for n, text in self.reach.items()} if found is None else found.nodes
 
 
 Kind = Callable[[fx.Node, Around], Iterator[Mutation]]

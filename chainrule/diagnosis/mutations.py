@@ -131,7 +131,7 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
             if bound != node.args[1]:
                 yield Mutation(node, around.sketches.like(node, (node.args[0], bound)), "wrong-mask", REPLACED + 0.1)
     if operation in _TURNED and is_tensor(node.args[0]):
-        for value in around.reach:
+        for value in around.names(node):
             for stretched in _stretched(value, node.args[0], around):
                 yield Mutation(
                     node, around.sketches.like(node, (node.args[0], stretched)), "wrong-mask", REPLACED + 0.4

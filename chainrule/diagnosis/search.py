@@ -20,6 +20,7 @@ from chainrule.diagnosis.mutations import mutations
 from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.scales import Scales
 from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
+from chainrule.diagnosis.turns import in_every_turn
 from chainrule.run import double, step
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
@@ -47,13 +48,18 @@ class Search:
         around: Around,
         factors: Iterable[fx.Node] = (),
         resized: Trial | None = None,
+        beside: Iterable[fx.Node] = (),
     ) -> None:
-        """`nodes` are those that may be changed, in order; every other value is in the trials. What fails for other
-        sizes, as `resized` has them, counts only if nothing else is found."""
+        """`nodes` are those that may be changed, in order; every other value is in the trials. `beside` are values that
+        a change may read, computed from those, with them in order. What fails for other sizes, as `resized` has them,
+        counts only if nothing else is found."""
         self.resized = resized
         self.nodes, self.root, self.trials, self.around = nodes, root, trials, around
-        self.factors = list(dict.fromkeys([*factors, *around.reach]))
-        self.position = {node: i for i, node in enumerate(nodes)}
+        self.order = list(beside) or nodes
+        self.factors = list(factors)
+        for trial in trials:
+            trial.values.update({f: value_of(f, trial.values) for f in self.factors if f.meta["phase"] == "sketch"})
+        self.position = {node: i for i, node in enumerate(self.order)}
         self.scales = Scales(around.sketches, list(around.reach), around.numbers)
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
@@ -64,19 +70,22 @@ class Search:
         """Try every change of an operation, then what can be put around a value."""
         with torch.no_grad():
             for group in self._groups():
-                self.try_all(_together(group, self.around))
-                self.try_all(self._scaled(group[-1]) if len(group) == 1 else self._scaled_together(group))
+                self._try_turns(group, mutations(group[-1], self.around))
+                self._try_turns(group, self._scaled(group))
+                self.try_all(self._scaled_together(group) if len(group) > 1 else iter(()))
             self.try_all(wraps.reshaped(self))
             if not any(m.weight < WRAPPED for m in self.found):
                 self.try_all(exchanged(self.nodes, self.around))
             if not any(m.weight < WRAPPED + 1 for m in self.found):
-                for group in self._groups() or [[self.root]]:
-                    self.try_all(wraps.factors(self, group))
-                    self.try_all(wraps.sums(self, group[-1]) if len(group) == 1 else iter(()))
+                for derived in (True, False):
+                    for group in self._groups() or [[self.root]]:
+                        self._try_turns(group, wraps.factors(self, group[-1], derived))
+                for group in self._groups():
+                    self._try_turns(group, wraps.sums(self, group[-1]))
             if not self.found:
                 for group in self._groups():
-                    self.try_all(wraps.terms(self, group))
-                    self.try_all(wraps.activated(self, group[-1]) if len(group) == 1 else iter(()))
+                    self._try_turns(group, wraps.terms(self, group[-1]))
+                    self._try_turns(group, wraps.activated(self, group[-1]))
 
     @property
     def best(self) -> list[Mutation]:
@@ -90,6 +99,9 @@ class Search:
             spot = node.meta.get("spot")
             found.setdefault((spot.code, spot.index, node.target) if spot is not None else node, []).append(node)
         return list(found.values())[::-1]
+
+    def _try_turns(self, group: list[fx.Node], candidates: Iterator[Mutation]) -> None:
+        self.try_all(in_every_turn(candidates, group, self.around))
 
     def try_all(self, candidates: Iterator[Mutation]) -> None:
         """Keep those of the candidates that work; the sketches of the others are taken away."""
@@ -115,7 +127,7 @@ class Search:
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
         if mutation.repairs not in ("wrong-scale", "sign") or not floats or len(mutation.changes) > 1:
             return
-        if not self._is_whole(mutation.at):
+        if not self._is_whole([mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
 
     def works(self, mutation: Mutation) -> bool:
@@ -126,21 +138,7 @@ class Search:
     @staticmethod
     def _says_nothing(mutation: Mutation) -> bool:
         """Whether it is a mask that lets everything pass, or a zero, which some longer way comes to as well."""
-        value = mutation.by.meta.get("val")
-        if not isinstance(value, torch.Tensor) or value.numel() < 2 or mutation.by.meta["phase"] != "sketch":
-            return False
-        if mutation.repairs == "wrong-mask" and (bool((value == 1).all()) or not bool(value.any())):
-            return True
-        before = mutation.at.meta.get("val")
-        if not value.dtype.is_floating_point:
-            return False
-        plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
-        size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
-        nothing = float(value.abs().max()) <= 1e-10 * size
-        return (
-            mutation.repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "wrong-term-scale", "transposed")
-            and nothing
-        )
+        return all(_is_nothing(at, by, mutation.repairs) for at, by in mutation.changes)
 
     def outcome(self, changes: Iterable[tuple[fx.Node, Any]], trial: Trial, to: fx.Node | None = None) -> Any:
         """The root (or `to`) where each node that is changed has another value: a tensor, or that of a node.
@@ -154,7 +152,7 @@ class Search:
                 values[at] = _value(pending[at], values)
                 moved.add(at)
             first = 0 if moved else min(self.position[at] for at in pending)
-            for node in self.nodes[first : self.position.get(to, -1) + 1]:
+            for node in self.order[first : self.position.get(to, -1) + 1]:
                 if node in pending:
                     value = _value(pending[node], values)
                     if self.shaped and not _fits(value, values.get(node)):
@@ -170,35 +168,35 @@ class Search:
 
     # -- scales ----------------------------------------------------------------------------------
 
-    def ratio(self, node: fx.Node, trial: Trial) -> float | None:
-        """The number by which the value of `node` must be multiplied for the root to be right."""
-        value = trial.values.get(node)
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+    def ratio(self, nodes: list[fx.Node], trial: Trial) -> float | None:
+        """The number by which the values of `nodes` must be multiplied for the root to be right."""
+        values = [trial.values.get(node) for node in nodes]
+        if not all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values):
             return None
-        without = self.outcome([(node, torch.zeros_like(value))], trial)
+        pairs: list[tuple[fx.Node, Any]] = list(zip(nodes, values, strict=True))
+        without = self.outcome([(n, torch.zeros_like(v)) for n, v in pairs], trial)
         now = trial.values.get(self.root)
-        if (
-            not isinstance(without, torch.Tensor)
-            or not isinstance(now, torch.Tensor)
-            or without.shape != trial.goal.shape
-        ):
+        if not isinstance(without, torch.Tensor) or not isinstance(now, torch.Tensor):
+            return None
+        if without.shape != trial.goal.shape or now.shape != trial.goal.shape:
             return None
         part = now - without
         length = float((part * part).sum())
-        if now.shape != trial.goal.shape or not length or not math.isfinite(length):
+        if not length or not math.isfinite(length):
             return None
         number = float(((trial.goal - without) * part).sum()) / length
         number = round(number, 12) if abs(number) > 1e-9 else 0.0
-        return number if same(self.outcome([(node, value * number)], trial), trial.goal) else None
+        return number if same(self.outcome([(n, v * number) for n, v in pairs], trial), trial.goal) else None
 
-    def _scaled(self, node: fx.Node) -> Iterator[Mutation]:
+    def _scaled(self, group: list[fx.Node]) -> Iterator[Mutation]:
+        node = group[-1]
         if node.meta["phase"] != "forward" and node.meta.get("operation") == "ones_like":
             return
-        ratio = self.ratio(node, self.trials[0])
+        ratio = self.ratio(group, self.trials[0])
         if ratio is None or abs(ratio - 1) < 1e-9:
             return
         ratio = -1.0 if abs(ratio + 1) < 1e-9 else ratio
-        whole = self._is_whole(node)
+        whole = self._is_whole(group)
         repairs = ("sign" if ratio == -1 else "wrong-scale") if whole else "wrong-term-scale"
         makes = repairs
         feeds = [u for u in node.users if u in self.position]
@@ -219,20 +217,20 @@ class Search:
         for far, scaled in enumerate(islice(self.scales.scaled(node, ratio, self.trials[0].values), _SCALES)):
             yield Mutation(node, scaled, repairs, WRAPPED + 0.5 + 0.01 * far, makes)
 
-    def _is_whole(self, node: fx.Node) -> bool:
-        """Whether the root, or what the person's line gives, is proportional to the value of `node`."""
-        return self._vanishes(node, self.root) or self._is_whole_line(node)
+    def _is_whole(self, nodes: list[fx.Node]) -> bool:
+        """Whether the root, or what the person's line gives, is proportional to the values of `nodes`."""
+        return self._vanishes(nodes, self.root) or self._is_whole_line(nodes[-1])
 
     def _is_whole_line(self, node: fx.Node) -> bool:
         spot = node.meta.get("spot")
         place = (spot.code, spot.line) if spot is not None else None
         line = [n for n in self.nodes if (s := n.meta.get("spot")) and (s.code, s.line) == place]
-        return bool(line) and self.root not in line and self._vanishes(node, line[-1])
+        return bool(line) and self.root not in line and self._vanishes([node], line[-1])
 
-    def _vanishes(self, node: fx.Node, to: fx.Node) -> bool:
-        """Whether `to` is zero where `node` is."""
+    def _vanishes(self, nodes: list[fx.Node], to: fx.Node) -> bool:
+        """Whether `to` is zero where `nodes` are."""
         trial = self.trials[0]
-        zero = self.outcome([(node, torch.zeros_like(trial.values[node]))], trial, to)
+        zero = self.outcome([(n, torch.zeros_like(trial.values[n])) for n in nodes], trial, to)
         return isinstance(zero, torch.Tensor) and not bool(zero.any())
 
     def _other_number(
@@ -269,15 +267,19 @@ class Search:
             yield Mutation(at, by, cause, WRAPPED + 0.6, "lost-path" if number == 0 else cause, changes)
 
 
-def _together(group: list[fx.Node], around: Around) -> Iterator[Mutation]:
-    """The mutations of one piece of source; where it stands in a loop, made in every turn."""
-    if len(group) == 1:
-        yield from mutations(group[0], around)
-        return
-    for several in zip(*(mutations(n, around) for n in group), strict=False):
-        last = several[-1]
-        if all(m.repairs == last.repairs and m.weight == last.weight for m in several):
-            yield Mutation(last.at, last.by, last.repairs, last.weight, last.makes, [(m.at, m.by) for m in several])
+def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
+    value = by.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.numel() < 2 or by.meta["phase"] != "sketch":
+        return False
+    if repairs == "wrong-mask" and (bool((value == 1).all()) or not bool(value.any())):
+        return True
+    before = at.meta.get("val")
+    if not value.dtype.is_floating_point:
+        return False
+    plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
+    size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
+    nothing = float(value.abs().max()) <= 1e-10 * size
+    return nothing and repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "wrong-term-scale", "transposed")
 
 
 def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:

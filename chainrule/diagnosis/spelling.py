@@ -24,6 +24,7 @@ class Reach:
     def __init__(self, spot: Spot, recorder: Recorder, without: str = "") -> None:
         """`without` is a name that the line itself sets."""
         self.names: dict[fx.Node, str] = {}
+        self.nodes: dict[str, fx.Node] = {}  # by every name
         self.space, self.arrays = spot.space, spot.arrays
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
@@ -37,8 +38,10 @@ class Reach:
             elif isinstance(held, Tracked):
                 if held._made is not None:
                     self.sizes.setdefault(held._made, text)
-            elif isinstance(node, fx.Node) and self._is_better(node, text):
-                self.names[node] = text
+            elif isinstance(node, fx.Node):
+                self.nodes[text] = node
+                if self._is_better(node, text):
+                    self.names[node] = text
 
     def _is_better(self, node: fx.Node, text: str) -> bool:
         known = self.names.get(node)

@@ -48,13 +48,8 @@ def reshaped(search: Search) -> Iterator[Mutation]:
         yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
 
-def _places(
-    search: Search, group: list[fx.Node]
-) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
+def _places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
     """Where something can be put around a value: what an operation gives, and each known value that it reads."""
-    node = group[-1]
-    if len(group) > 1:
-        return
     yield node, lambda by: (node, by)
     for place, value in enumerate(node.args):
         if is_tensor(value) and value not in search.position:
@@ -65,25 +60,26 @@ def _read_as(search: Search, node: fx.Node, place: int, by: fx.Node) -> tuple[fx
     return node, search.around.sketches.like(node, (*node.args[:place], by, *node.args[place + 1 :]))
 
 
-def factors(search: Search, group: list[fx.Node]) -> Iterator[Mutation]:
-    """A factor that was forgotten, or one too many."""
+def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
+    """A factor that was forgotten, of the right gradient or (where not `derived`) in reach; or one too many."""
     sketches, values = search.around.sketches, search.trials[0].values
-    for node, put in _places(search, group):
+    reach = search.around.names(at)
+    for node, put in _places(search, at):
         value = values.get(node)
         if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
             continue
-        for given in search.factors:
-            factor, known = given, values.get(given)
-            lone = isinstance(known, torch.Tensor) and known.numel() < 2 and given not in search.around.reach
-            if not isinstance(known, torch.Tensor) or lone or factor is node:
+        far = WRAPPED + (1.0 if node is search.root else 1.2) + (0 if derived else 0.2)
+        for factor in [f for f in search.factors if f not in reach] if derived else reach:
+            known = values.get(factor)
+            if not isinstance(known, torch.Tensor) or (derived and known.numel() < 2) or factor is node:
                 continue
             if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
                 index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
                 factor = sketches.operation("getitem", factor, index)
-            far = WRAPPED + (1.0 if node is search.root else 1.2) + (0.2 if given in search.around.reach else 0)
-            product, quotient = sketches.operation("mul", node, factor), sketches.operation("div", node, factor)
-            yield Mutation(*put(product), "missing-factor", far, "double-applied")
-            yield Mutation(*put(quotient), "wrong-factor", far + 0.1, "wrong-factor")
+            yield Mutation(*put(sketches.operation("mul", node, factor)), "missing-factor", far, "double-applied")
+            if not derived:
+                by = sketches.operation("div", node, factor)
+                yield Mutation(*put(by), "wrong-factor", far + 0.1, "wrong-factor")
 
 
 def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
@@ -105,11 +101,11 @@ def activated(search: Search, node: fx.Node) -> Iterator[Mutation]:
             yield Mutation(node, search.around.sketches.method("softmax", node, -1), "wrong-tensor", WRAPPED + 1.3)
 
 
-def terms(search: Search, group: list[fx.Node]) -> Iterator[Mutation]:
+def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value in reach that should be added or taken away: `p * (dp - inner)`."""
     values, sketches = search.trials[0].values, search.around.sketches
-    for node, put in _places(search, group):
-        for other in search.around.reach:
+    for node, put in _places(search, at):
+        for other in search.around.names(at):
             known = values.get(other)
             if (
                 isinstance(values.get(node), torch.Tensor)
