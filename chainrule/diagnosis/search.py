@@ -25,7 +25,7 @@ from chainrule.run import double, step
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
-_SECONDS = 2.0  # after which a search ends with what it has
+_SECONDS = 2.0  # of work, after which a search ends with what it has
 _SCALES = 4  # ways of writing one ratio that are tried
 
 

@@ -106,6 +106,8 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     assigned = source.assignment_at(span)
     if assigned is None:
         return None
+    if by.meta["phase"] == "sketch" and by.meta["operation"] == "alias":
+        by = by.all_input_nodes[0]
     statement = source.span_of(assigned.statement, span.file)
     bare = at.meta.get("same_as") is not None
     whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
