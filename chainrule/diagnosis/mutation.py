@@ -60,5 +60,10 @@ class Around:
         found = self.at(node)
         return {text: n for n, text in self.reach.items()} if found is None else found.nodes
 
+    def numbers_at(self, node: fx.Node) -> dict[str, float]:
+        """Python's numbers that have a name where `node` is computed."""
+        found = self.at(node)
+        return self.numbers if found is None else found.numbers
+
 
 Kind = Callable[[fx.Node, Around], Iterator[Mutation]]

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.exchanges import other_tensors
-from chainrule.diagnosis.indexing import indices, scattered
+from chainrule.diagnosis.indexing import indices, other_places, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.sketch import is_tensor
@@ -260,7 +260,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
     **dict.fromkeys(("cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
-    "index_put": (indices,), "getitem": (indices,), "slice_scatter": (scattered,), "select_scatter": (scattered,),
+    "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "neg": (_signs,),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),

@@ -97,6 +97,19 @@ def assignment_at(span: Span) -> Assignment | None:
     return Assignment(statement, ast.unparse(chosen), span_of(statement.value, span.file), symbol)
 
 
+def loop_variables(file: str, line: int) -> list[str]:
+    """The variables of the `for` loops around a line, the innermost first."""
+    loops = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.For) and n.lineno < line <= (n.end_lineno or 0)]
+    targets = [t for n in loops[::-1] for t in (n.target.elts if isinstance(n.target, ast.Tuple) else [n.target])]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
+
+
+def subscript_at(span: Span) -> ast.Subscript | None:
+    """The expression `x[...]` in a span."""
+    nodes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Subscript))
+    return next((n for n in nodes if span_of(n, span.file) == span), None)
+
+
 def written_into(statement: ast.stmt) -> str:
     """What a statement writes into without binding a name: `w.g` of `w.g[i] = x`, `w.g.add_(x)`, `np.add.at(w.g, i, x)`."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]

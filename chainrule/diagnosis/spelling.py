@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,8 +29,10 @@ class Reach:
         self.space, self.arrays = spot.space, spot.arrays
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
+        turn = _turn(spot)
         for text, held in spot.names.items():
             node = held if text != without else None
+            text = _PLACE.sub(lambda m: f"[{turn.get(int(m[1]), m[1])}]", text) if turn else text
             if isinstance(held, torch.Tensor):
                 entry = recorder.entry(held)
                 node = entry.node if entry is not None else None
@@ -48,6 +51,19 @@ class Reach:
         return known is None or (known.count("."), len(known)) > (text.count("."), len(text))
 
 
+_PLACE = re.compile(r"\[(-?\d+)\]")
+
+
+def _turn(spot: Spot) -> dict[int, str]:
+    """How places in lists are written in a loop: `hs[t - 1]`, not `hs[3]`."""
+    variables = source.loop_variables(spot.file, spot.line)
+    name = next((v for v in variables if type(spot.names.get(v)) is int), None)
+    if name is None:
+        return {}
+    now: int = spot.names[name]
+    return {now - 1: f"{name} - 1", now + 1: f"{name} + 1", now: name}
+
+
 class InPlace(Python):
     """Spells nodes with the person's names, and with their own text where it stands in the same statement."""
 
@@ -61,6 +77,8 @@ class InPlace(Python):
 
     def expression(self, node: fx.Node) -> Spelled:
         """As everywhere, with the modules under the names that they have in the person's file; or in NumPy."""
+        if "text" in node.meta:  # written as it should stand there
+            return str(node.meta["text"]), ATOM
         if self.arrays and is_torch_call(node):
             spelled = in_numpy(self, node, name_in(self.space))
             if spelled is None:
