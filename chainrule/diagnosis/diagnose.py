@@ -22,7 +22,9 @@ from chainrule.diagnosis.spelling import Reach
 from chainrule.diagnosis.terms import combined, several_lost
 from chainrule.run import double, needed, run
 
+_COMPARED = 12  # changes that give the right numbers
 _NAMES = 40  # tensors in reach that are tried in the place of another
+_SECONDS = 3.5  # of work on the person's own line
 
 # What a scale may look like, where the numbers are the right ones times a constant.
 _ALSO_SCALES = frozenset(
@@ -145,13 +147,43 @@ class Diagnoser:
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
         around = Around(self.sketches, self._names(), carries, self.reach.numbers, self._names_at, self.case.until)
         resized = self._trial(self._resized) if self._resized is not None else None
-        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside)
+        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
         search.run()
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
+        self._compare_locals(search)
         return search.best
+
+    def _compare_locals(self, search: Search) -> None:
+        """Of several changes that give the right numbers, one is likelier that makes the values on the way right too."""
+        trial = search.trials[0]
+        named = [
+            n for n in self.mine if n.meta.get("name") and n is not search.root and _is_matrix(trial.values.get(n))
+        ]
+        if not named or len(search.best) < 2:
+            return
+        before = [n for n in named if self._occurs(trial.values[n])]
+        with torch.no_grad():
+            for mutation in search.best[:_COMPARED]:
+                after = {n: search.outcome(mutation.changes, trial, n) for n in named}
+                moved = [n for n in before if not same(after[n], trial.values[n])]
+                right = sum(_is_matrix(v) and self._occurs(v) for v in after.values())
+                mutation.strange = len(named) - right + len(moved)
+
+    def _occurs(self, value: torch.Tensor) -> bool:
+        """Whether the right backward pass computes this value."""
+        return any(same(value, known) for known in self._right_values.get(value.shape, ()))
+
+    @cached_property
+    def _right_values(self) -> dict[torch.Size, list[torch.Tensor]]:
+        found: dict[torch.Size, list[torch.Tensor]] = {}
+        for node in self.case.graph.nodes:
+            value = self.case.here.values.get(node)
+            if node.meta["phase"] == "backward" and _is_matrix(value):
+                found.setdefault(value.shape, []).append(value)
+        return found
 
     def _skips(self) -> Iterator[Mutation]:
         """Several operations left out at once: `p - y` times p (1 - p) again."""
@@ -192,7 +224,7 @@ class Diagnoser:
     def _named(self, reach: Reach) -> Names:
         known = self.case.here.values
         found = {n: text for n, text in reach.names.items() if is_tensor(n) and n in known and n not in self._later}
-        return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.numbers)
+        return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.integers)
 
     @cached_property
     def _later(self) -> set[fx.Node]:
@@ -329,3 +361,8 @@ class Diagnoser:
             if any(n in moved for n in node.all_input_nodes):
                 moved.add(node)
         return moved
+
+
+def _is_matrix(value: object) -> bool:
+    """Whether it is a value of several numbers, which can be told from others."""
+    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.numel() > 1

@@ -152,7 +152,9 @@ class Findings:
                     if claim.spot is not None and made[0].line == claim.spot.line
                     else 0.03
                 )
-                found.append(Option(mutation.weight + away, *made, spot, mutation.at, mutation.repairs))
+                found.append(
+                    Option(mutation.weight + away + 0.5 * mutation.strange, *made, spot, mutation.at, mutation.repairs)
+                )
         edit = self._rewritten(wrong, derived)
         if edit is not None and claim.spot is not None:
             text = " ".join(line.strip() for line in edit.lines)
@@ -163,8 +165,10 @@ class Findings:
 
     @staticmethod
     def _rewritten(wrong: Wrong, derived: str) -> Edit | None:
-        """The edit that writes the derived line in the place of theirs."""
+        """The edit that writes the derived line in the place of theirs; none in a loop, of which it is the whole."""
         spot = wrong.claim.spot
+        if spot is not None and source.loop_variables(spot.file, spot.line):
+            return None
         span = spot.span if spot is not None else None
         assigned = source.assignment_at(span) if span is not None and derived else None
         if assigned is None or span is None or spot is None:

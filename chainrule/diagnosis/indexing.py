@@ -46,7 +46,9 @@ def other_places(node: fx.Node, around: Around) -> Iterator[Mutation]:
     if found is None or span is None or not isinstance(node.args[0], fx.Node):
         return
     for written in _other_texts(found.slice, source.loop_variables(span.file, span.line)):
-        text = f"{ast.unparse(found.value)}[{written}]"
+        inside = ast.parse(f"_[{written}]", mode="eval").body
+        assert isinstance(inside, ast.Subscript)
+        text = ast.unparse(ast.Subscript(found.value, inside.slice, ast.Load()))
         by = _at_place(node, written, text, around)
         if by is not None:
             by.meta["again"] = functools.partial(_at_place, written=written, text=text, around=around)
@@ -54,9 +56,9 @@ def other_places(node: fx.Node, around: Around) -> Iterator[Mutation]:
 
 
 def _at_place(node: fx.Node, written: str, text: str, around: Around) -> fx.Node | None:
-    numbers = around.numbers_at(node)
+    numbers: dict[str, Any] = dict(around.integers(node))
     try:
-        index = eval(f"_[{written}]", {"__builtins__": {}}, {**numbers, "_": _Index()})
+        index = eval(f"_[{written}]", {"__builtins__": {}}, numbers | {"_": _Index()})
     except (NameError, TypeError, ArithmeticError):
         return None  # made of more than numbers
     if index == node.args[1]:

@@ -24,6 +24,7 @@ class Mutation:
     makes: str = ""  # the cause, where this change to the right line gives the person's numbers
     changes: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)  # every turn of a loop; else this one
     written: fx.Node | None = None  # the in-place operation that should not be one
+    strange: float = 0.0  # how many values on the way it leaves that the right gradient does not have, or takes away
 
     def __post_init__(self) -> None:
         self.makes = self.makes or self.repairs
@@ -36,7 +37,7 @@ class Names:
 
     of: dict[fx.Node, str]
     nodes: dict[str, fx.Node]
-    numbers: dict[str, float]
+    integers: dict[str, int]
 
 
 @dataclass
@@ -60,10 +61,10 @@ class Around:
         found = self.at(node)
         return {text: n for n, text in self.reach.items()} if found is None else found.nodes
 
-    def numbers_at(self, node: fx.Node) -> dict[str, float]:
-        """Python's numbers that have a name where `node` is computed."""
+    def integers(self, node: fx.Node) -> dict[str, int]:
+        """Python's whole numbers that have a name where `node` is computed."""
         found = self.at(node)
-        return self.numbers if found is None else found.numbers
+        return {} if found is None else found.integers
 
 
 Kind = Callable[[fx.Node, Around], Iterator[Mutation]]

@@ -25,7 +25,7 @@ from chainrule.run import double, step
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
-_SECONDS = 2.0  # of work, after which a search ends with what it has
+_SECONDS = 1.2  # of work, after which a search ends with what it has
 _SCALES = 4  # ways of writing one ratio that are tried
 
 
@@ -49,6 +49,7 @@ class Search:
         factors: Iterable[fx.Node] = (),
         resized: Trial | None = None,
         beside: Iterable[fx.Node] = (),
+        seconds: float = _SECONDS,
     ) -> None:
         """`nodes` are those that may be changed, in order; every other value is in the trials. `beside` are values that
         a change may read, computed from those, with them in order. What fails for other sizes, as `resized` has them,
@@ -64,7 +65,7 @@ class Search:
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
-        self.until = min(time.thread_time() + _SECONDS, around.until)
+        self.until = min(time.thread_time() + seconds, around.until)
 
     def run(self) -> None:
         """Try every change of an operation, then what can be put around a value."""

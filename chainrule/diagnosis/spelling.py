@@ -29,6 +29,7 @@ class Reach:
         self.space, self.arrays = spot.space, spot.arrays
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
+        self.integers: dict[str, int] = {}  # sizes too
         turn = _turn(spot)
         for text, held in spot.names.items():
             node = held if text != without else None
@@ -36,6 +37,11 @@ class Reach:
             if isinstance(held, torch.Tensor):
                 entry = recorder.entry(held)
                 node = entry.node if entry is not None else None
+            if (
+                isinstance(held, int | Tracked)
+                and type(value := held.plain() if isinstance(held, Tracked) else held) is int
+            ):
+                self.integers[text] = value
             if type(held) in (int, float):
                 self.numbers[text] = held
             elif isinstance(held, Tracked):
@@ -145,7 +151,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if "added" in by.meta and whole and assigned.target and not assigned.augmented:
+    if "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
         edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
     elif by.meta["operation"] == "index_put" and whole:
         edit = source.replaced(statement, _indexed(by, at, assigned, speller))
