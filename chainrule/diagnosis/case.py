@@ -85,7 +85,7 @@ class Case:
         """The nodes that are no part of the hand-written backward pass."""
         found = set(needed([self.base.output])) | {n for n in self.graph.nodes if n.op == "placeholder"}
         began = self.hand.began
-        if began:
+        if self.hand.asked.reference is not None:  # else what their forward makes for the backward alone is part of it
             found |= {n for n in self.graph.nodes if (s := n.meta.get("spot")) is not None and s.order < began}
         return found
 

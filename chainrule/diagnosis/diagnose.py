@@ -173,16 +173,16 @@ class Diagnoser:
                 mutation.strange = len(named) - right + len(moved)
 
     def _occurs(self, value: torch.Tensor) -> bool:
-        """Whether the right backward pass computes this value."""
-        return any(same(value, known) for known in self._right_values.get(value.shape, ()))
+        """Whether the right backward pass computes this value, in whatever shape."""
+        return any(same(value.flatten(), known) for known in self._right_values.get(value.numel(), ()))
 
     @cached_property
-    def _right_values(self) -> dict[torch.Size, list[torch.Tensor]]:
-        found: dict[torch.Size, list[torch.Tensor]] = {}
+    def _right_values(self) -> dict[int, list[torch.Tensor]]:
+        found: dict[int, list[torch.Tensor]] = {}
         for node in self.case.graph.nodes:
             value = self.case.here.values.get(node)
-            if node.meta["phase"] == "backward" and _is_matrix(value):
-                found.setdefault(value.shape, []).append(value)
+            if node.meta["phase"] == "backward" and isinstance(value, torch.Tensor) and _is_matrix(value):
+                found.setdefault(value.numel(), []).append(value.flatten())
         return found
 
     def _skips(self) -> Iterator[Mutation]:
