@@ -54,7 +54,15 @@ def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
 
 def _alias(graph: fx.Graph, value: fx.Node, at: Spot, name: str) -> fx.Node:
     node = graph.call_function(torch.ops.aten.alias.default, (value,))
-    node.meta.update(operation="alias", phase="forward", val=value.meta["val"], name=name, same_as=value, spot=at)
+    node.meta.update(operation="alias", phase="forward", val=value.meta["val"], same_as=value, spot=at)
+    node.meta.update(name=name or None, site=value.meta.get("site"))
+    return node
+
+
+def saved(graph: fx.Graph, value: fx.Node, at: Spot, place: int) -> fx.Node:
+    """A node for the argument at `place` of ctx.save_for_backward(...)."""
+    node = _alias(graph, value, at, "")
+    node.meta["span"] = source.argument_at(at.span, place) if at.span is not None else None
     return node
 
 

@@ -22,9 +22,10 @@ class Context:
 
     saved_tensors: tuple[Any, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
+    kept: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
 
     def save_for_backward(self, *tensors: Any) -> None:
-        self.saved_tensors = tensors
+        self.saved_tensors = tensors if self.kept is None else self.kept(tensors)
 
     def save_for_forward(self, *tensors: Any) -> None:
         pass  # for forward-mode derivatives alone

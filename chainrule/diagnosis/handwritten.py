@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from chainrule.arrays.code import is_numpy_code
 from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
+from chainrule.diagnosis.aliases import saved
 from chainrule.diagnosis.spots import Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
@@ -158,6 +160,8 @@ class _Run:
         asked, cache = self.asked, args
         with self._numpy(asked.code):
             out = None
+            if asked.function:
+                asked.forward.context.kept = self._saved  # type: ignore[union-attr]
             if asked.forward is not None:
                 with self._numpy(asked.forward):
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
@@ -176,6 +180,16 @@ class _Run:
             self.began = self.spots.count + 1
             given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
             return out, as_tensors(asked.code(*self._given(asked.code, given)))
+
+    def _saved(self, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What ctx.save_for_backward keeps, under nodes of its own: a mistake may stand there."""
+        spot = self.spots.of(sys._getframe(2))
+        known = [self.recorder.entry(t) if isinstance(t, torch.Tensor) else None for t in tensors]
+        nodes = [e.node if e is not None else None for e in known]
+        return tuple(
+            self.recorder.alias(t, saved(self.recorder.graph, n, spot, k)) if n is not None else t
+            for k, (t, n) in enumerate(zip(tensors, nodes, strict=True))
+        )
 
     def _several(self, outs: tuple[Any, ...]) -> tuple[torch.Tensor, Any]:
         """Several outputs: the loss is their sum, each weighted by its upstream gradient."""

@@ -98,7 +98,8 @@ class Search:
         found: dict[Any, list[fx.Node]] = {}
         for node in self.nodes:
             spot = node.meta.get("spot")
-            found.setdefault((spot.code, spot.index, node.target) if spot is not None else node, []).append(node)
+            place = (spot.code, spot.index, node.target, node.meta.get("span")) if spot is not None else node
+            found.setdefault(place, []).append(node)
         return list(found.values())[::-1]
 
     def _try_turns(self, group: list[fx.Node], candidates: Iterator[Mutation]) -> None:

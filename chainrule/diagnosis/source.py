@@ -104,6 +104,13 @@ def loop_variables(file: str, line: int) -> list[str]:
     return [t.id for t in targets if isinstance(t, ast.Name)]
 
 
+def argument_at(call: Span, place: int) -> Span | None:
+    """One argument of the call in a span."""
+    calls = (n for n in ast.walk(tree_of(call.file)) if isinstance(n, ast.Call) and span_of(n, call.file) == call)
+    found = next(calls, None)
+    return span_of(found.args[place], call.file) if found is not None and place < len(found.args) else None
+
+
 def subscript_at(span: Span) -> ast.Subscript | None:
     """The expression `x[...]` in a span."""
     nodes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Subscript))

@@ -51,6 +51,8 @@ class Reach:
                 self.nodes[text] = node
                 if self._is_better(node, text):
                     self.names[node] = text
+        for node, text in list(self.names.items()):  # under the name of what was saved, what it was
+            self.names.setdefault(node.meta.get("same_as", node), text)
 
     def _is_better(self, node: fx.Node, text: str) -> bool:
         known = self.names.get(node)
@@ -133,7 +135,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     if by.meta["phase"] == "sketch" and by.meta["operation"] == "alias":
         by = by.all_input_nodes[0]
     statement = source.span_of(assigned.statement, span.file)
-    bare = at.meta.get("same_as") is not None
+    bare = at.meta.get("same_as") is not None and at.meta.get("span") is None
     whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
     speller = InPlace(reach, statement)
     texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]

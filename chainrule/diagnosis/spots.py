@@ -149,5 +149,6 @@ def _held(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
 
 
 def span_of(node: fx.Node) -> Span | None:
+    """Where the source of a node stands; of what was saved, its argument in the call."""
     spot: Spot | None = node.meta.get("spot")
-    return None if spot is None else spot.span
+    return node.meta.get("span") or (None if spot is None else spot.span)
