@@ -165,12 +165,16 @@ class Diagnoser:
         if not named or len(search.best) < 2:
             return
         before = [n for n in named if self._occurs(trial.values[n])]
+        compared = search.best[:_COMPARED]
         with torch.no_grad():
-            for mutation in search.best[:_COMPARED]:
+            for mutation in compared:
                 after = {n: search.outcome(mutation.changes, trial, n) for n in named}
                 moved = [n for n in before if not same(after[n], trial.values[n])]
                 right = sum(_is_matrix(v) and self._occurs(v) for v in after.values())
                 mutation.strange = len(named) - right + len(moved)
+        fewest = min(m.strange for m in compared)
+        for mutation in search.best:
+            mutation.strange = mutation.strange - fewest if mutation in compared else 0.0
 
     def _occurs(self, value: torch.Tensor) -> bool:
         """Whether the right backward pass computes this value, in whatever shape."""
@@ -224,6 +228,9 @@ class Diagnoser:
     def _named(self, reach: Reach) -> Names:
         known = self.case.here.values
         found = {n: text for n, text in reach.names.items() if is_tensor(n) and n in known and n not in self._later}
+        for node, text in list(found.items()):  # what goes by the name of a copy of it
+            if found.get(node.meta.get("same_as", node)) == text and "same_as" in node.meta:
+                del found[node.meta["same_as"]]
         return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.integers)
 
     @cached_property

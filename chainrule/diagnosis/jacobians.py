@@ -74,5 +74,5 @@ def _through(
         (back,) = torch.autograd.grad(function(leaf), leaf, upstream)
     if value.numel() > _LARGE:
         return [back]
-    jacobian = torch.func.jacrev(function)(value.detach()).reshape(value.numel(), value.numel())
+    jacobian = torch.autograd.functional.jacobian(function, value.detach()).reshape(value.numel(), value.numel())
     return [back, jacobian.diagonal().view_as(upstream) * upstream]
