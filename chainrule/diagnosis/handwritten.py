@@ -69,6 +69,10 @@ def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
             f"check was given a {type(asked.code).__name__}; give it a function that computes gradients by hand, or an "
             "object with forward and backward"
         )
+    if isinstance(asked.code, type):
+        raise ChainruleError(
+            f"check was given the class {asked.name}; give it an object, {asked.name}(...), or a function that calls it"
+        )
     return _Run(asked, seed).handwritten()
 
 
@@ -136,7 +140,7 @@ class _Run:
             return self._pair(args, kwargs)
         if not has_backward(asked.code):
             with self._numpy(asked.code):
-                return None, as_tensors(asked.code(*self._given(asked.code, args), **kwargs))
+                return None, as_tensors(self._called(*self._given(asked.code, args), **kwargs))
         code = self.object
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
@@ -154,6 +158,17 @@ class _Run:
                 out.g = self.upstream  # type: ignore[attr-defined]
             code.backward()
         return out, None
+
+    def _called(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.asked.code(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if "backward" not in self.asked.name and not _takes_upstream(self.asked.code):
+                raise
+            raise ChainruleError(
+                f"{self.asked.name} is a backward pass, which fails for the inputs of a forward pass ({error}); "
+                "give that pass too: forward="
+            ) from error
 
     def _pair(self, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any]:
         """A backward function of its own, called as its parameters say: upstream, cache, output, inputs."""

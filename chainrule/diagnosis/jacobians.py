@@ -74,5 +74,6 @@ def _through(
         (back,) = torch.autograd.grad(function(leaf), leaf, upstream)
     if value.numel() > _LARGE:
         return [back]
-    jacobian = torch.autograd.functional.jacobian(function, value.detach()).reshape(value.numel(), value.numel())
-    return [back, jacobian.diagonal().view_as(upstream) * upstream]
+    jacobian = torch.autograd.functional.jacobian(function, value.detach())  # type: ignore[no-untyped-call]
+    diagonal = jacobian.reshape(value.numel(), value.numel()).diagonal()
+    return [back, diagonal.view_as(upstream) * upstream]
