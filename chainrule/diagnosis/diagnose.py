@@ -13,6 +13,7 @@ from torch import fx
 from chainrule.diagnosis import jacobians
 from chainrule.diagnosis.case import Case, Point, same
 from chainrule.diagnosis.history import of_history
+from chainrule.diagnosis.likelihood import compare_locals
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutation import DROPPED, WRAPPED, Around, Mutation, Names
 from chainrule.diagnosis.paths import lost_from
@@ -22,7 +23,6 @@ from chainrule.diagnosis.spelling import Reach
 from chainrule.diagnosis.terms import combined, several_lost
 from chainrule.run import double, needed, run
 
-_COMPARED = 12  # changes that give the right numbers
 _NAMES = 40  # tensors in reach that are tried in the place of another
 _SECONDS = 3.5  # of work on the person's own line
 
@@ -153,41 +153,8 @@ class Diagnoser:
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
-        self._compare_locals(search)
+        compare_locals(self.case, self.mine, search)
         return search.best
-
-    def _compare_locals(self, search: Search) -> None:
-        """Of several changes that give the right numbers, one is likelier that makes the values on the way right too."""
-        trial = search.trials[0]
-        named = [
-            n for n in self.mine if n.meta.get("name") and n is not search.root and _is_matrix(trial.values.get(n))
-        ]
-        if not named or len(search.best) < 2:
-            return
-        before = [n for n in named if self._occurs(trial.values[n])]
-        compared = search.best[:_COMPARED]
-        with torch.no_grad():
-            for mutation in compared:
-                after = {n: search.outcome(mutation.changes, trial, n) for n in named}
-                moved = [n for n in before if not same(after[n], trial.values[n])]
-                right = sum(_is_matrix(v) and self._occurs(v) for v in after.values())
-                mutation.strange = len(named) - right + len(moved)
-        fewest = min(m.strange for m in compared)
-        for mutation in search.best:
-            mutation.strange = mutation.strange - fewest if mutation in compared else 0.0
-
-    def _occurs(self, value: torch.Tensor) -> bool:
-        """Whether the right backward pass computes this value, in whatever shape."""
-        return any(same(value.flatten(), known) for known in self._right_values.get(value.numel(), ()))
-
-    @cached_property
-    def _right_values(self) -> dict[int, list[torch.Tensor]]:
-        found: dict[int, list[torch.Tensor]] = {}
-        for node in self.case.graph.nodes:
-            value = self.case.here.values.get(node)
-            if node.meta["phase"] == "backward" and isinstance(value, torch.Tensor) and _is_matrix(value):
-                found.setdefault(value.numel(), []).append(value.flatten())
-        return found
 
     def _skips(self) -> Iterator[Mutation]:
         """Several operations left out at once: `p - y` times p (1 - p) again."""
@@ -368,8 +335,3 @@ class Diagnoser:
             if any(n in moved for n in node.all_input_nodes):
                 moved.add(node)
         return moved
-
-
-def _is_matrix(value: object) -> bool:
-    """Whether it is a value of several numbers, which can be told from others."""
-    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.numel() > 1

@@ -12,9 +12,9 @@ from chainrule.diagnosis.mutation import DROPPED, Mutation
 from chainrule.diagnosis.search import Search, Trial
 
 _LARGE = 600  # elements above which a diagonal is not looked for: it takes a run for each
-_AGAIN: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
-    lambda z: z.softmax(-1), lambda z: z.softmax(0), torch.sigmoid, torch.tanh, torch.relu,
-)  # fmt: skip
+_Activation = Callable[[torch.Tensor], torch.Tensor]
+_ELEMENTWISE: tuple[_Activation, ...] = (torch.sigmoid, torch.tanh, torch.relu)
+_MIXING: tuple[_Activation, ...] = (lambda z: z.softmax(-1), lambda z: z.softmax(0))
 
 
 def mistaken(search: Search, above: list[fx.Node], value: fx.Node) -> list[Mutation]:
@@ -62,18 +62,24 @@ def _is_applied_again(sources: list[fx.Node], of: fx.Node, trial: Trial, search:
     value = trial.values.get(of)
     if not isinstance(value, torch.Tensor) or value.shape != right.shape or value.ndim == 0:
         return False
-    return not same(trial.goal, right) and any(same(trial.goal, b) for f in _AGAIN for b in _through(f, value, right))
+    if same(trial.goal, right):
+        return False
+    backs = [_through(f, value, right) for f in (*_ELEMENTWISE, *_MIXING)]
+    if value.numel() <= _LARGE:
+        backs += [_as_if_diagonal(f, value, right) for f in _MIXING]
+    return any(same(trial.goal, back) for back in backs)
 
 
-def _through(
-    function: Callable[[torch.Tensor], torch.Tensor], value: torch.Tensor, upstream: torch.Tensor
-) -> list[torch.Tensor]:
-    """`upstream` sent back through a function, whole and as if its Jacobian were diagonal."""
+def _through(function: _Activation, value: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """`upstream` sent back through a function."""
     with torch.enable_grad():
         leaf = value.detach().clone().requires_grad_()
         (back,) = torch.autograd.grad(function(leaf), leaf, upstream)
-    if value.numel() > _LARGE:
-        return [back]
+    return back
+
+
+def _as_if_diagonal(function: _Activation, value: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """The same for a function that mixes elements, as if its Jacobian were diagonal."""
     jacobian = torch.autograd.functional.jacobian(function, value.detach())  # type: ignore[no-untyped-call]
-    diagonal = jacobian.reshape(value.numel(), value.numel()).diagonal()
-    return [back, diagonal.view_as(upstream) * upstream]
+    diagonal: torch.Tensor = jacobian.reshape(value.numel(), value.numel()).diagonal()
+    return diagonal.view_as(upstream) * upstream
