@@ -63,7 +63,8 @@ class Diagnoser:
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
         ranked = [*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
-        ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or not self._reads_gradients)
+        dropped = not self._reads_gradients and self._needs_gradients
+        ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or dropped)
         causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
@@ -77,6 +78,12 @@ class Diagnoser:
             causes.insert(0, "ties")
         causes = list(dict.fromkeys(causes)) or ["unknown"]
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
+
+    @property
+    def _needs_gradients(self) -> bool:
+        """Whether a gradient that the person has should enter the line: not into that of the loss."""
+        later = self._readers(self.claim.value)
+        return self.case.hand.upstream is not None or any(c.value in later for c in self.others)
 
     @cached_property
     def _reads_gradients(self) -> bool:
