@@ -26,6 +26,7 @@ from chainrule.run import double, step
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 _SECONDS = 1.2  # of work, after which a search ends with what it has
+_ALIKE = 4  # operations of one kind that are changed together
 _SCALES = 4  # ways of writing one ratio that are tried
 
 
@@ -87,6 +88,20 @@ class Search:
                 for group in self._groups():
                     self._try_turns(group, wraps.terms(self, group[-1]))
                     self._try_turns(group, wraps.activated(self, group[-1]))
+            if not self.found:
+                self.try_all(self._alike())
+
+    def _alike(self) -> Iterator[Mutation]:
+        """The same change to every product of the line, or to every sum."""
+        for operation in ("matmul", "sum", "mean"):
+            nodes = [n for n in self.nodes if n.meta["operation"] == operation]
+            if not 2 <= len(nodes) <= _ALIKE:
+                continue
+            for several in zip(*(mutations(n, self.around) for n in nodes), strict=False):
+                last = several[-1]
+                if all((m.repairs, m.weight) == (last.repairs, last.weight) for m in several):
+                    changes = [pair for m in several for pair in m.changes]
+                    yield Mutation(last.at, last.by, last.repairs, last.weight + 2, last.makes, changes)
 
     @property
     def best(self) -> list[Mutation]:
@@ -137,10 +152,17 @@ class Search:
             return False
         return not self._says_nothing(mutation)
 
-    @staticmethod
-    def _says_nothing(mutation: Mutation) -> bool:
-        """Whether it is a mask that lets everything pass, or a zero, which some longer way comes to as well."""
-        return all(_is_nothing(at, by, mutation.repairs) for at, by in mutation.changes)
+    def _says_nothing(self, mutation: Mutation) -> bool:
+        """Whether it is a mask that lets everything pass, or a zero, which some longer way comes to as well; or another
+        value in a term that then comes to nothing."""
+        if all(_is_nothing(at, by, mutation.repairs) for at, by in mutation.changes):
+            return True
+        trial = self.trials[0]
+        values = [(at, trial.values.get(at)) for at, _ in mutation.changes]
+        if mutation.repairs != "wrong-tensor" or not all(isinstance(v, torch.Tensor) for _, v in values):
+            return False
+        zero = self.outcome([(at, torch.zeros_like(v)) for at, v in values if v is not None], trial)
+        return bool(trial.goal.any()) and same(zero, trial.goal)
 
     def outcome(self, changes: Iterable[tuple[fx.Node, Any]], trial: Trial, to: fx.Node | None = None) -> Any:
         """The root (or `to`) where each node that is changed has another value: a tensor, or that of a node.
