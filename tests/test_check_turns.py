@@ -122,3 +122,15 @@ def test_a_line_that_is_put_in_stands_alone() -> None:
     assert finding.edit is not None and finding.edit.inserts and finding.proved
     assert finding.line == finding.edit.line == 4 and finding.text == ""
     assert finding.change() == [f"+ {finding.repair}   # proved"] and finding.repair.startswith("dx = dx / ")
+
+
+def test_an_entry_of_a_dictionary_is_no_write_through_an_index() -> None:
+    text = """\
+    def step(x, w):
+        loss = (x * w).sigmoid().sum()
+        grads = {}
+        grads["w"] = x.sum(0)
+        return loss, grads
+    """
+    (finding,) = checked(text, rand(5, 4), rand(4)).findings
+    assert finding.proved and finding.repair.startswith('grads["w"] = '), str(finding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import time
 import types
@@ -174,7 +175,9 @@ class Findings:
         if assigned is None or span is None or spot is None:
             return None
         places = [(s.code, s.index) for n in wrong.mine if (s := n.meta.get("spot")) is not None]
-        into = source.written_into(assigned.statement) if places.count((spot.code, spot.index)) < 2 else ""
+        bound = isinstance(assigned.statement, ast.Assign) and span.within(assigned.value)  # rows[0] = g.sum(0)
+        once = places.count((spot.code, spot.index)) < 2 and not bound
+        into = source.written_into(assigned.statement) if once else ""
         right = derived.partition(" = ")[2]
         if assigned.augmented or into:
             statement = source.span_of(assigned.statement, span.file)

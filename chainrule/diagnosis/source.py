@@ -121,7 +121,9 @@ def written_into(statement: ast.stmt) -> str:
     """What a statement writes into without binding a name: `w.g` of `w.g[i] = x`, `w.g.add_(x)`, `np.add.at(w.g, i, x)`."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
     if len(targets) == 1 and isinstance(targets[0], ast.Subscript):
-        return ast.unparse(targets[0].value)
+        key = targets[0].slice
+        named = isinstance(key, ast.Constant) and isinstance(key.value, str)  # an entry of a dictionary
+        return "" if named else ast.unparse(targets[0].value)
     call = statement.value if isinstance(statement, ast.Expr) else None
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
         method = call.func.attr.endswith("_")
