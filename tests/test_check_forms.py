@@ -282,3 +282,21 @@ def test_a_gradient_of_no_argument_is_asked_for() -> None:
     """
     with pytest.raises(cr.ChainruleError, match="wrt="):
         cr.check(defined(text, "step", W=torch.randn(4, 3)), torch.randn(5, 4))
+
+
+def test_a_backward_pass_without_its_forward_pass_is_asked_for() -> None:
+    def affine_backward(dout: Any, cache: Any) -> Any:
+        x, w, _b = cache
+        return dout @ w.T, x.T @ dout, dout.sum(0)
+
+    with pytest.raises(cr.ChainruleError, match=r"affine_backward is a backward pass.*forward="):
+        cr.check(affine_backward, torch.ones(5, 4), torch.ones(4, 3))
+
+
+def test_a_class_in_the_place_of_an_object_is_refused() -> None:
+    class Layer:
+        def __init__(self, w: torch.Tensor) -> None:
+            self.w = w
+
+    with pytest.raises(cr.ChainruleError, match=r"the class Layer; give it an object, Layer\(...\)"):
+        cr.check(Layer, torch.ones(5, 4), torch.ones(5))

@@ -27,6 +27,7 @@ PROGRAMS = programs()
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
 
 NOT_ASKED = "nothing says that this tensor, which requires no gradient, should have one"
+CONVENTION = "as good a choice among equal elements as autograd's: the report has a note, and no finding"
 KNOWN = {  # what `check` does not manage today, and why
     ("embedding", "(left out) b.g = logits.g.sum(0)"): NOT_ASKED,
     ("helpers", "(left out) w.g = inp.t() @ out.g"): NOT_ASKED,
@@ -36,6 +37,11 @@ KNOWN = {  # what `check` does not manage today, and why
     ("layer_norm_parts", "(left out) beta.g = out.g.sum(0)"): NOT_ASKED,
     ("own_modules", "(left out) self.b.g = out.g.sum(0)"): NOT_ASKED,
     ("returned_linear", "db = None"): NOT_ASKED,
+    ("numpy_maxpool", "a, b = divmod(3 - window.ravel()[::-1].argmax(), 2)"): CONVENTION,
+    (
+        "numpy_maxpool",
+        "dx[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] += (window == window.max()) * dout[n, c, i, j] / (window == window.max()).sum()",
+    ): CONVENTION,
 }
 
 
@@ -65,6 +71,16 @@ def test_a_sample_of_the_mistakes_is_caught(hand: int, tmp_path: Path) -> None:
     for planted in random.Random(SEED).sample(mistakes, SAMPLE)[hand::HANDS]:
         outcome = diagnosed(planted, tmp_path)
         assert outcome.caught, f"seed {SEED}: {planted} -> {outcome.said()}"
+
+
+@pytest.mark.parametrize("name", ["two_layers", "linear_regression", "attention", "layer_norm_parts"])
+def test_line_cause_and_repair_are_found(name: str, tmp_path: Path) -> None:
+    (program,) = (p for p in PROGRAMS if p.name == name)
+    mistakes = [m for m in of_kind(program, "mistake") if known(m) is None]
+    outcomes = [diagnosed(planted, tmp_path) for planted in mistakes]
+    for what in ("caught", "line", "cause", "proved", "counted"):
+        missed = [f"{o.planted} -> {o.said()}" for o in outcomes if not getattr(o, what)]
+        assert len(missed) <= len(outcomes) / 10, f"{what}:\n" + "\n".join(missed)
 
 
 # -- the corpus itself -------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def as_tensors(value: Any) -> Any:
             return v.tensor
         return _copied(v) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
 
-    return mapped(value, convert, {})
+    return mapped(value, convert, {}, (Array, np.ndarray))
 
 
 def _copied(array: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -57,42 +57,42 @@ def _copied(array: np.ndarray[Any, Any]) -> torch.Tensor:
         return torch.tensor(array)
 
 
-def mapped(value: Any, convert: Callable[[Any], Any], memo: dict[int, Any]) -> Any:
+def mapped(value: Any, convert: Callable[[Any], Any], memo: dict[int, Any], leaves: tuple[type, ...] = _LEAVES) -> Any:
     """`value` with its leaves converted; containers without any are kept."""
     if id(value) in memo:
         return memo[id(value)][0]
-    if not _has_leaf(value, set()):
+    if not _has_leaf(value, leaves, set()):
         return value
-    if isinstance(value, _LEAVES):
+    if isinstance(value, leaves):
         made = convert(value)
     elif isinstance(value, tuple):
-        parts = [mapped(v, convert, memo) for v in value]
+        parts = [mapped(v, convert, memo, leaves) for v in value]
         made = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     elif isinstance(value, list | dict):
         made = copy.copy(value)
         memo[id(value)] = (made, value)
         for key, v in list(enumerate(value) if isinstance(value, list) else value.items()):
-            made[key] = mapped(v, convert, memo)
+            made[key] = mapped(v, convert, memo, leaves)
     else:
         made = copy.copy(value)
         memo[id(value)] = (made, value)
         for name, v in list(vars(value).items()):
-            vars(made)[name] = mapped(v, convert, memo)
+            vars(made)[name] = mapped(v, convert, memo, leaves)
     memo[id(value)] = (made, value)  # which keeps the id in use
     return made
 
 
-def _has_leaf(value: Any, seen: set[int]) -> bool:
-    if isinstance(value, _LEAVES):
+def _has_leaf(value: Any, leaves: tuple[type, ...], seen: set[int]) -> bool:
+    if isinstance(value, leaves):
         return True
     if id(value) in seen:
         return False
     seen.add(id(value))
     if isinstance(value, dict):
-        return any(_has_leaf(v, seen) for v in value.values())
+        return any(_has_leaf(v, leaves, seen) for v in value.values())
     if isinstance(value, tuple | list) and not isinstance(value, torch.Size):
-        return any(_has_leaf(v, seen) for v in value)
-    return _is_record(value) and any(_has_leaf(v, seen) for v in vars(value).values())
+        return any(_has_leaf(v, leaves, seen) for v in value)
+    return _is_record(value) and any(_has_leaf(v, leaves, seen) for v in vars(value).values())
 
 
 def _is_record(value: Any) -> bool:

@@ -14,7 +14,7 @@ import click
 import torch
 
 import chainrule as cr
-from chainrule.cli import Refused, targets
+from chainrule.cli import targets
 from chainrule.cli.answers import print_json
 from chainrule.diagnosis.audit_report import Mutant
 from chainrule.diagnosis.report import clickable
@@ -24,8 +24,8 @@ def run(test: str, target: str, inputs: Sequence[str], as_json: bool) -> bool:
     """Audit the test and print the answer; whether it noticed every mistake."""
     # what the person's code prints is no part of the JSON
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        test_path, test_name = _parts(test)
-        path, name = _parts(target)
+        test_path, test_name = targets.parts(test)
+        path, name = targets.parts(target)
         torch.manual_seed(0)  # the same numbers in every run
         tests, module = _loaded(test_path, path)
         code = targets._named(module, name, path)
@@ -38,16 +38,6 @@ def run(test: str, target: str, inputs: Sequence[str], as_json: bool) -> bool:
     else:
         click.echo(audit.text(lambda m: click.style(m.at(_as_given(m, path)), fg="red")))
     return bool(audit)
-
-
-def _parts(target: str) -> tuple[Path, str]:
-    file, _, name = target.rpartition(":")
-    if not file or not name:
-        raise Refused(f"{target!r} does not say which function to take; write it as FILE.py:NAME")
-    path = Path(file)
-    if not path.is_file():
-        raise Refused(f"there is no file {file}; give the path of a Python file")
-    return path, name
 
 
 def _loaded(test_path: Path, path: Path) -> tuple[ModuleType, ModuleType]:

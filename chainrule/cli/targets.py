@@ -50,12 +50,7 @@ class Target:
 
 def load(target: str, given: Sequence[str] = ()) -> Target:
     """The target that a person wrote as FILE.py:NAME, with `given` inputs written as NAME=KIND:SHAPE."""
-    file, _, name = target.rpartition(":")
-    if not file or not name:
-        raise Refused(f"{target!r} does not say which function to take; write it as FILE.py:NAME")
-    path = Path(file)
-    if not path.is_file():
-        raise Refused(f"there is no file {file}; give the path of a Python file")
+    path, name = parts(target)
     torch.manual_seed(0)  # the same numbers in every run
     module = import_file(path)
     code = _named(module, name, path)
@@ -63,6 +58,17 @@ def load(target: str, given: Sequence[str] = ()) -> Target:
         code = _instance(code, path)
     args, kwargs = _inputs(module, code, name, path, given)
     return Target(path, name, code, args, kwargs)
+
+
+def parts(target: str) -> tuple[Path, str]:
+    """The file and the name in FILE.py:NAME."""
+    file, _, name = target.rpartition(":")
+    if not file or not name:
+        raise Refused(f"{target!r} does not say which function to take; write it as FILE.py:NAME")
+    path = Path(file)
+    if not path.is_file():
+        raise Refused(f"there is no file {file}; give the path of a Python file")
+    return path, name
 
 
 def import_file(path: Path) -> ModuleType:

@@ -6,7 +6,8 @@ import ast
 import dis
 import functools
 import types
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -47,13 +48,45 @@ def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
             node = made.get(key)
             if node is None:
                 with graph.inserting_before(reader):
-                    node = graph.call_function(torch.ops.aten.alias.default, (value,))
-                at = Spot(spot.code, bare[name].index, spot.order, spot.call, spot.names, spot.space)
-                node.meta.update(
-                    operation="alias", phase="forward", val=value.meta["val"], name=name, same_as=value, spot=at
-                )
-                made[key] = node
+                    node = made[key] = _alias(graph, value, replace(spot, index=bare[name].index), name)
             reader.replace_input_with(value, node)
+
+
+def _alias(graph: fx.Graph, value: fx.Node, at: Spot, name: str) -> fx.Node:
+    node = graph.call_function(torch.ops.aten.alias.default, (value,))
+    node.meta.update(operation="alias", phase="forward", val=value.meta["val"], same_as=value, spot=at)
+    node.meta.update(name=name or None, site=value.meta.get("site"))
+    return node
+
+
+def saved(graph: fx.Graph, value: fx.Node, at: Spot, place: int) -> fx.Node:
+    """A node for the argument at `place` of ctx.save_for_backward(...)."""
+    node = _alias(graph, value, at, "")
+    node.meta["span"] = source.argument_at(at.span, place) if at.span is not None else None
+    return node
+
+
+def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: set[fx.Node]) -> fx.Node | None:
+    """A node for the assignment `target = other` that gave `value` the name of a gradient; None where there is none.
+
+    `targets` are names that hold it; `outside` are the nodes of the forward pass.
+    """
+    wanted = {target.split(".")[-1] for target in targets} - {value.meta.get("name")}
+    calls: dict[tuple[types.CodeType, int], list[fx.Node]] = {}
+    for node in graph.nodes:
+        spot: Spot | None = node.meta.get("spot")
+        if spot is not None and node not in outside:
+            calls.setdefault((spot.code, spot.call), []).append(node)
+    for (code, _), nodes in reversed(calls.items()):
+        for bare in _bare_in(code) if wanted else ():
+            before = [n for n in nodes if n.meta["spot"].line <= bare.line]
+            if bare.name.split(".")[-1] not in wanted or not before:
+                continue
+            last: Spot = max((n.meta["spot"] for n in before), key=lambda s: s.order)
+            names = {**last.names, **{n.meta["name"]: n for n in before if n.meta.get("name")}}
+            if names.get(bare.other) is value:
+                return _alias(graph, value, replace(last, index=bare.index, names=names), bare.name)
+    return None
 
 
 @functools.lru_cache(maxsize=256)
@@ -63,15 +96,15 @@ def _bare_in(code: types.CodeType) -> tuple[_Bare, ...]:
         if not isinstance(node, ast.Assign) or len(node.targets) != 1:
             continue
         target = node.targets[0]
-        if isinstance(target, ast.Name) and isinstance(node.value, ast.Name | ast.Attribute):
-            wanted[node.lineno] = (target.id, ast.unparse(node.value))
+        if isinstance(target, ast.Name | ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            wanted[node.lineno] = (ast.unparse(target), ast.unparse(node.value))
     found = []
     for instruction in dis.get_instructions(code):
         line = instruction.positions.lineno if instruction.positions else None
         if (
-            instruction.opname in ("STORE_FAST", "STORE_DEREF")
+            instruction.opname in ("STORE_FAST", "STORE_DEREF", "STORE_ATTR")
             and line in wanted
-            and wanted[line][0] == instruction.argval
+            and wanted[line][0].split(".")[-1] == instruction.argval
         ):
             found.append(_Bare(*wanted[line], line, instruction.offset // 2))
     return tuple(found)

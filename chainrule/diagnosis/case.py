@@ -24,7 +24,7 @@ from chainrule.show.names import keys
 RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
 CLOSE = 200  # in the person's dtype, in units of its rounding error
 SPREAD = 10  # how often the estimated rounding error a difference may be
-_SECONDS = 6.0  # after which no further cause or repair is looked for
+_SECONDS = 6.0  # of work, after which no further cause or repair is looked for
 NUDGE = 1e-4  # how far the inputs are moved to see whether an error exists only at a kink
 
 
@@ -57,7 +57,7 @@ class Case:
     """A run, what it claims, and what is true."""
 
     def __init__(self, hand: Handwritten) -> None:
-        self.until = time.monotonic() + _SECONDS
+        self.until = time.thread_time() + _SECONDS
         self.hand, self.recorder = hand, hand.recorder
         self.graph = hand.recorder.graph
         self.base = derivation(hand.recorder, hand.output, EVERYTHING, hand.upstream)._base
@@ -85,7 +85,7 @@ class Case:
         """The nodes that are no part of the hand-written backward pass."""
         found = set(needed([self.base.output])) | {n for n in self.graph.nodes if n.op == "placeholder"}
         began = self.hand.began
-        if began:
+        if self.hand.asked.reference is not None:  # else what their forward makes for the backward alone is part of it
             found |= {n for n in self.graph.nodes if (s := n.meta.get("spot")) is not None and s.order < began}
         return found
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.diagnosis.aliases import node_for
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.spots import Spot
 from chainrule.errors import ChainruleError
@@ -192,7 +193,7 @@ class Claims:
         if isinstance(result, tuple | list):
             return [pair for value in result for pair in self._flat(value, "")]
         if not label and isinstance(result, torch.Tensor):
-            held = {id(v): k for k, v in self.recorder.locals.items()}
+            held = {id(_tensor(v)): k for k, v in self.recorder.locals.items()}
             entry = self.recorder.entry(result)
             label = held.get(id(result)) or (str(entry.node.meta.get("name") or "") if entry is not None else "")
         return [(label, result)]
@@ -252,6 +253,8 @@ class Claims:
     def _claim(self, value: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
         node = self._node(tensor)
         name = self.names.get(value, value.name)
+        held = [text for text, known in self.recorder.locals.items() if _tensor(known) is tensor]
+        node = node_for(self.recorder.graph, [label, *held], node, self.forward) or node
         return Claim(value, node, tensor, name, label or f"the gradient of {name}", node.meta.get("spot"))
 
     def _node(self, tensor: torch.Tensor) -> fx.Node:

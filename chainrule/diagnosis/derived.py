@@ -65,7 +65,8 @@ class Derived:
             named = assigned is not None and assigned.target.isidentifier() and assigned.target != "return"
             return f"{claim.target if told else assigned.target if named and assigned else f'd{claim.name}'} = {text}"
         line = self.line_for(claim.value)
-        return line if len(line) <= _LONG else ""
+        foreign = claim.spot is not None and claim.spot.arrays  # they are in torch
+        return line if len(line) <= _LONG and not foreign else ""
 
     def line_in(self, node: fx.Node, spot: Spot, target: str) -> str:
         """The line that is missing, in the names at a spot."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import fx
 
 from chainrule.diagnosis import jacobians
-from chainrule.diagnosis.case import Case, Point, errors, same
-from chainrule.diagnosis.claims import Claim
+from chainrule.diagnosis.case import Case, Point, same
 from chainrule.diagnosis.history import of_history
+from chainrule.diagnosis.likelihood import compare_locals
 from chainrule.diagnosis.locate import Located, Wrong
-from chainrule.diagnosis.mutations import DROPPED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.mutation import DROPPED, WRAPPED, Around, Mutation, Names
+from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.search import Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
@@ -22,6 +24,7 @@ from chainrule.diagnosis.terms import combined, several_lost
 from chainrule.run import double, needed, run
 
 _NAMES = 40  # tensors in reach that are tried in the place of another
+_SECONDS = 3.5  # of work on the person's own line
 
 # What a scale may look like, where the numbers are the right ones times a constant.
 _ALSO_SCALES = frozenset(
@@ -45,15 +48,10 @@ class Diagnoser:
 
     def __init__(self, case: Case, located: Located, wrong: Wrong) -> None:
         self.case, self.claim, self.above = case, wrong.claim, wrong.above
-        self.located = located
         self.sketches = Sketches(case.graph)
-        self.mine = self._slice()
-        others = located.known
-        self.others = [c for c in others if c.node is not self.claim.node]
-
-    def _slice(self) -> list[fx.Node]:
-        given = self.case.forward | {c.node for c in self.above}
-        return [n for n in needed([self.claim.node], given=given) if n not in given and n.op != "placeholder"]
+        self.mine = wrong.mine
+        self._reached: dict[int, Names] = {}  # by the names of a spot
+        self.others = [c for c in located.known if c.node is not self.claim.node]
 
     @cached_property
     def reach(self) -> Reach:
@@ -65,7 +63,8 @@ class Diagnoser:
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
         ranked = [*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
-        ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or not self._reads_gradients)
+        dropped = not self._reads_gradients and self._needs_gradients
+        ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or dropped)
         causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
@@ -79,6 +78,12 @@ class Diagnoser:
             causes.insert(0, "ties")
         causes = list(dict.fromkeys(causes)) or ["unknown"]
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
+
+    @property
+    def _needs_gradients(self) -> bool:
+        """Whether a gradient that the person has should enter the line: not into that of the loss."""
+        later = self._readers(self.claim.value)
+        return self.case.hand.upstream is not None or any(c.value in later for c in self.others)
 
     @cached_property
     def _reads_gradients(self) -> bool:
@@ -147,33 +152,33 @@ class Diagnoser:
             return []
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
-        around = Around(self.sketches, self._names(), carries, self.reach.numbers, self.case.until)
+        around = Around(self.sketches, self._names(), carries, self.reach.numbers, self._names_at, self.case.until)
         resized = self._trial(self._resized) if self._resized is not None else None
-        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized)
-        found = search.run(wraps=True)
-        search.found = []
+        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
+        search.run()
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
         search.try_all(self._skips())
-        terms = self._terms() if not any(m.weight < WRAPPED + 1 for m in [*found, *search.found]) else iter(())
-        search.try_all(terms)
-        return sorted([*found, *search.found], key=lambda m: m.weight)
+        if not any(m.weight < WRAPPED + 1 for m in search.best):
+            search.try_all(self._terms())
+        compare_locals(self.case, self.mine, search)
+        return search.best
 
     def _skips(self) -> Iterator[Mutation]:
         """Several operations left out at once: `p - y` times p (1 - p) again."""
         value = self.case.here.values.get(self.claim.node)
-        for node in [self.claim.node]:
-            for before in self.mine:
-                held = self.case.here.values.get(before)
-                near = before in node.all_input_nodes
-                if before is not node and not near and getattr(held, "shape", None) == getattr(value, "shape", ()):
-                    yield Mutation(node, before, "double-applied", DROPPED + 0.2)
+        node = self.claim.node
+        for before in self.mine:
+            held = self.case.here.values.get(before)
+            near = before in node.all_input_nodes
+            if before is not node and not near and getattr(held, "shape", None) == getattr(value, "shape", ()):
+                yield Mutation(node, before, "double-applied", DROPPED + 0.2)
 
     def _terms(self) -> Iterator[Mutation]:
         """A path or a term of the right gradient, added to the person's."""
         gradient = self.case.base.gradients.get(self.claim.value)
         for node in self.right if gradient is not None else ():
             if node.meta["operation"] in ("add", "sub") and len(node.args) == 2:
-                cause = "lost-path" if node.meta.get("accumulated") else "missing-term"
+                cause = lost_from([node])
                 for place, operand in enumerate(node.args):
                     held = self.case.here.values.get(operand) if isinstance(operand, fx.Node) else None
                     if isinstance(held, torch.Tensor) and held.shape == self.claim.value.meta["val"].shape:
@@ -183,12 +188,28 @@ class Diagnoser:
 
     def _names(self) -> dict[fx.Node, str]:
         """The tensors that this line can name, and that are no later than it."""
-        found: dict[fx.Node, str] = {}
-        later = {self.claim.node, *self._readers(self.claim.node)}
-        for node, text in self.reach.names.items():
-            if is_tensor(node) and node in self.case.here.values and node not in later and len(found) < _NAMES:
-                found[node] = text
-        return found
+        return self._named(self.reach).of
+
+    def _names_at(self, node: fx.Node) -> Names | None:
+        """The same for the line on which a value on the way was computed: another turn of a loop, another layer."""
+        spot = node.meta.get("spot")
+        if spot is None or node.meta["phase"] == "sketch":
+            return None
+        if id(spot.names) not in self._reached:
+            self._reached[id(spot.names)] = self._named(Reach(spot, self.case.recorder))
+        return self._reached[id(spot.names)]
+
+    def _named(self, reach: Reach) -> Names:
+        known = self.case.here.values
+        found = {n: text for n, text in reach.names.items() if is_tensor(n) and n in known and n not in self._later}
+        for node, text in list(found.items()):  # what goes by the name of a copy of it
+            if found.get(node.meta.get("same_as", node)) == text and "same_as" in node.meta:
+                del found[node.meta["same_as"]]
+        return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.integers)
+
+    @cached_property
+    def _later(self) -> set[fx.Node]:
+        return {self.claim.node, *self._readers(self.claim.node)}
 
     def _readers(self, node: fx.Node) -> set[fx.Node]:
         found, stack = set(), [node]
@@ -202,7 +223,17 @@ class Diagnoser:
     def _factors(self) -> list[fx.Node]:
         """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above."""
         moved = self._carrying(self.right, self._given_above)
-        return [n for n in self.right if n not in moved and is_tensor(n)]
+        found = [n for n in self.right if n not in moved and is_tensor(n)]
+        last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
+        for node in self.right:
+            if node.meta["operation"] != "mul" or node not in moved:
+                continue
+            carried, factor = node.args if node.args[0] in moved else node.args[::-1]
+            if isinstance(carried, fx.Node) and is_tensor(factor) and factor not in moved:
+                last[node] = factor  # type: ignore[assignment]
+                if carried in last:  # p * (1 - p), which is no value of its own
+                    found.append(self.sketches.operation("mul", last[carried], factor))
+        return found
 
     # -- the right gradient, changed ---------------------------------------------------------------
 
@@ -234,18 +265,14 @@ class Diagnoser:
         names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
         around = Around(self.sketches, names, self._carrying(self.right, self._given_above), until=self.case.until)
         search = Search(self.right, gradient, trials, around)
-        found = search.run(wraps=True)
-        search.found = []
-        search.try_all(self._without_upstream(gradient))
-        found += search.found
-        found += combined(search, trials)
-        search.found = []
+        search.run()
+        search.try_all(self._without_upstream())
+        found = combined(search, trials)
         search.try_all(self._shorter(search))
-        if not found and not search.found:
+        if not found and not search.best:
             search.try_all(several_lost(search))
-        found += search.found
-        found += jacobians.mistaken(self, trials, search)
-        return sorted(found, key=lambda m: m.weight)
+        found += jacobians.mistaken(search, self._given_above, self.claim.value)
+        return sorted([*search.best, *found], key=lambda m: m.weight)
 
     def _shorter(self, search: Search) -> Iterator[Mutation]:
         """The gradient as it was before several operations of the derivative: the mask and the scale of a dropout."""
@@ -257,7 +284,7 @@ class Diagnoser:
             if before is not root and isinstance(value, torch.Tensor) and same_shape and not sums:
                 yield Mutation(root, before, "missing-factor", DROPPED + 0.1, "missing-factor")
 
-    def _without_upstream(self, gradient: fx.Node) -> Iterator[Mutation]:
+    def _without_upstream(self) -> Iterator[Mutation]:
         for node in self._given_above:
             yield Mutation(node, self.sketches.method("new_ones", node, self.sketches.attribute(node, "shape")),
                            "upstream-dropped", DROPPED)  # fmt: skip
@@ -270,7 +297,12 @@ class Diagnoser:
 
     @cached_property
     def _resized(self) -> Point | None:
-        return self.case.resized if self.case.tracked(self.claim) else None
+        """Other sizes, unless lines that are right go wrong there: `len(x)` leaves a number that nobody can change."""
+        point = self.case.resized if self.case.tracked(self.claim) else None
+        if point is None:
+            return None
+        right = [c for c in self.case.claims if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]
+        return point if all(same(point.values.get(c.node), point.truth(c.value)) for c in right) else None
 
     def _fed(self, point: Point) -> torch.Tensor | None:
         return self.case.fed(self.claim, self.above, point)
@@ -282,13 +314,27 @@ class Diagnoser:
             values[other.node] = point.truth(other.value)
         try:
             with torch.no_grad():
-                for node in self.mine:
+                for node in self._beside:
                     values.pop(node, None)
-                values = run(self.mine, values, double)
+                values = run(self._beside, values, double)
         except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
-            for node in self.mine:
+            for node in self._beside:
                 values.pop(node, None)
         return Trial(values, point.truth(self.claim.value))
+
+    @cached_property
+    def _beside(self) -> list[fx.Node]:
+        """The nodes of the line, and those that were computed from them before it: what a loop carries on, unread."""
+        mine, known = set(self.mine), {c.node for c in self.others}
+        found: list[fx.Node] = []
+        for node in self.case.graph.nodes:
+            theirs = node.meta.get("spot") is not None and node not in self.case.forward and node not in known
+            if node in mine or (theirs and not mine.isdisjoint(node.all_input_nodes)):
+                mine.add(node)
+                found.append(node)
+            if node is self.claim.node:
+                break
+        return found
 
     def _carrying(self, nodes: list[fx.Node], sources: list[fx.Node]) -> set[fx.Node]:
         moved = set(sources)
@@ -296,9 +342,3 @@ class Diagnoser:
             if any(n in moved for n in node.all_input_nodes):
                 moved.add(node)
         return moved
-
-
-def wrong_size(case: Case, claim: Claim) -> str:
-    """How far a claim is off, in words."""
-    error, relative = errors(case.here.values[claim.node], case.here.truth(claim.value))
-    return f"off by up to {error:.3g} ({relative:.2g} of its size)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import time
 import types
@@ -19,12 +20,11 @@ from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.locate import Located, Wrong
-from chainrule.diagnosis.mutations import Mutation
+from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.diagnosis.spelling import Reach, not_in_place, written
 from chainrule.diagnosis.spots import Spot, span_of
-from chainrule.run import needed
 
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
@@ -39,10 +39,6 @@ class Option:
     spot: Spot
     at: fx.Node  # the operation that is changed
     cause: str | None = None
-
-    @property
-    def line(self) -> int:
-        return self.edit.first
 
     @property
     def far(self) -> float:
@@ -94,23 +90,21 @@ class Findings:
         diagnoser = Diagnoser(self.case, self.located, wrong)
         diagnosis = diagnoser.diagnosis()
         line, file = (claim.spot.line, claim.spot.file) if claim.spot is not None else (None, None)
-        finding = Finding(claim.name, line, diagnosis.cause, self._message(wrong, diagnosis), "", False, file)
+        finding = Finding(claim.name, line, diagnosis.cause, "", self.derived.line(claim, wrong.above), False, file)
         finding.also = diagnosis.also
-        finding.repair = self.derived.line(claim, wrong.above)
-        shared = {w.claim.name for w in others if self._share(wrong, w)}
-        best = self._best(
-            claim, self._options(wrong, diagnosis.repairs, finding.repair), self._common(wrong, others), shared
-        )
+        shared = {w.claim.name for w in others if wrong.shares(w)}
+        common = set(wrong.mine).intersection(n for w in others for n in w.mine)
+        best = self._best(claim, self._options(wrong, diagnosis.repairs, finding.repair), common, shared)
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
-            finding.line, finding.file = option.line, option.spot.file
-            if option.cause is not None and option.line != line and diagnosis.cause == "unknown":
+            finding.line, finding.file = option.edit.line, option.spot.file
+            if option.cause is not None and option.edit.line != line and diagnosis.cause == "unknown":
                 finding.cause = option.cause
-            finding.message = self._message(wrong, diagnosis, finding.cause)
         else:
             self._place_by(diagnosis.repairs, finding)
-        if finding.file and finding.line:
+        finding.message = self._message(wrong, diagnosis, finding.cause)
+        if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):
             finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
 
@@ -118,7 +112,7 @@ class Findings:
         self, claim: Claim, options: list[Option], common: set[fx.Node], shared: set[str]
     ) -> tuple[set[str], Option] | None:
         """The repair that makes most gradients right that may have the same reason; of several, the nearest."""
-        tried = options[: _TRIED if time.monotonic() < self.case.until else 1]
+        tried = options[: _TRIED if time.thread_time() < self.case.until else 1]
         if shared:  # first what stands on the way to several of them
             tried = sorted(options, key=lambda o: o.at not in common)[: len(tried)]
         best: tuple[set[str], Option] | None = None
@@ -130,23 +124,6 @@ class Findings:
             if best is not None and shared <= best[0]:
                 break
         return best
-
-    def _common(self, wrong: Wrong, others: list[Wrong]) -> set[fx.Node]:
-        """The nodes on the way to this gradient that other wrong ones are computed from as well."""
-        mine = set(needed([wrong.claim.node], given=[c.node for c in wrong.above])) - self.case.forward
-        theirs = [set(needed([w.claim.node], given=[c.node for c in w.above])) for w in others]
-        return {n for n in mine if any(n in read for read in theirs)}
-
-    def _share(self, wrong: Wrong, other: Wrong) -> bool:
-        """Whether two wrong gradients may have one reason: a value on the way that both read, or one line."""
-        spots = [w.claim.spot for w in (wrong, other)]
-        if all(s is not None for s in spots) and (spots[0].code, spots[0].index) == (spots[1].code, spots[1].index):  # type: ignore[union-attr]
-            return True
-        mine, theirs = (
-            set(needed([w.claim.node], given=[c.node for c in w.above])) - self.case.forward for w in (wrong, other)
-        )
-        between = {n for n in mine & theirs if n not in {c.node for c in [*wrong.above, *other.above]}}
-        return bool(between) or other.claim in wrong.above
 
     @staticmethod
     def _place_by(repairs: list[Mutation], finding: Finding) -> None:
@@ -167,28 +144,45 @@ class Findings:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
             elif spot is not None:
                 own = str(mutation.at.meta["name"]) if mutation.at.meta["operation"] == "alias" else ""
-                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own), {})
+                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own))
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
                 away = (
                     2.0
-                    if made[0].first in self._right_lines
+                    if made[0].line in self._right_lines
                     else 0.0
-                    if claim.spot is not None and made[0].first == claim.spot.line
+                    if claim.spot is not None and made[0].line == claim.spot.line
                     else 0.03
                 )
-                found.append(Option(mutation.weight + away, *made, spot, mutation.at, mutation.repairs))
-        span = claim.spot.span if claim.spot is not None else None
-        assigned = source.assignment_at(span) if span is not None and derived else None
-        if assigned is not None and span is not None and claim.spot is not None:
-            right = derived.partition(" = ")[2]
-            statement = source.span_of(assigned.statement, span.file)
-            text = f"{assigned.target} = {right}" if assigned.augmented else right
-            edit = source.replaced(statement if assigned.augmented else assigned.value, text)
+                found.append(
+                    Option(mutation.weight + away + 0.5 * mutation.strange, *made, spot, mutation.at, mutation.repairs)
+                )
+        edit = self._rewritten(wrong, derived)
+        if edit is not None and claim.spot is not None:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
-                elsewhere = bool(found) and min(found, key=lambda o: o.far).line != claim.spot.line
+                elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
                 found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
+
+    @staticmethod
+    def _rewritten(wrong: Wrong, derived: str) -> Edit | None:
+        """The edit that writes the derived line in the place of theirs; none in a loop, of which it is the whole."""
+        spot = wrong.claim.spot
+        if spot is not None and source.loop_variables(spot.file, spot.line):
+            return None
+        span = spot.span if spot is not None else None
+        assigned = source.assignment_at(span) if span is not None and derived else None
+        if assigned is None or span is None or spot is None:
+            return None
+        places = [(s.code, s.index) for n in wrong.mine if (s := n.meta.get("spot")) is not None]
+        bound = isinstance(assigned.statement, ast.Assign) and span.within(assigned.value)  # rows[0] = g.sum(0)
+        once = places.count((spot.code, spot.index)) < 2 and not bound
+        into = source.written_into(assigned.statement) if once else ""
+        right = derived.partition(" = ")[2]
+        if assigned.augmented or into:
+            statement = source.span_of(assigned.statement, span.file)
+            return source.replaced(statement, f"{into or assigned.target} = {right}")
+        return source.replaced(assigned.value, right)
 
     @staticmethod
     def _moved(step: fx.Node, reader: Spot | None) -> tuple[Edit, str] | None:
@@ -213,13 +207,11 @@ class Findings:
                 found |= {claim.spot.line} if right else set()
         return found
 
-    def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str = "") -> str:
+    def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str) -> str:
         claim = wrong.claim
         shape, expected = tuple(claim.tensor.shape), tuple(claim.value.meta["val"].shape)
         if shape != expected:
-            return (
-                f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(cause or diagnosis.cause)}"
-            )
+            return f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(cause)}"
         given = ", ".join(c.target for c in wrong.above)
         fed = self.case.fed(claim, wrong.above, self.case.here)
         truth = self.case.here.truth(claim.value)
@@ -229,7 +221,7 @@ class Findings:
         if diagnosis.ratio is not None:
             said = f" ({diagnosis.said})" if diagnosis.said else ""
             return f"{head}: it is {diagnosis.ratio:.6g}{said} times the right gradient"
-        return f"{head}: {_sentence(cause or diagnosis.cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
+        return f"{head}: {_sentence(cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
 
     # -- a gradient that is not there --------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,8 @@ from chainrule.arrays.code import is_numpy_code
 from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
-from chainrule.diagnosis.spots import Spot, Spots
+from chainrule.diagnosis.aliases import saved
+from chainrule.diagnosis.spots import Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder, Region
@@ -67,6 +69,10 @@ def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
             f"check was given a {type(asked.code).__name__}; give it a function that computes gradients by hand, or an "
             "object with forward and backward"
         )
+    if isinstance(asked.code, type):
+        raise ChainruleError(
+            f"check was given the class {asked.name}; give it an object, {asked.name}(...), or a function that calls it"
+        )
     return _Run(asked, seed).handwritten()
 
 
@@ -90,9 +96,7 @@ class _Run:
             self.object = as_arrays(asked.code)
             subject = self.object if subject is asked.code else subject
         recorder.forward = subject
-        arrays = any(is_numpy_code(c, asked.args) for c in (asked.code, asked.forward) if c is not None)
-        args, kwargs = as_tensors((asked.args, asked.kwargs)) if arrays else (asked.args, asked.kwargs)
-        args, kwargs = tuple(map(as_tensor, args)), {k: as_tensor(v) for k, v in kwargs.items()}
+        args, kwargs = as_tensors((asked.args, asked.kwargs))
         recorder.arguments = arguments_of(subject, args, kwargs, caller(1))
         before = {id(t): t.__dict__.get("g") for t in reachable(recorder.arguments, subject)}
         regions: list[Region] = []
@@ -136,7 +140,7 @@ class _Run:
             return self._pair(args, kwargs)
         if not has_backward(asked.code):
             with self._numpy(asked.code):
-                return None, self._tensors(asked.code(*self._given(asked.code, args), **kwargs))
+                return None, as_tensors(self._called(*self._given(asked.code, args), **kwargs))
         code = self.object
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
@@ -149,17 +153,30 @@ class _Run:
                 self.upstream = self._given_upstream(out)
             self.began = self.spots.count + 1 if takes else 0
             if takes:
-                return out, self._tensors(code.backward(*self._given(asked.code, (self.upstream,))))
+                return out, as_tensors(code.backward(*self._given(asked.code, (self.upstream,))))
             if self.upstream is not None:
                 out.g = self.upstream  # type: ignore[attr-defined]
             code.backward()
         return out, None
+
+    def _called(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.asked.code(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if "backward" not in self.asked.name and not _takes_upstream(self.asked.code):
+                raise
+            raise ChainruleError(
+                f"{self.asked.name} is a backward pass, which fails for the inputs of a forward pass ({error}); "
+                "give that pass too: forward="
+            ) from error
 
     def _pair(self, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any]:
         """A backward function of its own, called as its parameters say: upstream, cache, output, inputs."""
         asked, cache = self.asked, args
         with self._numpy(asked.code):
             out = None
+            if asked.function:
+                asked.forward.context.kept = self._saved  # type: ignore[union-attr]
             if asked.forward is not None:
                 with self._numpy(asked.forward):
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
@@ -173,11 +190,21 @@ class _Run:
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError("forward= and reference= return the output, a tensor; one of them gave none")
             if asked.forward is None and "backward" not in asked.name and not _takes_upstream(asked.code):
-                return out, self._tensors(asked.code(*self._given(asked.code, args), **kwargs))
+                return out, as_tensors(asked.code(*self._given(asked.code, args), **kwargs))
             self.upstream = self._given_upstream(out)
             self.began = self.spots.count + 1
             given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
-            return out, self._tensors(asked.code(*self._given(asked.code, given)))
+            return out, as_tensors(asked.code(*self._given(asked.code, given)))
+
+    def _saved(self, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What ctx.save_for_backward keeps, under nodes of its own: a mistake may stand there."""
+        spot = self.spots.of(sys._getframe(2))
+        known = [self.recorder.entry(t) if isinstance(t, torch.Tensor) else None for t in tensors]
+        nodes = [e.node if e is not None else None for e in known]
+        return tuple(
+            self.recorder.alias(t, saved(self.recorder.graph, n, spot, k)) if n is not None else t
+            for k, (t, n) in enumerate(zip(tensors, nodes, strict=True))
+        )
 
     def _several(self, outs: tuple[Any, ...]) -> tuple[torch.Tensor, Any]:
         """Several outputs: the loss is their sum, each weighted by its upstream gradient."""
@@ -211,15 +238,18 @@ class _Run:
                 found.append(cache)
         return found
 
-    def _numpy(self, code: Any) -> Any:
-        self.arrays = is_numpy_code(code, self.asked.args)
-        return numpy_as_torch(code) if self.arrays else nullcontext()
+    @contextmanager
+    def _numpy(self, code: Any) -> Iterator[None]:
+        before, arrays = self.spots.arrays, is_numpy_code(code, self.asked.args)
+        self.spots.arrays = arrays
+        try:
+            with numpy_as_torch(code) if arrays else nullcontext():
+                yield
+        finally:
+            self.spots.arrays = before
 
     def _given(self, code: Any, values: Any) -> Any:
         return as_arrays(tuple(values)) if is_numpy_code(code, self.asked.args) else values
-
-    def _tensors(self, result: Any) -> Any:
-        return as_tensors(result)
 
     def _given_upstream(self, out: torch.Tensor) -> torch.Tensor:
         """The upstream gradient that the backward pass is called with: random, for a loss too."""
@@ -265,13 +295,6 @@ class _Run:
         )
 
 
-def as_tensor(value: Any) -> Any:
-    """A NumPy array as a tensor; everything else as it is."""
-    if type(value).__module__ == "numpy" and hasattr(value, "dtype") and hasattr(value, "shape"):
-        return torch.as_tensor(value)
-    return value
-
-
 def has_backward(code: Any) -> bool:
     plain = isinstance(code, types.FunctionType | types.MethodType | type)
     return not plain and callable(getattr(code, "backward", None))
@@ -297,7 +320,3 @@ def _as_it_was(output: fx.Node) -> None:
     for node in needed([output]):
         node.meta.pop("overwritten", None)
     restore(output)
-
-
-def spot_of(node: fx.Node) -> Spot | None:
-    return node.meta.get("spot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +10,7 @@ from torch import fx
 
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.claims import Claim
-from chainrule.diagnosis.mutations import Mutation
+from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.sketch import Sketches
 from chainrule.run import needed
 
@@ -33,11 +34,17 @@ def _replaced(case: Case, claim: Claim, sketches: Sketches) -> Iterator[Mutation
         if id(write.tensor) in tensors and write.node is not None and write.node not in read:
             by = sketches.operation("add", write.node, claim.node)
             yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST)
-    name = claim.target
-    for node in case.graph.nodes:  # a local name that was bound before: dx = ...; dx = ...
-        if node.meta.get("name") == name and node not in read and node is not claim.node and node not in case.forward:
-            by = sketches.operation("add", node, claim.node)
-            yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST + 0.1)
+    name = claim.node.meta.get("name")
+    earlier = [  # what a local name was bound to before, in each turn of a loop too: dx = ...; dx = ...
+        n
+        for n in case.graph.nodes
+        if name and n.meta.get("name") == name and n not in read and n is not claim.node and n not in case.forward
+        and n.meta.get("spot") is not None and n.meta["val"].shape == claim.node.meta["val"].shape
+    ]  # fmt: skip
+    if earlier:
+        by = functools.reduce(lambda a, b: sketches.operation("add", a, b), [*earlier, claim.node])
+        by.meta["added"] = claim.node
+        yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST + 0.1)
 
 
 def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:

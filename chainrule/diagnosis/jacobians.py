@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import torch
+from torch import fx
 
 from chainrule.diagnosis.case import same
-from chainrule.diagnosis.mutations import DROPPED, Mutation
+from chainrule.diagnosis.mutation import DROPPED, Mutation
 from chainrule.diagnosis.search import Search, Trial
 
-if TYPE_CHECKING:
-    from chainrule.diagnosis.diagnose import Diagnoser
-
 _LARGE = 600  # elements above which a diagonal is not looked for: it takes a run for each
-_AGAIN = {
-    "softmax": lambda z: z.softmax(-1),
-    "softmax over rows": lambda z: z.softmax(0),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-}
+_Activation = Callable[[torch.Tensor], torch.Tensor]
+_ELEMENTWISE: tuple[_Activation, ...] = (torch.sigmoid, torch.tanh, torch.relu)
+_MIXING: tuple[_Activation, ...] = (lambda z: z.softmax(-1), lambda z: z.softmax(0))
 
 
-def mistaken(diagnoser: Diagnoser, trials: list[Trial], search: Search) -> list[Mutation]:
-    """The causes "diagonal-jacobian" and "double-applied", where they give the person's numbers."""
+def mistaken(search: Search, above: list[fx.Node], value: fx.Node) -> list[Mutation]:
+    """The causes "diagonal-jacobian" and "double-applied", where they give the person's numbers.
+
+    `above` are the gradients that the right one, of `value`, is computed from.
+    """
     found = []
     root = search.root
-    if all(_is_diagonal(diagnoser, t, search) for t in trials):
+    if all(_is_diagonal(above, t, search) for t in search.trials):
         found.append(Mutation(root, root, "diagonal-jacobian", DROPPED - 0.1))
-    if all(_is_applied_again(diagnoser, t, search) for t in trials):
+    if all(_is_applied_again(above, value, t, search) for t in search.trials):
         found.append(Mutation(root, root, "double-applied", DROPPED - 0.1))
     return found
 
 
-def _is_diagonal(diagnoser: Diagnoser, trial: Trial, search: Search) -> bool:
+def _is_diagonal(sources: list[fx.Node], trial: Trial, search: Search) -> bool:
     """Whether the person's numbers are the diagonal of the Jacobian times the upstream gradient."""
-    for above in diagnoser._given_above:
+    for above in sources:
         upstream = trial.values.get(above)
         if not isinstance(upstream, torch.Tensor) or upstream.shape != trial.goal.shape or upstream.numel() > _LARGE:
             continue
@@ -44,7 +41,7 @@ def _is_diagonal(diagnoser: Diagnoser, trial: Trial, search: Search) -> bool:
         for element in range(upstream.numel()):
             one = torch.zeros_like(upstream).flatten()
             one[element] = 1.0
-            back = search.with_value(above, one.view_as(upstream), trial)
+            back = search.outcome([(above, one.view_as(upstream))], trial)
             if not isinstance(back, torch.Tensor) or back.shape != trial.goal.shape:
                 return False
             diagonal[element] = back.flatten()[element]
@@ -54,31 +51,35 @@ def _is_diagonal(diagnoser: Diagnoser, trial: Trial, search: Search) -> bool:
     return False
 
 
-def _is_applied_again(diagnoser: Diagnoser, trial: Trial, search: Search) -> bool:
+def _is_applied_again(sources: list[fx.Node], of: fx.Node, trial: Trial, search: Search) -> bool:
     """Whether the person's numbers are the right ones, sent back through an activation (or this step) once more."""
     right = trial.values[search.root]
-    for above in diagnoser._given_above:
+    for above in sources:
         if trial.values.get(above) is not None and trial.values[above].shape == right.shape:
-            again = search.with_value(above, right, trial)
+            again = search.outcome([(above, right)], trial)
             if isinstance(again, torch.Tensor) and same(trial.goal, again) and not same(trial.goal, right):
                 return True
-    value = trial.values.get(diagnoser.claim.value)
+    value = trial.values.get(of)
     if not isinstance(value, torch.Tensor) or value.shape != right.shape or value.ndim == 0:
         return False
-    for function in _AGAIN.values():
-        with torch.enable_grad():
-            leaf = value.detach().clone().requires_grad_()
-            (back,) = torch.autograd.grad(function(leaf), leaf, right)
-        if same(trial.goal, back) and not same(trial.goal, right):
-            return True
-        if same(trial.goal, right * _slope(function, value)) and not same(trial.goal, right):
-            return True
-    return False
+    if same(trial.goal, right):
+        return False
+    backs = [_through(f, value, right) for f in (*_ELEMENTWISE, *_MIXING)]
+    if value.numel() <= _LARGE:
+        backs += [_as_if_diagonal(f, value, right) for f in _MIXING]
+    return any(same(trial.goal, back) for back in backs)
 
 
-def _slope(function: Any, value: torch.Tensor) -> torch.Tensor:
-    """The diagonal of an activation's Jacobian; of softmax, p (1 - p)."""
-    out = function(value)
-    if function in (torch.sigmoid, torch.tanh, torch.relu):
-        return {torch.sigmoid: out * (1 - out), torch.tanh: 1 - out * out, torch.relu: (value > 0).double()}[function]
-    return out * (1 - out)
+def _through(function: _Activation, value: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """`upstream` sent back through a function."""
+    with torch.enable_grad():
+        leaf = value.detach().clone().requires_grad_()
+        (back,) = torch.autograd.grad(function(leaf), leaf, upstream)
+    return back
+
+
+def _as_if_diagonal(function: _Activation, value: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """The same for a function that mixes elements, as if its Jacobian were diagonal."""
+    jacobian = torch.autograd.functional.jacobian(function, value.detach())  # type: ignore[no-untyped-call]
+    diagonal: torch.Tensor = jacobian.reshape(value.numel(), value.numel()).diagonal()
+    return diagonal.view_as(upstream) * upstream

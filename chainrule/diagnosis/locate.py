@@ -24,6 +24,14 @@ class Wrong:
     claim: Claim
     above: list[Claim]
     row: Row | None
+    mine: list[fx.Node]  # what computes it from the claims above and the forward pass, in order
+
+    def shares(self, other: Wrong) -> bool:
+        """Whether both may have one reason: a value on the way that both read, or one line."""
+        spots = [w.claim.spot for w in (self, other)]
+        if all(s is not None for s in spots) and (spots[0].code, spots[0].index) == (spots[1].code, spots[1].index):  # type: ignore[union-attr]
+            return True
+        return not set(self.mine).isdisjoint(other.mine) or other.claim in self.above
 
 
 class Located:
@@ -105,7 +113,11 @@ class Located:
                 continue
             above = self.above(claim)
             if self._is_wrong(claim, above):
-                self.wrong.append(Wrong(claim, above, row))
+                self.wrong.append(Wrong(claim, above, row, self._between(claim, above)))
+
+    def _between(self, claim: Claim, above: list[Claim]) -> list[fx.Node]:
+        given = self.case.forward | {c.node for c in above}
+        return [n for n in needed([claim.node], given=given) if n not in given and n.op != "placeholder"]
 
     def _is_wrong(self, claim: Claim, above: list[Claim]) -> bool:
         if not above and claim.explicit:

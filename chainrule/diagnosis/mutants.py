@@ -16,7 +16,8 @@ from torch import fx
 from chainrule.diagnosis import source
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.claims import Claim
-from chainrule.diagnosis.mutations import Around, Mutation, mutations
+from chainrule.diagnosis.mutation import Around, Mutation
+from chainrule.diagnosis.mutations import mutations
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.sketch import Sketches, is_tensor, value_of
 from chainrule.diagnosis.spelling import Reach, written
@@ -134,7 +135,7 @@ class Planter:
         if not is_person(spot.code):
             return
         try:
-            found = written(mutation.at, mutation.by, Reach(spot, self.case.recorder), {})
+            found = written(mutation.at, mutation.by, Reach(spot, self.case.recorder))
         except FAILURES:
             return
         if found is not None:

@@ -6,49 +6,18 @@ gives the person's numbers is the mistake. One list serves both ways.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis.sketch import Sketches, is_tensor
-
-REPLACED, DROPPED, WRAPPED = 1.0, 2.0, 3.0  # how far a change goes, in steps of the order in which they are preferred
-
-
-@dataclass(eq=False)
-class Mutation:
-    """`by` in place of `at`."""
-
-    at: fx.Node
-    by: fx.Node
-    repairs: str  # the cause, where this change to the person's line makes it right
-    weight: float
-    makes: str = ""  # the cause, where this change to the right line gives the person's numbers
-    changes: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)  # every turn of a loop; else this one
-    written: fx.Node | None = None  # the in-place operation that should not be one
-
-    def __post_init__(self) -> None:
-        self.makes = self.makes or self.repairs
-        self.changes = self.changes or [(self.at, self.by)]
-
-
-@dataclass
-class Around:
-    """What the mutations of a line may use."""
-
-    sketches: Sketches
-    reach: dict[fx.Node, str]  # the tensors that have a name at this line
-    carries: set[fx.Node] = field(default_factory=set)  # the nodes that depend on the upstream gradient
-    numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
-    until: float = math.inf  # when to stop, on the clock of time.monotonic
-
-
-Kind = Callable[[fx.Node, Around], Iterator[Mutation]]
+from chainrule.diagnosis.exchanges import other_tensors
+from chainrule.diagnosis.indexing import indices, other_places, scattered
+from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
+from chainrule.diagnosis.paths import lost_from
+from chainrule.diagnosis.sketch import is_tensor
 
 
 def mutations(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -56,7 +25,7 @@ def mutations(node: fx.Node, around: Around) -> Iterator[Mutation]:
     operation = node.meta["operation"]
     for kind in _KINDS.get(operation, ()):
         yield from kind(node, around)
-    yield from _other_tensors(node, around)
+    yield from other_tensors(node, around)
 
 
 def _products(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -162,7 +131,7 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
             if bound != node.args[1]:
                 yield Mutation(node, around.sketches.like(node, (node.args[0], bound)), "wrong-mask", REPLACED + 0.1)
     if operation in _TURNED and is_tensor(node.args[0]):
-        for value in around.reach:
+        for value in around.names(node):
             for stretched in _stretched(value, node.args[0], around):
                 yield Mutation(
                     node, around.sketches.like(node, (node.args[0], stretched)), "wrong-mask", REPLACED + 0.4
@@ -235,11 +204,7 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
         for kept, dropped in ((a, b), (b, a)):
             if isinstance(kept, fx.Node) and (is_tensor(dropped) or kept is a):
                 moved = dropped in around.carries
-                makes = (
-                    ("lost-path" if node.meta.get("accumulated") else "missing-term")
-                    if is_tensor(dropped)
-                    else "wrong-factor"
-                )
+                makes = lost_from([node]) if is_tensor(dropped) else "wrong-factor"
                 by = kept if kept is a or operation == "add" else sketches.operation("neg", kept)
                 yield Mutation(node, by, "double-counted-path" if moved else "wrong-factor", DROPPED, makes)
     if operation in ("mul", "div"):
@@ -287,78 +252,6 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
         yield Mutation(node, node.args[0], cause, REPLACED + 0.2 if again else DROPPED, "wrong-factor")  # type: ignore[arg-type]
 
 
-def _indices(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    """`g[:, t]` for `g[arange(n), t]`, and `=` for `+=` through an index."""
-    sketches, writes = around.sketches, node.meta["operation"] == "index_put"
-    index = node.args[1] if len(node.args) > 1 else None
-    if isinstance(index, tuple) and len(index) > 1 and index[0] == slice(None) and is_tensor(index[1]):
-        rows = sketches.function(torch.arange, sketches.size(node.args[0], 0))  # type: ignore[arg-type]
-        yield Mutation(
-            node, sketches.like(node, (node.args[0], (rows, *index[1:]), *node.args[2:])), "wrong-axis", REPLACED
-        )
-    if writes and len(node.args) > 2 and isinstance(node.args[0], fx.Node) and not node.kwargs.get("accumulate"):
-        inner = index[0] if isinstance(index, tuple) and len(index) == 1 else index
-        added = sketches.operation("add", sketches.operation("getitem", node.args[0], inner), node.args[2])
-        by = sketches.like(node, (node.args[0], index, added))
-        by.meta["added"] = node.args[2]
-        yield Mutation(node, by, "overwritten-not-accumulated", REPLACED)
-        if is_tensor(value := node.args[2]) and value.meta["operation"] in ("add", "sub") and len(value.args) == 2:  # type: ignore[union-attr]
-            other = sketches.operation("sub" if value.meta["operation"] == "add" else "add", *value.args)  # type: ignore[union-attr]
-            by = sketches.like(node, (node.args[0], index, other))
-            yield Mutation(node, by, "sign", REPLACED + 0.1)
-
-
-def _scattered(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    """`=` for `+=` through a slice."""
-    sketches, (base, value, *place) = around.sketches, node.args
-    if not isinstance(base, fx.Node) or not is_tensor(value):
-        return
-    numbers = dict(zip(("dim", "start"), place, strict=False)) | node.kwargs
-    dim, start = numbers.get("dim", 0), numbers.get("start", numbers.get("index", 0)) or 0
-    if node.meta["operation"] == "select_scatter":
-        region = sketches.method("select", base, dim, start)
-    else:
-        region = sketches.method("narrow", base, dim, start, sketches.size(value, dim if isinstance(dim, int) else 0))  # type: ignore[arg-type]
-    by = sketches.like(node, (base, sketches.operation("add", region, value), *place))
-    by.meta["added"] = value
-    yield Mutation(node, by, "overwritten-not-accumulated", REPLACED)
-
-
-def _other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    """Another value in reach in the place of one that is read."""
-    cause = "wrong-mask" if node.meta["operation"] in _TURNED else "wrong-tensor"
-    for place, value in enumerate(node.args):
-        if not is_tensor(value) or value not in around.reach:
-            continue
-        for other in around.reach:
-            if other is not value and other is not node and _may_replace(other, value):
-                args = (*node.args[:place], other, *node.args[place + 1 :])
-                same = other.meta["val"].shape == value.meta["val"].shape  # type: ignore[union-attr]
-                yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + (0.3 if same else 0.6))
-
-
-def exchanged(nodes: list[fx.Node], around: Around) -> Iterator[Mutation]:
-    """Two values in the place of one another, or one in the place of another wherever it is read."""
-    read = [n for n in around.reach if any(n in reader.all_input_nodes for reader in nodes)]
-    for value in read:
-        readers = [r for r in nodes if value in r.all_input_nodes]
-        for other in around.reach:
-            if other is value or not _may_replace(other, value):
-                continue
-            both = other in read
-            if both or len(readers) > 1:
-                swap = {value: other, other: value} if both else {value: other}
-                moved = [r for r in nodes if any(n in swap for n in r.all_input_nodes)]
-                changes = [(r, around.sketches.with_inputs(r, swap)) for r in moved]
-                if len(changes) > 1:
-                    yield Mutation(*changes[-1], "wrong-tensor", REPLACED + 0.7, changes=changes)
-
-
-def _may_replace(other: fx.Node, value: Any) -> bool:
-    a, b = other.meta["val"], value.meta["val"]
-    return isinstance(a, torch.Tensor) and a.dtype.is_floating_point == b.dtype.is_floating_point and a.ndim == b.ndim
-
-
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))
 _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("matmul", "mm", "bmm"), (_products,)),
@@ -367,7 +260,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
     **dict.fromkeys(("cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
-    "index_put": (_indices,), "getitem": (_indices,), "slice_scatter": (_scattered,), "select_scatter": (_scattered,),
+    "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "neg": (_signs,),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),

@@ -34,6 +34,16 @@ class Edit:
     last: int
     lines: tuple[str, ...]
 
+    @property
+    def inserts(self) -> bool:
+        """Whether the lines are put in, and none is replaced."""
+        return self.last < self.first
+
+    @property
+    def line(self) -> int:
+        """Where it is made; the line above, where lines are put in."""
+        return self.last if self.inserts else self.first
+
     def applied(self, source: list[str]) -> list[str]:
         """The lines of the file with the change made.
 

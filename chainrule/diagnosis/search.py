@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import fx
 
+from chainrule.diagnosis import wraps
 from chainrule.diagnosis.case import same
-from chainrule.diagnosis.mutations import REPLACED, WRAPPED, Around, Mutation, exchanged, mutations
+from chainrule.diagnosis.exchanges import exchanged
+from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.mutations import mutations
+from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.scales import Scales
 from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
+from chainrule.diagnosis.turns import in_every_turn
 from chainrule.run import double, step
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
-_SECONDS = 2.0  # after which a search ends with what it has
+_SECONDS = 1.2  # of work, after which a search ends with what it has
+_ALIKE = 4  # operations of one kind that are changed together
 _SCALES = 4  # ways of writing one ratio that are tried
 
 
@@ -44,37 +49,63 @@ class Search:
         around: Around,
         factors: Iterable[fx.Node] = (),
         resized: Trial | None = None,
+        beside: Iterable[fx.Node] = (),
+        seconds: float = _SECONDS,
     ) -> None:
-        """`nodes` are those that may be changed, in order; every other value is in the trials. What fails for other
-        sizes, as `resized` has them, counts only if nothing else is found."""
+        """`nodes` are those that may be changed, in order; every other value is in the trials. `beside` are values that
+        a change may read, computed from those, with them in order. What fails for other sizes, as `resized` has them,
+        counts only if nothing else is found."""
         self.resized = resized
         self.nodes, self.root, self.trials, self.around = nodes, root, trials, around
-        self.factors = list(dict.fromkeys([*factors, *around.reach]))
-        self.position = {node: i for i, node in enumerate(nodes)}
+        self.order = list(beside) or nodes
+        self.factors = list(factors)
+        for trial in trials:
+            trial.values.update({f: value_of(f, trial.values) for f in self.factors if f.meta["phase"] == "sketch"})
+        self.position = {node: i for i, node in enumerate(self.order)}
         self.scales = Scales(around.sketches, list(around.reach), around.numbers)
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
-        self.until = min(time.monotonic() + _SECONDS, around.until)
+        self.until = min(time.thread_time() + seconds, around.until)
 
-    def run(self, wraps: bool) -> list[Mutation]:
-        """Every change that works, nearest first; with `wraps`, also what can be put around a value."""
+    def run(self) -> None:
+        """Try every change of an operation, then what can be put around a value."""
         with torch.no_grad():
             for group in self._groups():
-                self.try_all(_together(group, self.around))
-                self.try_all(self._scaled(group[-1]) if len(group) == 1 else self._scaled_together(group))
-            if wraps:
-                self.try_all(self._reshaped())
-                if not any(m.weight < WRAPPED for m in self.found):
-                    self.try_all(exchanged(self.nodes, self.around))
-                if not any(m.weight < WRAPPED + 1 for m in self.found):
+                self._try_turns(group, mutations(group[-1], self.around))
+                self._try_turns(group, self._scaled(group))
+                self.try_all(self._scaled_together(group) if len(group) > 1 else iter(()))
+            self.try_all(wraps.reshaped(self))
+            if not any(m.weight < WRAPPED for m in self.found):
+                self.try_all(exchanged(self.nodes, self.around))
+            if not any(m.weight < WRAPPED + 1 for m in self.found):
+                for derived in (True, False):
                     for group in self._groups() or [[self.root]]:
-                        self.try_all(self._factors(group))
-                        self.try_all(self._sums(group[-1]) if len(group) == 1 else iter(()))
-                if not self.found:
-                    for group in self._groups():
-                        self.try_all(self._terms(group))
-                        self.try_all(self._activated(group[-1]) if len(group) == 1 else iter(()))
+                        self._try_turns(group, wraps.factors(self, group[-1], derived))
+                for group in self._groups():
+                    self._try_turns(group, wraps.sums(self, group[-1]))
+            if not self.found:
+                for group in self._groups():
+                    self._try_turns(group, wraps.terms(self, group[-1]))
+                    self._try_turns(group, wraps.activated(self, group[-1]))
+            if not self.found:
+                self.try_all(self._alike())
+
+    def _alike(self) -> Iterator[Mutation]:
+        """The same change to every product of the line, or to every sum."""
+        for operation in ("matmul", "sum", "mean"):
+            nodes = [n for n in self.nodes if n.meta["operation"] == operation]
+            if not 2 <= len(nodes) <= _ALIKE:
+                continue
+            for several in zip(*(mutations(n, self.around) for n in nodes), strict=False):
+                last = several[-1]
+                if all((m.repairs, m.weight) == (last.repairs, last.weight) for m in several):
+                    changes = [pair for m in several for pair in m.changes]
+                    yield Mutation(last.at, last.by, last.repairs, last.weight + 2, last.makes, changes)
+
+    @property
+    def best(self) -> list[Mutation]:
+        """The changes that work, nearest first."""
         return sorted(self.found or self.only_here, key=lambda m: m.weight)
 
     def _groups(self) -> list[list[fx.Node]]:
@@ -82,8 +113,12 @@ class Search:
         found: dict[Any, list[fx.Node]] = {}
         for node in self.nodes:
             spot = node.meta.get("spot")
-            found.setdefault((spot.code, spot.index, node.target) if spot is not None else node, []).append(node)
+            place = (spot.code, spot.index, node.target, node.meta.get("span")) if spot is not None else node
+            found.setdefault(place, []).append(node)
         return list(found.values())[::-1]
+
+    def _try_turns(self, group: list[fx.Node], candidates: Iterator[Mutation]) -> None:
+        self.try_all(in_every_turn(candidates, group, self.around))
 
     def try_all(self, candidates: Iterator[Mutation]) -> None:
         """Keep those of the candidates that work; the sketches of the others are taken away."""
@@ -94,7 +129,7 @@ class Search:
                     mutation = next(candidates, None)
                 except FAILURES:
                     return
-                if mutation is None or time.monotonic() > self.until:
+                if mutation is None or time.thread_time() > self.until:
                     return
                 if self.works(mutation):
                     self._name_by_reach(mutation)
@@ -109,7 +144,7 @@ class Search:
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
         if mutation.repairs not in ("wrong-scale", "sign") or not floats or len(mutation.changes) > 1:
             return
-        if not (self._is_whole(mutation.at) or self._is_whole_line(mutation.at)):
+        if not self._is_whole([mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
 
     def works(self, mutation: Mutation) -> bool:
@@ -117,35 +152,33 @@ class Search:
             return False
         return not self._says_nothing(mutation)
 
-    @staticmethod
-    def _says_nothing(mutation: Mutation) -> bool:
-        """Whether it is a mask that lets everything pass, or a zero, which some longer way comes to as well."""
-        value = mutation.by.meta.get("val")
-        if not isinstance(value, torch.Tensor) or value.numel() < 2 or mutation.by.meta["phase"] != "sketch":
-            return False
-        if mutation.repairs == "wrong-mask" and (bool((value == 1).all()) or not bool(value.any())):
+    def _says_nothing(self, mutation: Mutation) -> bool:
+        """Whether it is a mask that lets everything pass, or a zero, which some longer way comes to as well; or another
+        value in a term that then comes to nothing."""
+        if all(_is_nothing(at, by, mutation.repairs) for at, by in mutation.changes):
             return True
-        before = mutation.at.meta.get("val")
-        if not value.dtype.is_floating_point:
+        trial = self.trials[0]
+        values = [(at, trial.values.get(at)) for at, _ in mutation.changes]
+        if mutation.repairs != "wrong-tensor" or not all(isinstance(v, torch.Tensor) for _, v in values):
             return False
-        plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
-        size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
-        nothing = float(value.abs().max()) <= 1e-10 * size
-        return (
-            mutation.repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "wrong-term-scale", "transposed")
-            and nothing
-        )
+        zero = self.outcome([(at, torch.zeros_like(v)) for at, v in values if v is not None], trial)
+        return bool(trial.goal.any()) and same(zero, trial.goal)
 
-    def outcome(self, changes: list[tuple[fx.Node, fx.Node]], trial: Trial) -> Any:
-        """The root where each `at` has the value of its `by`; None where the shapes do not fit."""
-        values = dict(trial.values)
-        pending = dict(changes)
-        first = min(self.position.get(at, 0) for at in pending)
-        moved: set[fx.Node] = set()
+    def outcome(self, changes: Iterable[tuple[fx.Node, Any]], trial: Trial, to: fx.Node | None = None) -> Any:
+        """The root (or `to`) where each node that is changed has another value: a tensor, or that of a node.
+
+        None where the shapes do not fit.
+        """
+        to = to or self.root
+        values, pending, moved = dict(trial.values), dict(changes), set()
         try:
-            for node in self.nodes[first:]:
+            for at in [n for n in pending if n not in self.position]:
+                values[at] = _value(pending[at], values)
+                moved.add(at)
+            first = 0 if moved else min(self.position[at] for at in pending)
+            for node in self.order[first : self.position.get(to, -1) + 1]:
                 if node in pending:
-                    value = value_of(pending[node], values)
+                    value = _value(pending[node], values)
                     if self.shaped and not _fits(value, values.get(node)):
                         return None  # what follows was made for this shape
                     values[node] = value
@@ -153,57 +186,41 @@ class Search:
                 elif any(r in moved for r in node.all_input_nodes):
                     values[node] = step(node, values, double)
                     moved.add(node)
-            if self.root in pending and self.root not in self.position:
-                values[self.root] = value_of(pending[self.root], values)
         except FAILURES:
             return None
-        return values.get(self.root)
-
-    def with_value(self, at: fx.Node, value: Any, trial: Trial) -> Any:
-        """The root where `at`, which need not be one of the nodes, has another value."""
-        values = dict(trial.values)
-        values[at] = value
-        moved = {at}
-        try:
-            for node in self.nodes[self.position.get(at, -1) + 1 :]:
-                if any(r in moved for r in node.all_input_nodes):
-                    values[node] = step(node, values, double)
-                    moved.add(node)
-        except FAILURES:
-            return None
-        return values.get(self.root)
+        return values.get(to)
 
     # -- scales ----------------------------------------------------------------------------------
 
-    def ratio(self, node: fx.Node, trial: Trial) -> float | None:
-        """The number by which the value of `node` must be multiplied for the root to be right."""
-        value = trial.values.get(node)
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+    def ratio(self, nodes: list[fx.Node], trial: Trial) -> float | None:
+        """The number by which the values of `nodes` must be multiplied for the root to be right."""
+        values = [trial.values.get(node) for node in nodes]
+        if not all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values):
             return None
-        without = self.with_value(node, torch.zeros_like(value), trial)
+        pairs: list[tuple[fx.Node, Any]] = list(zip(nodes, values, strict=True))
+        without = self.outcome([(n, torch.zeros_like(v)) for n, v in pairs], trial)
         now = trial.values.get(self.root)
-        if (
-            not isinstance(without, torch.Tensor)
-            or not isinstance(now, torch.Tensor)
-            or without.shape != trial.goal.shape
-        ):
+        if not isinstance(without, torch.Tensor) or not isinstance(now, torch.Tensor):
+            return None
+        if without.shape != trial.goal.shape or now.shape != trial.goal.shape:
             return None
         part = now - without
         length = float((part * part).sum())
-        if now.shape != trial.goal.shape or not length or not math.isfinite(length):
+        if not length or not math.isfinite(length):
             return None
         number = float(((trial.goal - without) * part).sum()) / length
         number = round(number, 12) if abs(number) > 1e-9 else 0.0
-        return number if same(self.with_value(node, value * number, trial), trial.goal) else None
+        return number if same(self.outcome([(n, v * number) for n, v in pairs], trial), trial.goal) else None
 
-    def _scaled(self, node: fx.Node) -> Iterator[Mutation]:
+    def _scaled(self, group: list[fx.Node]) -> Iterator[Mutation]:
+        node = group[-1]
         if node.meta["phase"] != "forward" and node.meta.get("operation") == "ones_like":
             return
-        ratio = self.ratio(node, self.trials[0])
+        ratio = self.ratio(group, self.trials[0])
         if ratio is None or abs(ratio - 1) < 1e-9:
             return
         ratio = -1.0 if abs(ratio + 1) < 1e-9 else ratio
-        whole = self._is_whole(node) or self._is_whole_line(node)
+        whole = self._is_whole(group)
         repairs = ("sign" if ratio == -1 else "wrong-scale") if whole else "wrong-term-scale"
         makes = repairs
         feeds = [u for u in node.users if u in self.position]
@@ -211,7 +228,7 @@ class Search:
         if not whole and abs(ratio - 0.5) < 1e-9 and adds:
             repairs = "double-counted-path"
         if not whole and ratio == 0:
-            repairs, makes = "double-counted-path", self._lost(node)
+            repairs, makes = "double-counted-path", lost_from(u for u in node.users if u in self.position)
         elif not whole and ratio == 2 and any(u.meta.get("accumulated") for u in node.users):
             makes = "double-counted-path"
         sketches = self.around.sketches
@@ -224,42 +241,21 @@ class Search:
         for far, scaled in enumerate(islice(self.scales.scaled(node, ratio, self.trials[0].values), _SCALES)):
             yield Mutation(node, scaled, repairs, WRAPPED + 0.5 + 0.01 * far, makes)
 
-    def _lost(self, node: fx.Node) -> str:
-        """What the loss of `node` from the sum is: a path, or a term of one derivative."""
-        readers = [u for u in node.users if u in self.position]
-        return (
-            "lost-path"
-            if any(u.meta.get("accumulated") or "norm" in u.meta.get("rule", "") for u in readers)
-            else "missing-term"
-        )
-
-    def _is_whole(self, node: fx.Node) -> bool:
-        """Whether the root is proportional to the value of `node`."""
-        trial = self.trials[0]
-        zero = self.with_value(node, torch.zeros_like(trial.values[node]), trial)
-        return isinstance(zero, torch.Tensor) and not bool(zero.any())
+    def _is_whole(self, nodes: list[fx.Node]) -> bool:
+        """Whether the root, or what the person's line gives, is proportional to the values of `nodes`."""
+        return self._vanishes(nodes, self.root) or self._is_whole_line(nodes[-1])
 
     def _is_whole_line(self, node: fx.Node) -> bool:
-        """Whether what the person's line gives is proportional to the value of `node`."""
         spot = node.meta.get("spot")
-        line = [
-            n
-            for n in self.nodes
-            if spot is not None and (s := n.meta.get("spot")) and (s.code, s.line) == (spot.code, spot.line)
-        ]
-        if not line or self.root in line:
-            return False
+        place = (spot.code, spot.line) if spot is not None else None
+        line = [n for n in self.nodes if (s := n.meta.get("spot")) and (s.code, s.line) == place]
+        return bool(line) and self.root not in line and self._vanishes([node], line[-1])
+
+    def _vanishes(self, nodes: list[fx.Node], to: fx.Node) -> bool:
+        """Whether `to` is zero where `nodes` are."""
         trial = self.trials[0]
-        values = {**trial.values, node: torch.zeros_like(trial.values[node])}
-        moved = {node}
-        try:
-            for later in self.nodes[self.position[node] + 1 : self.position[line[-1]] + 1]:
-                if any(r in moved for r in later.all_input_nodes):
-                    values[later] = step(later, values, double)
-                    moved.add(later)
-        except FAILURES:
-            return False
-        return line[-1] in moved and not bool(values[line[-1]].any())
+        zero = self.outcome([(n, torch.zeros_like(trial.values[n])) for n in nodes], trial, to)
+        return isinstance(zero, torch.Tensor) and not bool(zero.any())
 
     def _other_number(
         self, node: fx.Node, place: int, literal: Any, ratio: float, repairs: str, makes: str
@@ -279,103 +275,6 @@ class Search:
             args = (*node.args[:place], other, *node.args[place + 1 :])
             yield Mutation(node, self.around.sketches.like(node, args), repairs, REPLACED + 0.2 + 0.01 * far, makes)
 
-    # -- what is put around a value --------------------------------------------------------------
-
-    def _reshaped(self) -> Iterator[Mutation]:
-        """The root summed, transposed or put into the shape that it should have."""
-        sketches, root, trial = self.around.sketches, self.root, self.trials[0]
-        value, goal = trial.values.get(root), trial.goal
-        if not isinstance(value, torch.Tensor):
-            return
-        for size in range(1, value.ndim + 1):
-            for dims in combinations(range(value.ndim), size):
-                which: Any = dims[0] if size == 1 else dims
-                kept = value.sum(dims, keepdim=True).shape == goal.shape
-                if kept or value.sum(dims).shape == goal.shape:
-                    by = sketches.method("sum", root, which, **({"keepdim": True} if kept else {}))
-                    yield Mutation(root, by, "missing-broadcast-sum", WRAPPED)
-        if value.numel() == goal.numel() and value.shape != goal.shape:
-            for axis in range(value.ndim):
-                if value.shape[axis] == 1:
-                    yield Mutation(root, sketches.method("squeeze", root, axis), "wrong-shape", WRAPPED)
-            for axis in range(goal.ndim):
-                yield Mutation(root, sketches.method("unsqueeze", root, axis), "wrong-shape", WRAPPED)
-            sizes = [n for n in self.around.reach if n.meta["val"].shape == goal.shape]
-            for like in sizes[:2]:
-                yield Mutation(
-                    root,
-                    sketches.method("reshape", root, sketches.attribute(like, "shape")),
-                    "wrong-shape",
-                    WRAPPED + 0.2,
-                )
-        if value.ndim == 2 and tuple(value.shape[::-1]) == tuple(goal.shape):
-            yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
-
-    def _places(self, group: list[fx.Node]) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
-        """Where something can be put around a value: what an operation gives, and each known value that it reads."""
-        node = group[-1]
-        if len(group) > 1:
-            return
-        yield node, lambda by: (node, by)
-        for place, value in enumerate(node.args):
-            if is_tensor(value) and value not in self.position:
-                yield value, functools.partial(self._read_as, node, place)  # type: ignore[misc]
-
-    def _read_as(self, node: fx.Node, place: int, by: fx.Node) -> tuple[fx.Node, fx.Node]:
-        return node, self.around.sketches.like(node, (*node.args[:place], by, *node.args[place + 1 :]))
-
-    def _factors(self, group: list[fx.Node]) -> Iterator[Mutation]:
-        """A factor that was forgotten, or one too many."""
-        sketches, values = self.around.sketches, self.trials[0].values
-        for node, put in self._places(group):
-            value = values.get(node)
-            if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
-                continue
-            for given in self.factors:
-                factor, known = given, values.get(given)
-                lone = isinstance(known, torch.Tensor) and known.numel() < 2 and given not in self.around.reach
-                if not isinstance(known, torch.Tensor) or lone or factor is node:
-                    continue
-                if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
-                    index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
-                    factor = sketches.operation("getitem", factor, index)
-                far = WRAPPED + (1.0 if node is self.root else 1.2) + (0.2 if given in self.around.reach else 0)
-                product, quotient = sketches.operation("mul", node, factor), sketches.operation("div", node, factor)
-                yield Mutation(*put(product), "missing-factor", far, "double-applied")
-                yield Mutation(*put(quotient), "wrong-factor", far + 0.1, "wrong-factor")
-
-    def _sums(self, node: fx.Node) -> Iterator[Mutation]:
-        """A sum that is missing on the way: `(dp * p).sum(-1, keepdim=True)`."""
-        value = self.trials[0].values.get(node)
-        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point and node is not self.root:
-            for axis in range(value.ndim):
-                by = self.around.sketches.method("sum", node, axis, keepdim=True)
-                yield Mutation(node, by, "missing-broadcast-sum", WRAPPED + 0.8)
-
-    def _activated(self, node: fx.Node) -> Iterator[Mutation]:
-        """A value before its activation in the place of that after it."""
-        value = self.trials[0].values.get(node)
-        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
-            for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign"):
-                yield Mutation(node, self.around.sketches.method(name, node), "wrong-tensor", WRAPPED + 1.3)
-            if value.ndim:
-                yield Mutation(node, self.around.sketches.method("softmax", node, -1), "wrong-tensor", WRAPPED + 1.3)
-
-    def _terms(self, group: list[fx.Node]) -> Iterator[Mutation]:
-        """A value in reach that should be added or taken away: `p * (dp - inner)`."""
-        values, sketches = self.trials[0].values, self.around.sketches
-        for node, put in self._places(group):
-            for other in self.around.reach:
-                known = values.get(other)
-                if (
-                    isinstance(values.get(node), torch.Tensor)
-                    and isinstance(known, torch.Tensor)
-                    and known.dtype.is_floating_point
-                ):
-                    for operation in ("add", "sub"):
-                        made = put(sketches.operation(operation, node, other))
-                        yield Mutation(*made, "missing-term", WRAPPED + 1.5)
-
     def _scaled_together(self, group: list[fx.Node]) -> Iterator[Mutation]:
         """The value of one piece of source that stands in a loop, times a number in every turn."""
         value = self.trials[0].values.get(group[-1])
@@ -392,15 +291,23 @@ class Search:
             yield Mutation(at, by, cause, WRAPPED + 0.6, "lost-path" if number == 0 else cause, changes)
 
 
-def _together(group: list[fx.Node], around: Around) -> Iterator[Mutation]:
-    """The mutations of one piece of source; where it stands in a loop, made in every turn."""
-    if len(group) == 1:
-        yield from mutations(group[0], around)
-        return
-    for several in zip(*(mutations(n, around) for n in group), strict=False):
-        last = several[-1]
-        if all(m.repairs == last.repairs and m.weight == last.weight for m in several):
-            yield Mutation(last.at, last.by, last.repairs, last.weight, last.makes, [(m.at, m.by) for m in several])
+def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
+    value = by.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.numel() < 2 or by.meta["phase"] != "sketch":
+        return False
+    if repairs == "wrong-mask" and (bool((value == 1).all()) or not bool(value.any())):
+        return True
+    before = at.meta.get("val")
+    if not value.dtype.is_floating_point:
+        return False
+    plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
+    size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
+    nothing = float(value.abs().max()) <= 1e-10 * size
+    return nothing and repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "wrong-term-scale", "transposed")
+
+
+def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:
+    return value_of(given, values) if isinstance(given, fx.Node) else given
 
 
 def _fits(value: Any, before: Any) -> bool:

@@ -97,6 +97,41 @@ def assignment_at(span: Span) -> Assignment | None:
     return Assignment(statement, ast.unparse(chosen), span_of(statement.value, span.file), symbol)
 
 
+def loop_variables(file: str, line: int) -> list[str]:
+    """The variables of the `for` loops around a line, the innermost first."""
+    loops = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.For) and n.lineno < line <= (n.end_lineno or 0)]
+    targets = [t for n in loops[::-1] for t in (n.target.elts if isinstance(n.target, ast.Tuple) else [n.target])]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
+
+
+def argument_at(call: Span, place: int) -> Span | None:
+    """One argument of the call in a span."""
+    calls = (n for n in ast.walk(tree_of(call.file)) if isinstance(n, ast.Call) and span_of(n, call.file) == call)
+    found = next(calls, None)
+    return span_of(found.args[place], call.file) if found is not None and place < len(found.args) else None
+
+
+def subscript_at(span: Span) -> ast.Subscript | None:
+    """The expression `x[...]` in a span."""
+    nodes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Subscript))
+    return next((n for n in nodes if span_of(n, span.file) == span), None)
+
+
+def written_into(statement: ast.stmt) -> str:
+    """What a statement writes into without binding a name: `w.g` of `w.g[i] = x`, `w.g.add_(x)`, `np.add.at(w.g, i, x)`."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    if len(targets) == 1 and isinstance(targets[0], ast.Subscript):
+        key = targets[0].slice
+        named = isinstance(key, ast.Constant) and isinstance(key.value, str)  # an entry of a dictionary
+        return "" if named else ast.unparse(targets[0].value)
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+        method = call.func.attr.endswith("_")
+        into = call.func.value if method else call.args[0] if call.func.attr == "at" and call.args else None
+        return ast.unparse(into) if into is not None else ""
+    return ""
+
+
 _SYMBOLS: dict[type[ast.operator], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**",
 }  # fmt: skip

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.diagnosis import source
+from chainrule.diagnosis.numpy_spelling import in_numpy, is_torch_call, name_in
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.source import Assignment
 from chainrule.diagnosis.spots import Span, Spot, span_of
@@ -22,40 +25,73 @@ class Reach:
     def __init__(self, spot: Spot, recorder: Recorder, without: str = "") -> None:
         """`without` is a name that the line itself sets."""
         self.names: dict[fx.Node, str] = {}
-        self.space = spot.space
+        self.nodes: dict[str, fx.Node] = {}  # by every name
+        self.space, self.arrays = spot.space, spot.arrays
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
+        self.integers: dict[str, int] = {}  # sizes too
+        turn = _turn(spot)
         for text, held in spot.names.items():
             node = held if text != without else None
+            text = _PLACE.sub(lambda m: f"[{turn.get(int(m[1]), m[1])}]", text) if turn else text
             if isinstance(held, torch.Tensor):
                 entry = recorder.entry(held)
                 node = entry.node if entry is not None else None
+            if (
+                isinstance(held, int | Tracked)
+                and type(value := held.plain() if isinstance(held, Tracked) else held) is int
+            ):
+                self.integers[text] = value
             if type(held) in (int, float):
                 self.numbers[text] = held
             elif isinstance(held, Tracked):
                 if held._made is not None:
                     self.sizes.setdefault(held._made, text)
-            elif isinstance(node, fx.Node) and self._is_better(node, text):
-                self.names[node] = text
+            elif isinstance(node, fx.Node):
+                self.nodes[text] = node
+                if self._is_better(node, text):
+                    self.names[node] = text
+        for node, text in list(self.names.items()):  # under the name of what was saved, what it was
+            self.names.setdefault(node.meta.get("same_as", node), text)
 
     def _is_better(self, node: fx.Node, text: str) -> bool:
         known = self.names.get(node)
         return known is None or (known.count("."), len(known)) > (text.count("."), len(text))
 
 
+_PLACE = re.compile(r"\[(-?\d+)\]")
+
+
+def _turn(spot: Spot) -> dict[int, str]:
+    """How places in lists are written in a loop: `hs[t - 1]`, not `hs[3]`."""
+    variables = source.loop_variables(spot.file, spot.line)
+    name = next((v for v in variables if type(spot.names.get(v)) is int), None)
+    if name is None:
+        return {}
+    now: int = spot.names[name]
+    return {now - 1: f"{name} - 1", now + 1: f"{name} + 1", now: name}
+
+
 class InPlace(Python):
     """Spells nodes with the person's names, and with their own text where it stands in the same statement."""
 
-    def __init__(self, reach: Reach, statement: Span | None, extra: dict[fx.Node, str]) -> None:
-        names = {**reach.sizes, **reach.names, **extra}
+    def __init__(self, reach: Reach, statement: Span | None, gradients: Mapping[fx.Node, str] | None = None) -> None:
+        names = {**reach.sizes, **reach.names, **(gradients or {})}
         super().__init__(names.get)
         self.statement = statement
-        self.space, self.numbers = reach.space, reach.numbers
+        self.space, self.numbers, self.arrays = reach.space, reach.numbers, reach.arrays
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[fx.Node] = []
 
     def expression(self, node: fx.Node) -> Spelled:
-        """As everywhere, with the modules under the names that they have in the person's file."""
+        """As everywhere, with the modules under the names that they have in the person's file; or in NumPy."""
+        if "text" in node.meta:  # written as it should stand there
+            return str(node.meta["text"]), ATOM
+        if self.arrays and is_torch_call(node):
+            spelled = in_numpy(self, node, name_in(self.space))
+            if spelled is None:
+                self.unspelled.append(node)
+            return spelled or ("", ATOM)
         text, binding = super().expression(node)
         if "F" not in self.space and text.startswith("F."):
             text = f"torch.nn.functional.{text[2:]}"
@@ -88,7 +124,7 @@ class InPlace(Python):
         return super().spell(value)
 
 
-def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -> tuple[Edit, str] | None:
+def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     """The edit that writes `by` in the place of `at`, and the new statement; None where it cannot be spelled."""
     span = span_of(at)
     if span is None or not source.lines_of(span.file):
@@ -96,10 +132,12 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
     assigned = source.assignment_at(span)
     if assigned is None:
         return None
+    if by.meta["phase"] == "sketch" and by.meta["operation"] == "alias":
+        by = by.all_input_nodes[0]
     statement = source.span_of(assigned.statement, span.file)
-    bare = at.meta.get("same_as") is not None
+    bare = at.meta.get("same_as") is not None and at.meta.get("span") is None
     whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
-    speller = InPlace(reach, statement, extra)
+    speller = InPlace(reach, statement)
     texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
     if not bare and len(texts) == len(read) == len(set(read)):
         speller.verbatim = dict(zip(read, texts, strict=True))
@@ -115,7 +153,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, extra: dict[fx.Node, str]) -
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if "added" in by.meta and whole and assigned.target and not assigned.augmented:
+    if "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
         edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
     elif by.meta["operation"] == "index_put" and whole:
         edit = source.replaced(statement, _indexed(by, at, assigned, speller))
@@ -139,16 +177,10 @@ def _indexed(by: fx.Node, at: fx.Node, assigned: Assignment, speller: InPlace) -
     target = target or speller.text(base, ATOM)
     if not by.kwargs.get("accumulate"):
         return f"{assigned.target or f'{target}[{speller._index(index)}]'} = {speller.text(value)}"
-    if at.meta.get("spot") is not None and _is_array(at):
+    if speller.arrays:
         indices = index[0] if isinstance(index, tuple) and len(index) == 1 else index
-        return f"np.add.at({target}, {speller.text(indices)}, {speller.text(value)})"
+        return f"{name_in(speller.space)}.add.at({target}, {speller.text(indices)}, {speller.text(value)})"
     return f"{target}.index_put_({speller.text(index)}, {speller.text(value)}, accumulate=True)"
-
-
-def _is_array(at: fx.Node) -> bool:
-    """Whether the person's line is NumPy code."""
-    spot: Spot = at.meta["spot"]
-    return "np" in spot.code.co_names or not any(n in spot.code.co_names for n in ("torch", "F", "zeros_like", "g"))
 
 
 def not_in_place(write: fx.Node) -> tuple[Edit, str] | None:

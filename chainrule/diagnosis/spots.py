@@ -44,6 +44,7 @@ class Spot:
     call: int = 0  # counts the calls of the person's functions
     names: dict[str, Any] = field(repr=False, default_factory=dict)  # text -> tensor node, tensor, or number
     space: dict[str, Any] = field(repr=False, default_factory=dict)  # the globals of the person's module
+    arrays: bool = False  # whether the code there computes with NumPy
 
     @property
     def line(self) -> int:
@@ -72,6 +73,7 @@ class Spots:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.count = 0
+        self.arrays = False  # while NumPy code runs
         self._last: tuple[types.FrameType, int, int] | None = None
         self._names: dict[str, Any] = {}
         self._calls: dict[int, tuple[types.FrameType, int]] = {}  # kept alive, so that no id comes twice
@@ -85,7 +87,9 @@ class Spots:
         last, self._last = self._last, (frame, frame.f_lineno, frame.f_lasti)
         if last is None or last[0] is not frame or last[1] != frame.f_lineno or last[2] >= frame.f_lasti:
             self._names = self._in_reach(frame)
-        return Spot(frame.f_code, frame.f_lasti // 2, self.count, self._call(frame), self._names, frame.f_globals)
+        return Spot(
+            frame.f_code, frame.f_lasti // 2, self.count, self._call(frame), self._names, frame.f_globals, self.arrays
+        )
 
     def _call(self, frame: types.FrameType) -> int:
         known = self._calls.get(id(frame))
@@ -145,5 +149,6 @@ def _held(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
 
 
 def span_of(node: fx.Node) -> Span | None:
+    """Where the source of a node stands; of what was saved, its argument in the call."""
     spot: Spot | None = node.meta.get("spot")
-    return None if spot is None else spot.span
+    return node.meta.get("span") or (None if spot is None else spot.span)

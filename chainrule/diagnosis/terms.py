@@ -9,11 +9,11 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.case import same
-from chainrule.diagnosis.mutations import DROPPED, Mutation
+from chainrule.diagnosis.mutation import DROPPED, Mutation
+from chainrule.diagnosis.paths import joins_paths, lost_from
 from chainrule.diagnosis.search import Search, Trial
 
 _MOST = 12  # terms
-_MIXING = ("layer_norm", "batch_norm", "group_norm", "instance_norm", "rms_norm", "var", "std", "normalize", "var_mean")
 
 
 def combined(search: Search, trials: list[Trial]) -> list[Mutation]:
@@ -33,9 +33,9 @@ def combined(search: Search, trials: list[Trial]) -> list[Mutation]:
     others = [w for w in weights if min(abs(w), abs(w - 1)) > 1e-6]
     if len(lost) == len(nodes):
         return []
-    paths = any(u.meta.get("accumulated") or u.meta.get("rule") in _MIXING for n in (*lost, *twice) for u in n.users)
-    cause = ("lost-path" if paths else "missing-term") if not others else "wrong-term-scale"
-    if others and len(others) == len(twice) and paths:
+    sums = [u for n in (*lost, *twice) for u in n.users]
+    cause = lost_from(sums) if not others else "wrong-term-scale"
+    if others and len(others) == len(twice) and joins_paths(sums):
         cause = "double-counted-path"
     at = (lost or twice or nodes)[0]
     return [Mutation(at, at, cause, DROPPED - 0.05)]
@@ -50,8 +50,8 @@ def several_lost(search: Search) -> Iterator[Mutation]:
     for count in (2, 3):
         for chosen in combinations(operands, count):
             changes = [(n, sketches.operation("mul", 0, n)) for n in chosen]
-            paths = any(u.meta.get("accumulated") or u.meta.get("rule") in _MIXING for n in chosen for u in n.users)
-            yield Mutation(*changes[0], "lost-path" if paths else "missing-term", DROPPED, changes=changes)
+            cause = lost_from(u for n in chosen for u in n.users)
+            yield Mutation(*changes[0], cause, DROPPED, changes=changes)
 
 
 def _terms(search: Search) -> list[fx.Node]:
@@ -82,7 +82,7 @@ def _parts(search: Search, nodes: list[fx.Node], trial: Trial) -> list[torch.Ten
     whole = trial.values.get(search.root)
     parts = []
     for node in nodes:
-        without = search.with_value(node, torch.zeros_like(trial.values[node]), trial)
+        without = search.outcome([(node, torch.zeros_like(trial.values[node]))], trial)
         if not isinstance(without, torch.Tensor) or not isinstance(whole, torch.Tensor) or without.shape != whole.shape:
             return None
         parts.append(whole - without)

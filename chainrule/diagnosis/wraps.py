@@ -1,0 +1,117 @@
+"""What can be put around a value: a sum, another shape, a factor, a term, an activation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.mutation import WRAPPED, Mutation
+from chainrule.diagnosis.sketch import is_tensor
+
+if TYPE_CHECKING:
+    from chainrule.diagnosis.search import Search
+
+
+def reshaped(search: Search) -> Iterator[Mutation]:
+    """The root summed, transposed or put into the shape that it should have."""
+    sketches, root, trial = search.around.sketches, search.root, search.trials[0]
+    value, goal = trial.values.get(root), trial.goal
+    if not isinstance(value, torch.Tensor):
+        return
+    for size in range(1, value.ndim + 1):
+        for dims in combinations(range(value.ndim), size):
+            which: Any = dims[0] if size == 1 else dims
+            kept = value.sum(dims, keepdim=True).shape == goal.shape
+            if kept or value.sum(dims).shape == goal.shape:
+                by = sketches.method("sum", root, which, **({"keepdim": True} if kept else {}))
+                yield Mutation(root, by, "missing-broadcast-sum", WRAPPED)
+    if value.numel() == goal.numel() and value.shape != goal.shape:
+        for axis in range(value.ndim):
+            if value.shape[axis] == 1:
+                yield Mutation(root, sketches.method("squeeze", root, axis), "wrong-shape", WRAPPED)
+        for axis in range(goal.ndim):
+            yield Mutation(root, sketches.method("unsqueeze", root, axis), "wrong-shape", WRAPPED)
+        sizes = [n for n in search.around.reach if n.meta["val"].shape == goal.shape]
+        for like in sizes[:2]:
+            yield Mutation(
+                root,
+                sketches.method("reshape", root, sketches.attribute(like, "shape")),
+                "wrong-shape",
+                WRAPPED + 0.2,
+            )
+    if value.ndim == 2 and tuple(value.shape[::-1]) == tuple(goal.shape):
+        yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
+
+
+def _places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
+    """Where something can be put around a value: what an operation gives, and each known value that it reads."""
+    yield node, lambda by: (node, by)
+    for place, value in enumerate(node.args):
+        if is_tensor(value) and value not in search.position:
+            yield value, functools.partial(_read_as, search, node, place)  # type: ignore[misc]
+
+
+def _read_as(search: Search, node: fx.Node, place: int, by: fx.Node) -> tuple[fx.Node, fx.Node]:
+    return node, search.around.sketches.like(node, (*node.args[:place], by, *node.args[place + 1 :]))
+
+
+def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
+    """A factor that was forgotten, of the right gradient or (where not `derived`) in reach; or one too many."""
+    sketches, values = search.around.sketches, search.trials[0].values
+    reach = search.around.names(at)
+    for node, put in _places(search, at):
+        value = values.get(node)
+        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+            continue
+        far = WRAPPED + (1.0 if node is search.root else 1.2) + (0 if derived else 0.2)
+        for factor in [f for f in search.factors if f not in reach] if derived else reach:
+            known = values.get(factor)
+            if not isinstance(known, torch.Tensor) or (derived and known.numel() < 2) or factor is node:
+                continue
+            if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
+                index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
+                factor = sketches.operation("getitem", factor, index)
+            yield Mutation(*put(sketches.operation("mul", node, factor)), "missing-factor", far, "double-applied")
+            if not derived:
+                by = sketches.operation("div", node, factor)
+                yield Mutation(*put(by), "wrong-factor", far + 0.1, "wrong-factor")
+
+
+def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
+    """A sum that is missing on the way: `(dp * p).sum(-1, keepdim=True)`."""
+    value = search.trials[0].values.get(node)
+    if isinstance(value, torch.Tensor) and value.dtype.is_floating_point and node is not search.root:
+        for axis in range(value.ndim):
+            by = search.around.sketches.method("sum", node, axis, keepdim=True)
+            yield Mutation(node, by, "missing-broadcast-sum", WRAPPED + 0.8)
+
+
+def activated(search: Search, node: fx.Node) -> Iterator[Mutation]:
+    """A value before its activation in the place of that after it."""
+    value = search.trials[0].values.get(node)
+    if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
+        for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign"):
+            yield Mutation(node, search.around.sketches.method(name, node), "wrong-tensor", WRAPPED + 1.3)
+        if value.ndim:
+            yield Mutation(node, search.around.sketches.method("softmax", node, -1), "wrong-tensor", WRAPPED + 1.3)
+
+
+def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
+    """A value in reach that should be added or taken away: `p * (dp - inner)`."""
+    values, sketches = search.trials[0].values, search.around.sketches
+    for node, put in _places(search, at):
+        for other in search.around.names(at):
+            known = values.get(other)
+            if (
+                isinstance(values.get(node), torch.Tensor)
+                and isinstance(known, torch.Tensor)
+                and known.dtype.is_floating_point
+            ):
+                for operation in ("add", "sub"):
+                    made = put(sketches.operation(operation, node, other))
+                    yield Mutation(*made, "missing-term", WRAPPED + 1.5)

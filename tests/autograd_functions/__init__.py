@@ -1,0 +1,1 @@
+"""torch.autograd.Functions, right ones and such as break a promise of their kind."""
