@@ -50,7 +50,7 @@ FORMULAS = {
     "conv2d": [
         "∂L/∂x = conv2d_input(shape(x), weight, ∂L/∂out)",
         "∂L/∂weight = conv2d_weight(x, shape(weight), ∂L/∂out)",
-        "∂L/∂bias = Σ₀₂₃ ∂L/∂out",
+        "∂L/∂bias = Σ₀,₂,₃ ∂L/∂out",
     ],
     "gather": ["∂L/∂x = scatter_add(0, 1, index, ∂L/∂out)"],
     "positive": ["∂L/∂x = ∂L/∂out"],

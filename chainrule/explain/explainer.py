@@ -10,11 +10,12 @@ import torch
 from torch import fx
 
 from chainrule.explain.local import LocalReader, LocalStep, Paths
-from chainrule.explain.reasons import generic, reason_of
+from chainrule.explain.reasons import Reason, generic, reason_of
 from chainrule.explain.shapes import meeting, shape_of
 from chainrule.explain.step import Paragraph, Step
 from chainrule.show.layout import Layout, Line
 from chainrule.show.mathematics import Reader
+from chainrule.show.mathematics.reader import gradient_named, is_gradient
 from chainrule.show.mathematics.term import equation, gradient, name, number
 
 if TYPE_CHECKING:
@@ -110,27 +111,42 @@ class Explainer:
             loss = gradient(self.layout.variables[self.program.output])
             said = "L is the loss itself, so the chain starts with"
             found.append(Paragraph((said,), "Start", equation(loss, number(1))))
-        reasons = [reason_of(step) for step in steps]
+        reasons = {step: reason_of(step) for step in steps}
         known: set[object] = set()
-        for step, reason in zip(steps, reasons, strict=True):
-            found += reason.paragraphs if step.kind not in known else [generic.again(step)]
+        for i, step in enumerate(steps):
+            found += reasons[step].paragraphs if step.kind not in known else [generic.again(step)]
             known.add(step.kind)
-        for value in values:
-            found += self._meeting([s for s in steps if s.read is value])
+            if step.readers > 1 and all(later.read is not step.read for later in steps[i + 1 :]):
+                found.append(generic.added([s for s in steps if s.read is step.read]))
         if len(steps) > 1:
             formula = self.reader.line(line.target, line.node, line.alias)
             found.append(Paragraph(("All of it in one line",), "Together", formula))
-        first = {s.kind: r for s, r in zip(reversed(steps), reversed(reasons), strict=True)}  # a loop has many alike
-        told = [r for r in reversed(first.values()) if not r.minor] or list(reversed(first.values()))
-        sentences = [r.sentence for r in told]
-        return (*self._shorthands(found), *found), "; ".join(dict.fromkeys(sentences))
+        found = [*self._shorthands(found), *found]
+        return (*self._unnamed(found), *found), _sentence(reasons, set(values))
 
-    @staticmethod
-    def _meeting(readers: list[LocalStep]) -> list[Paragraph]:
-        """Why gradients are added, where several operations read one value."""
-        if len(readers) < 2:
-            return []
-        return [generic.added(readers[0].of, readers[0].result, [(s.out, s.upstream) for s in readers])]
+    def _unnamed(self, paragraphs: list[Paragraph]) -> list[Paragraph]:
+        """Whose gradients those are that the code names after an operation, since their values have no name."""
+        used = {name for p in paragraphs for name in p.names}
+        local = self.paths.reader
+        return [
+            Paragraph(
+                (
+                    gradient_named(variable),
+                    " is the gradient of ",
+                    local.value(node),
+                    ", which has no name in the code.",
+                )
+            )
+            for node, variable in local.variables.items()
+            if variable in used and node not in local.names and is_gradient(variable)
+        ] + [
+            Paragraph(
+                (gradient_named(variable), " is the gradient of ", local.value(node), " as well: what lies between the two passes "
+                 "it on unchanged.")
+            )
+            for node, variable in local.variables.items()
+            if variable in used and is_gradient(variable) and local.names.get(node, variable[:-2]) != variable[:-2]
+        ]  # fmt: skip
 
     def _shorthands(self, paragraphs: list[Paragraph]) -> list[Paragraph]:
         """What the names stand for that were given to long expressions in these paragraphs."""
@@ -156,6 +172,16 @@ class Explainer:
             if through:
                 found[_key(line)] = list(dict.fromkeys(owner[n] for n in through if n in owner))
         return found
+
+
+def _sentence(reasons: dict[LocalStep, Reason], values: set[fx.Node]) -> str:
+    """The reasons in one sentence; what goes without saying only where there is nothing else, or where paths meet."""
+    first = {step.kind: (step, reason) for step, reason in reversed(reasons.items())}  # a loop has many alike
+    told = [(step, reason) for step, reason in reversed(first.values())]
+    meeting = [s for s in reasons if s.read in values and s.readers > 1]
+    weighty = [r.sentence for s, r in told if not r.minor or s in meeting] or [r.sentence for _, r in told]
+    paths = f"{len(meeting)} paths add up: " if meeting else ""
+    return paths + "; ".join(dict.fromkeys(weighty))
 
 
 def _key(line: Line) -> str:

@@ -11,17 +11,17 @@ from torch import fx
 
 from chainrule.program import differentiable
 from chainrule.recording import Region
-from chainrule.rules import BOOK
+from chainrule.rules import BOOK, Rule
 from chainrule.rules.families import family_of
 from chainrule.show.mathematics import Reader, Term, text
 from chainrule.show.mathematics.reader import gradient_named, is_gradient
-from chainrule.show.mathematics.term import gradient, name, towards
+from chainrule.show.mathematics.term import gradient, name, towards, via
 from chainrule.show.names import name_of
 
 LONGEST = 30  # characters of an expression that may stand under ∂L/∂
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LocalStep:
     """The step from the gradient of `out` to its share in the gradient of `of`, which the operation reads."""
 
@@ -39,6 +39,8 @@ class LocalStep:
     arguments: tuple[tuple[Term, fx.Node], ...] = field(default=(), repr=False)  # the tensors that it reads
     note: str = ""  # the rule's convention at kinks
     own: bool = False  # a person's function with a backward step of its own
+    given: dict[str, Any] = field(default_factory=dict, repr=False)  # the call's arguments by the rule's names
+    readers: int = 1  # of the value: how many operations pass back a share of its gradient
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -47,6 +49,17 @@ class LocalStep:
     @property
     def shape(self) -> tuple[int, ...]:
         return _shape(self.read)
+
+    @property
+    def first(self) -> Any:
+        """The operand that the call names first."""
+        return next(iter(self.given.values()), None)
+
+    @property
+    def complex(self) -> bool:
+        """Whether complex numbers enter or leave."""
+        values = (n.meta["val"] for n in (self.node, self.read))
+        return any(isinstance(v, torch.Tensor) and v.is_complex() for v in values)
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -69,6 +82,14 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
 def _called(region: Region) -> str:
     """The name of the person's function."""
     return str(region.code.co_name if region.function is None else region.function.__name__)
+
+
+def _given(rule: Rule | None, node: fx.Node) -> dict[str, Any]:
+    """The arguments of a call by the names that its rule has for them; by position where there is none."""
+    bound = rule.bind(node, node.args, dict(node.kwargs)) if rule is not None and node.target is not getattr else None
+    if bound is None:
+        return {str(i): a for i, a in enumerate(node.args)} | dict(node.kwargs)
+    return dict(list(bound.arguments.items())[1:])
 
 
 class LocalReader(Reader):
@@ -125,8 +146,8 @@ class LocalReader(Reader):
                 return self.read(value.args[0])  # mathematics does not say that a number is repeated
         return super().read(value)
 
-    def step(self, node: fx.Node, read: fx.Node) -> LocalStep:
-        """The step through the operation `node` to the value `read`."""
+    def step(self, node: fx.Node, read: fx.Node, readers: int) -> LocalStep:
+        """The step through the operation `node` to the value `read`, which so many operations read."""
         outs = [u for u in node.users if u.meta["operation"] == "part"] or [node]
         self.upstreams = {self.gradients[o]: self.gradient(o) for o in outs if o in self.gradients}
         shares = tuple(self.read(g) for g in node.meta["passes"][read])
@@ -135,14 +156,15 @@ class LocalReader(Reader):
         rule = BOOK.find(node.meta["operation"]) if region is None else None
         arguments = tuple((self.value(n), n) for n in dict.fromkeys(node.all_input_nodes) if differentiable(n))
         shown = next((o for o in outs if o in self.gradients), node)
+        out, result = self.value(shown), self.gradient(read)
         return LocalStep(
             operation=_called(region) if region is not None else node.meta["operation"],
             family=family_of(rule.backward) if rule is not None else "",
             elementwise=rule is not None and rule.elementwise,
-            out=self.value(shown), of=self.value(read), call=self._computed(node),
-            upstream=self.gradient(shown), result=self.gradient(read), shares=shares,
+            out=out, of=self.value(read), call=self._computed(node),
+            upstream=self.gradient(shown), result=via(result, out) if readers > 1 else result, shares=shares,
             node=node, read=read, arguments=arguments, note=rule.note if rule is not None else "",
-            own=region is not None,
+            own=region is not None, given=_given(rule, node), readers=readers,
         )  # fmt: skip
 
 
@@ -178,4 +200,4 @@ class Paths:
     def back_to(self, value: fx.Node) -> list[LocalStep]:
         """The steps by which the gradient arrives at `value`, in the order of the backward pass."""
         found = sorted(self._steps(value), key=lambda step: self.order[step[0]], reverse=True)
-        return [self.reader.step(operation, read) for operation, read in found]
+        return [self.reader.step(operation, read, len(self.readers[read])) for operation, read in found]

@@ -38,6 +38,8 @@ def reason_of(step: LocalStep) -> Reason:
     """The reason for one step in the names of the program that it is taken from."""
     if step.own:
         return _own(step)
+    if step.complex:
+        return _complex(step)
     kinds = [step.operation, *(["elementwise"] if step.elementwise else []), f"{step.family} family", "any"]
     for kind in kinds:
         writer = _WRITERS.get(kind)
@@ -45,6 +47,14 @@ def reason_of(step: LocalStep) -> Reason:
         if found is not None:
             return found
     raise LookupError(f"no reason for {step.operation}")  # `any` has one
+
+
+def _complex(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        ("For complex numbers x + iy, the gradient of a real loss is its slope towards x plus i times its slope towards y. With "
+         "this convention the slopes of the operation are conjugated on the way back.",), "Complex numbers",
+    )  # fmt: skip
+    return Reason(f"the step of {step.operation} for complex numbers", (paragraph, generic.passed_back(step)))
 
 
 def _own(step: LocalStep) -> Reason:

@@ -7,9 +7,10 @@ import torch
 from chainrule.explain.local import LocalStep
 from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
-from chainrule.explain.reasons.slopes import LETTERS, MINUS_ONE, at_place, place, slope
+from chainrule.explain.reasons.slopes import MINUS_ONE, at_place, place, slope
 from chainrule.explain.shapes import stretched
 from chainrule.explain.step import Paragraph
+from chainrule.run import step as run_step
 from chainrule.show.mathematics import Term, text
 from chainrule.show.mathematics.notation import bare
 from chainrule.show.mathematics.term import element, equation, hadamard, number, partial, scale
@@ -48,9 +49,13 @@ def _slopes(step: LocalStep) -> list[Paragraph]:
     if len(factors) == len(step.shares) == 1 and len(step.out_shape) < 7:
         above = element(step.out, place(step.out_shape, step.out_shape))
         below = element(step.of, place(step.shape, step.out_shape))
-        said = (" at the same place and on no other, with the slope",)
+        said = (
+            " and on no other, with the slope"
+            if stretched(step.shape, step.out_shape)
+            else " at the same place, with the slope",
+        )
         paragraphs.append(
-            Paragraph(("Each element of ", step.out, " depends on the element of ", step.of, *said), "Slope",
+            Paragraph(("Each element of ", step.out, " depends directly on " if step.readers > 1 else " depends on ", "one" if stretched(step.shape, step.out_shape) else "the", " element of ", step.of, *said), "Slope",
                       equation(partial(above, below), bare(at_place(factors[0], step))))
         )  # fmt: skip
     return [
@@ -77,7 +82,7 @@ def added_or_subtracted(step: LocalStep) -> Reason | None:
     if not axes:
         result = equation(step.result, Term("neg", (step.upstream,)) if minus else step.upstream)
         said = "subtracted, so the sign turns" if minus else "a sum passes the gradient on unchanged"
-        shown = result if len(step.shares) == 1 else None
+        shown = result if len(step.shares) == 1 and step.result != step.upstream else None
         return Reason(said, (Paragraph((*moved, f", so {passed}:"), "Sum", shown),), minor=not minus)
     own = text(step.of)
     said = (
@@ -122,32 +127,24 @@ def multiplied(step: LocalStep) -> Reason | None:
 
 @reason("pow", "square")
 def power(step: LocalStep) -> Reason | None:
-    exponent = step.node.args[1] if len(step.node.args) > 1 else 2
-    if isinstance(exponent, torch.fx.Node) or step.read is not step.node.args[0]:
+    exponent = [*step.given.values(), 2][1]
+    if isinstance(exponent, torch.fx.Node) or step.read is not step.first:
         return None
     kind = "a square" if exponent == 2 else f"the power {exponent}"
     return Reason(f"times the slope of {kind}", tuple(_slopes(step)))
 
 
-_ONE_SIDED = {"relu": "0", "clamp_min": None, "clamp_max": None, "clamp": None, "relu6": None, "hardtanh": None,
-              "threshold": None, "leaky_relu": "0"}  # fmt: skip
-
-
-@reason(*_ONE_SIDED)
+@reason("relu", "clamp_min", "clamp_max", "clamp", "relu6", "hardtanh", "threshold")
 def gate(step: LocalStep) -> Reason | None:
     """Functions that pass their argument on in one region and hold it fast in another."""
-    value, given = step.node.meta["val"], step.read.meta["val"]
-    if value.shape != given.shape or step.read is not step.node.args[0]:
+    if step.shape != step.out_shape or step.read is not step.first or len(step.shares) > 1:
         return None
-    open_share = float((value == given).double().mean()) if value.numel() else 0.0
-    factor = slope(step.shares[0], step.upstream)
-    leaks, i = step.operation == "leaky_relu", LETTERS[: len(step.shape)]
+    factor, i = slope(step.shares[0], step.upstream), place(step.shape, step.shape)
     said = Paragraph(
-        ("Where ", step.out, " is ", step.of, " itself, it moves with it, and the slope is 1. Where it is held at the bound, "
-         "moving ", step.of, f" a little changes nothing, and the slope is {'small' if leaks else '0'}. So the gradient "
-         f"passes where the gate was open forward and {'is scaled down' if leaks else 'stops'} elsewhere; here "
-         f"{open_share:.0%} of the elements pass. The numbers that ", step.upstream, " holds at the closed places are lost: "
-         "they told how the loss would change with an output that cannot move."), f"What happens at {step.operation}",
+        ("Where the gate is open, ", step.out, " moves with ", step.of, " and the slope is 1. Where it is held at the bound, moving ",
+         step.of, " a little changes nothing, and the slope is 0. So the gradient passes where the gate was open forward and "
+         f"stops elsewhere; here {_open(step):.0%} of the elements pass. The numbers that ", step.upstream, " holds at the closed "
+         "places are lost: they told how the loss would change with an output that cannot move."), f"What happens at {step.operation}",
         equation(partial(element(step.out, i), element(step.of, i)), at_place(factor, step)) if factor is not None else None,
     )  # fmt: skip
     kink = (
@@ -156,16 +153,25 @@ def gate(step: LocalStep) -> Reason | None:
         else []
     )
     return Reason(
-        f"passes where {step.operation} let the value through, {'is scaled down' if leaks else 'stops'} elsewhere",
+        f"passes where {step.operation} let the value through, stops elsewhere",
         (said, generic.jacobian(step, diagonal(step)), generic.passed_back(step), *kink),
     )
+
+
+def _open(step: LocalStep) -> float:
+    """The share of the elements at which the slope is not zero."""
+    given = step.read.meta["val"].detach().clone().requires_grad_()
+    with torch.enable_grad():
+        out = run_step(step.node, {n: n.meta["val"] for n in step.node.all_input_nodes} | {step.read: given})
+        (slopes,) = torch.autograd.grad(out.sum(), given)
+    return float((slopes != 0).double().mean()) if slopes.numel() else 0.0
 
 
 @reason("div")
 def divided(step: LocalStep) -> Reason | None:
     if len(step.shares) > 1:
         return None
-    numerator = step.read is step.node.args[0]
+    numerator = step.read is step.first
     said = "divided by the same number" if numerator else "a larger denominator makes the quotient smaller"
     return Reason(said, tuple(_slopes(step)))
 

@@ -48,11 +48,12 @@ def memory(entries: int, dtype: torch.dtype) -> str:
     return f"{size:.3g} {units[0]}"
 
 
-def axes_of(step: LocalStep, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+def axes_of(step: LocalStep) -> tuple[int, ...]:
     """The axes that a reduction goes over, from 0 on; all of them where the call names none."""
-    node, dims = step.node, len(step.shape)
-    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", default)
-    axes = range(dims) if given is None or given == () else given if isinstance(given, tuple | list) else (given,)
+    dims, given = len(step.shape), step.given.get("dim")
+    if given is None or given == () or isinstance(given, bool):
+        return tuple(range(dims))
+    axes = given if isinstance(given, tuple | list) else (given,)
     return tuple(int(a) % max(dims, 1) for a in axes if isinstance(a, int))
 
 
@@ -72,7 +73,7 @@ def jacobian(step: LocalStep, entries: str = "") -> Paragraph:
     size = memory(rows * columns, value.dtype if isinstance(value, torch.Tensor) else value[0].dtype)
     j = name("J")
     return Paragraph(
-        ("All the slopes together are the Jacobian ", equation(j, partial(step.out, step.of)),
+        ("All the slopes of this operation together are its Jacobian ", equation(j, partial(step.out, step.of)),
          f", with {counted(rows, 'row')} and {counted(columns, 'column')}, one for each element of ", step.out, " and of ",
          step.of, f": {size}. {entries + ' ' if entries else ''}It is never built, for the chain rule needs only its product "
          "with the gradient that arrives:"),
@@ -92,7 +93,7 @@ def passed_back(step: LocalStep) -> Paragraph:
 def again(step: LocalStep) -> Paragraph:
     """A step of a kind that has been explained."""
     written = passed_back(step)
-    return Paragraph(("In the same way,",), written.title, written.display)
+    return Paragraph((f"As for the step through {step.operation} above,",), written.title, written.display)
 
 
 def broadcasting(step: LocalStep) -> list[Paragraph]:
@@ -104,7 +105,10 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
     along = f"ax{'is' if len(axes) == 1 else 'es'} {listed([str(a) for a in axes])}"
     letters, own = LETTERS[: len(step.out_shape)], place(step.shape, step.out_shape)
     missing = len(step.out_shape) - len(step.shape)
-    batch = " Axis 0 is the batch here: every example uses the same numbers." if axes[0] == 0 and missing else ""
+    if all(step.out_shape[axis] == 1 for axis in axes):
+        return []  # an axis of size one was put in; the sum over it only brings the shape back
+    batch = axes == [0] and missing > 0
+    said = " Where axis 0 is the batch, every example uses the same numbers, and this is the sum over the batch."
     factor, sums = slope(step.shares[0], step.upstream), None
     if len(step.shares) == 1 and factor in (number(1), MINUS_ONE):
         share = summed("".join(letters[a] for a in axes), element(step.upstream, letters))
@@ -113,26 +117,27 @@ def broadcasting(step: LocalStep) -> list[Paragraph]:
         Paragraph(
             (step.of, f" has the shape {step.shape} and was stretched to {step.out_shape}: each of its elements is "
              f"used {times} times, along {along}. A number that is used several times gets the sum of what each use "
-             f"passes back: what was stretched forward is summed backward, over the same axes.{batch}"),
-            "Why the sum over the batch" if batch else "Why the sum", sums,
+             f"passes back: what was stretched forward is summed backward, over the same axes.{said if batch else ''}"),
+            "Why the sum over the rows" if batch else "Why the sum", sums,
         )
     ]  # fmt: skip
 
 
-def added(value: Term, result: Term, readers: list[tuple[Term, Term]]) -> Paragraph:
-    """Why the gradients of several readers are added: `readers` are their results with the gradients of these."""
+def added(readers: list[LocalStep]) -> Paragraph:
+    """Why the gradients that come back through several readers of one value are added."""
+    value, whole = readers[0].of, readers[0].result.parts[0]
     pieces: list[str | Term] = [value, " is read in several places: by "]
     named = readers if len(readers) <= MOST else readers[: MOST - 1]
-    for i, (reader, _) in enumerate(named):
-        pieces += [(", " if i < len(readers) - 1 else " and ") if i else "", reader]
+    for i, step in enumerate(named):
+        pieces += [(", " if i < len(readers) - 1 else " and ") if i else "", step.out]
     pieces.append(f" and {len(readers) - len(named)} others" if len(named) < len(readers) else "")
-    pieces.append(
-        ". A small change of it reaches the loss on each of these paths, and small changes add up, so the gradients "
-        "that come back along the paths are added"
-    )
-    shares = [matmul(transposed(partial(r, value)), g) for r, g in readers]
-    total = shares[0]
-    for share in shares[1:]:
-        total = add(total, share)
-    shown = equation(result, total) if len(readers) <= MOST else None
+    pieces += [
+        ". Written as ", readers[0].result, ", the share that comes back through ", readers[0].out, " is what the gradient would be "
+        "if only that place were moved. A small change reaches the loss on each of the paths, and small changes add up, so the "
+        "shares are added:",
+    ]  # fmt: skip
+    total = readers[0].result
+    for step in readers[1:]:
+        total = add(total, step.result)
+    shown = equation(whole, total) if len(readers) <= MOST else None
     return Paragraph(tuple(pieces), "Why gradients are added", shown)

@@ -18,10 +18,9 @@ def _say(title: str, sentence: str, prose: str, *names: str, parameters: int = 0
 
     @reason(*names)
     def write(step: LocalStep) -> Reason | None:
-        if first_only and step.read is not step.node.args[0]:
+        if first_only and step.read is not step.first:
             return None
-        given = (*step.node.args[:parameters], *(step.node.kwargs.get(k) for k in ("input", "weight")[:parameters]))
-        if parameters and step.read not in given:
+        if parameters and step.read not in list(step.given.values())[:parameters]:
             return _shared(step)
         paragraph = Paragraph(tuple(_filled(prose, step)), title)
         return Reason(sentence, (paragraph, generic.jacobian(step), generic.passed_back(step)))
@@ -48,35 +47,43 @@ _say(
     "Each element of {of} reaches {out} on three paths: directly, through the mean, and through the variance of its group. The "
     "first passes the gradient scaled; the second takes its mean away; the third takes its part along the normalised value "
     "away. What is left changes neither the mean nor the length of the group, as it must: the forward pass threw both away.",
-    "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalisation family", parameters=1,
+    "layer_norm", "group_norm", "instance_norm", "normalisation family", parameters=1,
+)  # fmt: skip
+_say(
+    "Two paths",
+    "the gradient loses its part along the normalised value: the path through the root mean square",
+    "Each element of {of} reaches {out} on two paths: directly, and through the root mean square of its group. The first passes "
+    "the gradient scaled; the second takes its part along the normalised value away, so that what is left does not change the "
+    "length of the group: the forward pass threw it away.",
+    "rms_norm", parameters=1,
 )  # fmt: skip
 _say(
     "Patches",
     "each output is a patch times the kernel; the way back gives each side the other",
-    "Each element of {out} is the product of a patch of the input with the kernel. The same kernel meets every patch, so its "
-    "gradient sums over all places and all examples; an input element lies in several patches and gets the sum from all of "
-    "them. Both sums are convolutions again.",
+    "Each element of {out} sums the products of a patch of the input with a kernel. The same kernel meets every patch, so its "
+    "gradient sums over all places and all examples; an input element gets the sum from all the patches that it lies in. Both "
+    "sums are convolutions again.",
     "convolution family", parameters=2,
 )  # fmt: skip
 _say(
     "Windows",
     "each window passes its gradient back to the elements that made its result",
-    "Each element of {out} is made from a few elements of {of}: the largest one of a window, or an average with fixed weights. The "
-    "gradient goes back to the same elements with the same weights; where windows overlap the parts are added.",
+    "Each element of {out} is made from the elements of a window of {of}. The gradient goes back to those elements, to each "
+    "with the slope that it had there; where windows overlap the parts are added.",
     "pooling family", "resampling family", first_only=True,
 )  # fmt: skip
 _say(
     "Loss",
-    "the slope of the loss at each prediction, spread over what was averaged",
-    "{out} has a term for each element or each example of {of}. Each gets the slope of its own term; where the terms are averaged, "
-    "it is divided by their number, so that the gradient does not grow with the batch.",
+    "the slope of each term of the loss, divided as the mean divides",
+    "{out} is put together from terms, one for each element or each example. Each passes back its own slope; where the terms are "
+    "averaged, it is divided by what the mean divides by, so that the gradient does not grow with the batch.",
     "losses family", "class_losses family", "margin_losses family",
 )  # fmt: skip
 _say(
     "Length",
-    "a length grows in the direction in which the value points",
-    "{out} is a length, or is made of lengths. Moving {of} changes a length most along the direction in which the value, or the "
-    "difference, already points; the gradient goes that way, divided by the length.",
+    "the direction in which the length grows",
+    "{out} is a length, or is made of lengths. The gradient goes in the direction in which the length grows fastest: for the "
+    "Euclidean length, the one in which the value, or the difference, already points.",
     "norms family", "distances family", "cosine_similarity", "pairwise_distance", "cosine_embedding_loss",
 )  # fmt: skip
 _say(
@@ -127,3 +134,15 @@ _say(
     "that serves many places gets the sum of their shares.",
     "activations family", "arithmetic family",
 )  # fmt: skip
+
+
+@reason("batch_norm")
+def batch_norm(step: LocalStep) -> Reason | None:
+    """In training as the other norms; else mean and variance are numbers that were stored."""
+    if step.given.get("training") or step.read is not step.first:
+        return None
+    paragraph = Paragraph(
+        ("Outside of training the mean and the variance are numbers that were stored: they do not move with ", step.of,
+         ", and each element is only shifted and scaled."), "Scale",
+    )  # fmt: skip
+    return Reason("times the scale, which is a stored number", (paragraph, generic.passed_back(step)))

@@ -11,6 +11,7 @@ from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
 from chainrule.explain.reasons.slopes import place
 from chainrule.explain.step import Paragraph
+from chainrule.show.mathematics import text
 from chainrule.show.mathematics.term import (
     Term,
     call,
@@ -30,12 +31,12 @@ from chainrule.show.mathematics.term import (
 
 def _is_plain(step: LocalStep) -> bool:
     """Whether the loss is one number, of a prediction and a target, with no weights."""
-    return not step.out_shape and len(step.node.args) == 2 and not set(step.node.kwargs) - {"reduction"}
+    return not step.out_shape and len([k for k in step.given if k != "reduction"]) == 2
 
 
 def _averaged(step: LocalStep) -> bool:
     """Whether the loss is the mean of its terms, and not their sum."""
-    return step.node.kwargs.get("reduction", "mean") == "mean"
+    return step.given.get("reduction", "mean") == "mean"
 
 
 def _terms(step: LocalStep, term: Term, indices: str) -> Term:
@@ -75,13 +76,14 @@ def squared_error(step: LocalStep) -> Reason | None:
                   equation(partial(step.out, one), fraction(slope, letter("N")) if _averaged(step) else slope)),
         *_divided(step), generic.passed_back(step),
     )  # fmt: skip
-    return Reason("the slope of a square, 2 (prediction - target), over the number of terms", paragraphs)
+    over = ", over the number of terms" if _averaged(step) else ""
+    return Reason(f"the slope of a square, 2 ({text(step.of)} - {text(other)}){over}", paragraphs)
 
 
 @reason("binary_cross_entropy_with_logits")
 def logistic(step: LocalStep) -> Reason | None:
     other, i = _other(step), place(step.shape, step.shape)
-    if other is None or not _is_plain(step) or step.read is not step.node.args[0]:
+    if other is None or not _is_plain(step) or step.read is not step.first:
         return None
     one, truth = element(step.of, i), element(other, i)
     slope = sub(call("σ", one), truth)

@@ -22,7 +22,7 @@ _REPEATING = (
 _ONES = "Each row has a single one, all else is zero."
 
 
-@reason("shaping family", "diagonals family", "padding family", "flip", "roll", "atleast_1d", "atleast_2d", "atleast_3d",
+@reason("shaping family", "diagonals family", "flip", "roll", "atleast_1d", "atleast_2d", "atleast_3d",
         "mH", "H", "adjoint", "view_as_real", "view_as_complex")  # fmt: skip
 def moved(step: LocalStep) -> Reason:
     smaller = math.prod(step.out_shape) < math.prod(step.shape)
@@ -48,15 +48,17 @@ def repeated(step: LocalStep) -> Reason:
 
 @reason("getitem", "select", "narrow", "index_select", "gather", "take", "take_along_dim", "masked_select", "indexing family",
         "embedding family")  # fmt: skip
-def picked(step: LocalStep) -> Reason:
+def picked(step: LocalStep) -> Reason | None:
     views = all(not hasattr(i, "meta") for i in step.node.args[1:]) and step.operation == "getitem"
+    if views and math.prod(step.shape) == math.prod(step.out_shape):
+        return moved(step)
     repeats = "" if views else (
         " An element that was picked several times is one number used several times: the gradients of all its uses are "
         "added, which is why the way back adds into zeros and does not overwrite."
     )  # fmt: skip
     paragraph = Paragraph(
         (step.out, " is a selection of the elements of ", step.of, ". Each picked element gets the gradient of the place it "
-         f"was put in; those that were not picked do not touch the loss and get zero.{repeats}"), "Selection",
+         f"was put in; those that were not picked get zero from this step.{repeats}"), "Selection",
     )  # fmt: skip
     said = "the picked elements get the gradient, the others zero"
     return Reason(said, (paragraph, generic.jacobian(step, _ONES), generic.passed_back(step)))
@@ -91,6 +93,17 @@ def windows(step: LocalStep) -> Reason:
     )  # fmt: skip
     return Reason(
         "an element gets the sum of what comes back from all its windows", (paragraph, generic.passed_back(step))
+    )
+
+
+@reason("padding family")
+def padded(step: LocalStep) -> Reason:
+    paragraph = Paragraph(
+        (step.out, " is ", step.of, " with a border. Each element gets the gradient of its place, and of the border's places that "
+         "were filled with it, where the border repeats the value; places with a constant pass nothing back"), "Border",
+    )  # fmt: skip
+    return Reason(
+        "each element gets the gradient of the places that it was put in", (paragraph, generic.passed_back(step))
     )
 
 

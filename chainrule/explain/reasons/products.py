@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
@@ -24,47 +26,39 @@ class Contraction:
     bias: tuple[fx.Node, str] | None = None
 
 
-def _matmul(node: fx.Node) -> Contraction | None:
-    a, b = (n for n in node.args[:2] if isinstance(n, fx.Node))
+def _matmul(given: list[Any]) -> Contraction | None:
+    a, b = given[:2]
     left, right = a.meta["val"].ndim, b.meta["val"].ndim
-    batch = "bcdefgh"[: max(left, right) - 2] if max(left, right) > 2 else ""
+    batch = "bcdefgh"[: max(left, right, 2) - 2]
     first = {1: "j", 2: "ij"}.get(left, batch[len(batch) - (left - 2) :] + "ij")
     second = {1: "j", 2: "jk"}.get(right, batch[len(batch) - (right - 2) :] + "jk")
     return Contraction(((a, first), (b, second)), batch + "i" * (left > 1) + "k" * (right > 1))
 
 
-def _linear(node: fx.Node) -> Contraction | None:
-    given = {"input": 0, "weight": 1, "bias": 2}
-    found = [node.kwargs.get(k, node.args[i] if i < len(node.args) else None) for k, i in given.items()]
-    x, weight, bias = found
-    if not isinstance(x, fx.Node) or not isinstance(weight, fx.Node) or weight.meta["val"].ndim != 2:
+def _linear(given: list[Any]) -> Contraction | None:
+    x, weight, bias = [*given, None][:3]
+    if weight.meta["val"].ndim != 2:
         return None
-    batch = "bcdefgh"[: x.meta["val"].ndim - 2] + "i" * (x.meta["val"].ndim > 1)
-    return Contraction(
-        ((x, batch + "j"), (weight, "kj")), batch + "k", (bias, "k") if isinstance(bias, fx.Node) else None
-    )
+    batch = "bcdefgh"[: max(x.meta["val"].ndim, 2) - 2] + "i" * (x.meta["val"].ndim > 1)
+    operands = ((x, batch + "j"), (weight, "kj"))
+    return Contraction(operands, batch + "k", (bias, "k") if isinstance(bias, fx.Node) else None)
 
 
-def _einsum(node: fx.Node) -> Contraction | None:
-    equation_, *operands = node.args
-    if len(operands) == 1 and isinstance(operands[0], tuple | list):
+def _einsum(given: list[Any]) -> Contraction | None:
+    equation_, *operands = given
+    while len(operands) == 1 and isinstance(operands[0], tuple | list):
         operands = list(operands[0])
     if not isinstance(equation_, str) or "." in equation_ or "->" not in equation_:
         return None
     indices, out = equation_.replace(" ", "").split("->")
-    pairs = tuple(zip(operands, indices.split(","), strict=True))
-    return Contraction(pairs, out) if all(isinstance(n, fx.Node) for n, _ in pairs) else None  # type: ignore[arg-type]
+    return Contraction(tuple(zip(operands, indices.split(","), strict=True)), out)
 
 
-def _vectors(first: str, second: str, out: str) -> Callable[[fx.Node], Contraction | None]:
-    def read(node: fx.Node) -> Contraction | None:
-        a, b = node.args[:2]
-        return Contraction(((a, first), (b, second)), out)  # type: ignore[arg-type]
-
-    return read
+def _vectors(first: str, second: str, out: str) -> Callable[[list[Any]], Contraction | None]:
+    return lambda given: Contraction(((given[0], first), (given[1], second)), out)
 
 
-_READ: dict[str, Callable[[fx.Node], Contraction | None]] = {
+_READ: dict[str, Callable[[list[Any]], Contraction | None]] = {
     "matmul": _matmul, "mm": _matmul, "bmm": _matmul, "mv": _matmul, "dot": _vectors("j", "j", ""),
     "outer": _vectors("i", "k", "ik"), "linear": _linear, "einsum": _einsum,
 }  # fmt: skip
@@ -72,10 +66,7 @@ _READ: dict[str, Callable[[fx.Node], Contraction | None]] = {
 
 @reason(*_READ)
 def contraction(step: LocalStep) -> Reason | None:
-    try:
-        found = _READ[step.operation](step.node)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # a spelling of the call that is not read here
+    found = _READ[step.operation](list(step.given.values()))
     if found is None:
         return None
     if found.bias is not None and step.read is found.bias[0]:
@@ -84,15 +75,31 @@ def contraction(step: LocalStep) -> Reason | None:
     terms = {node: term for term, node in step.arguments}
     if len(mine) != 1 or not _sizes_agree(found) or any(node not in terms for node, _ in found.operands):
         return None
+    taken = {
+        t.text for term in (step.out, step.of, *terms.values()) for t in term.walk() if t.sign in ("name", "gradient")
+    }
+    found = _relettered(found, taken)
     own = found.operands[mine[0]][1]
     others = [(terms[node], indices) for i, (node, indices) in enumerate(found.operands) if i != mine[0]]
     return Reason(_sentence(step, own, others, found), tuple(_paragraphs(step, own, others, found, terms)))
+
+
+def _relettered(found: Contraction, taken: set[str]) -> Contraction:
+    """With other letters for the indices that are also names of values."""
+    used = {c for _, indices in found.operands for c in indices}
+    free = iter(c for c in "mnprstuvijkl" if c not in taken | used)
+    change = str.maketrans({c: next(free) for c in sorted(used & taken)})
+    operands = tuple((node, indices.translate(change)) for node, indices in found.operands)
+    bias = (found.bias[0], found.bias[1].translate(change)) if found.bias is not None else None
+    return Contraction(operands, found.out.translate(change), bias)
 
 
 def _sizes_agree(found: Contraction) -> bool:
     """Whether each index has one size, and stands once in each operand."""
     sizes: dict[str, int] = {}
     for node, indices in found.operands:
+        if len(indices) != node.meta["val"].ndim:
+            return False
         for index, size in zip(indices, node.meta["val"].shape, strict=True):
             if sizes.setdefault(index, size) != size:
                 return False
@@ -110,23 +117,30 @@ def _paragraphs(
     factors = [element(term, indices) for term, indices in others]
     besides = _missing("".join(indices for _, indices in others), found.out + own)
     slope = summed(besides, side_by_side(factors)) if factors else number(1)
-    same = generic.listed([c for c in own if c in found.out])
+    shared = [c for c in own if c in found.out]
+    same = generic.listed(shared)
+    fixed = ", the other operands held fixed" if step.readers > 1 else ""
     yield Paragraph(
         (("Only the elements of ", step.out, f" with the same {same} depend on ") if same else ("All of ", step.out, " depends on "))
-        + (element(step.of, own), ", with the slope"), "",
+        + (element(step.of, own), f" here{fixed}, with the slope"), "",
         equation(partial(element(step.out, found.out), element(step.of, own)), slope),
     )  # fmt: skip
-    yield generic.jacobian(step, "Most of them are zero." if same else "")
+    yield generic.jacobian(step, _zeros(math.prod(_size(found, c) for c in shared)))
     over = _over(own, others, found)
     back = summed(over, side_by_side([element(step.upstream, found.out), *factors]))
-    yield Paragraph(
-        (_sum_over(step, over, own),),
-        "Why the sum over the batch" if _meets_every_row(step, over) else "Chain rule",
-        equation(element(step.result, own), back),
-    )
-    if len(others) == 1:
-        yield from _transpose(own, *others[0], over, found)
+    title = "Why the sum over the rows" if _rows(step, own, found) else "Chain rule"
+    yield Paragraph((_sum_over(step, own, others, found),), title, equation(element(step.result, own), back))
+    yield from _transpose(step, others)
     yield generic.passed_back(step)
+
+
+def _size(found: Contraction, index: str) -> int:
+    return next(n.meta["val"].shape[i.index(index)] for n, i in found.operands if index in i)
+
+
+def _zeros(blocks: int) -> str:
+    """How many of the entries of the Jacobian are zero, where an element reaches one in so many of the results."""
+    return "" if blocks < 2 else "Half of them are zero." if blocks == 2 else "Most of them are zero."
 
 
 def _missing(indices: str, among: str) -> str:
@@ -147,35 +161,48 @@ def side_by_side(factors: list[Term]) -> Term:
     return total
 
 
-def _meets_every_row(step: LocalStep, over: str) -> bool:
-    """Whether the same numbers are used for every row of a batch."""
-    return step.operation != "einsum" and "i" in over
+def _rows(step: LocalStep, own: str, found: Contraction) -> str:
+    """The index of the rows that a matrix meets, all of them; "" where it is a row itself, or no matrix."""
+    rows = found.operands[0][1]
+    meets = step.operation != "einsum" and step.read is found.operands[1][0] and len(own) == 2 and len(rows) == 2
+    return rows[0] if meets else ""
 
 
-def _sum_over(step: LocalStep, over: str, own: str) -> str:
+def _sum_over(step: LocalStep, own: str, others: list[tuple[Term, str]], found: Contraction) -> str:
+    over = _over(own, others, found)
     if not over:
         return "No index is left to sum over:"
-    why = f"every {generic.listed(list(over))} of the result was computed from this element"
-    if _meets_every_row(step, over):
-        why = f"the same {text(step.of)} meets every row i, every example of a batch, and each of them passes a share back"
-    return f"The shares of all the elements that it reaches are added: {why}. The sum goes over {generic.listed(list(over))}:"
+    if _rows(step, own, found):
+        other = text(others[0][0])
+        return (
+            f"The same {text(step.of)} meets every row {over} of {other}, and each row passes a share back; the shares are "
+            f"added. Where the rows are the examples of a batch, this is the sum over the batch:"
+        )
+    indices = generic.listed(list(over))
+    return f"The element reaches the result at every {indices}, and what comes back from there is added:"
 
 
-def _transpose(own: str, other: Term, indices: str, over: str, found: Contraction) -> Iterator[Paragraph]:
-    """Why the other operand is transposed: where the index of the sum stands."""
-    if len(over) != 1 or len(own) < 2 or len(indices) < 2 or len(found.out) < 2:
+def _transpose(step: LocalStep, others: list[tuple[Term, str]]) -> Iterator[Paragraph]:
+    """Why something is transposed, where the step transposes something: what it is, and on which side it stands."""
+    if len(others) != 1 or (turned := _turned(step, others[0][0])) is None:
         return
-    if over == indices[-1] == found.out[-1]:
-        where, so = "last", "must be turned round"
-    elif over == indices[-2] == found.out[-2]:
-        where, so = "first", "goes to the left and must be turned round"
-    else:
-        return
+    other, node = others[0][0], next(n for t, n in step.arguments if t == others[0][0])
+    rows, columns = (step.out_shape if turned == step.upstream else tuple(node.meta["val"].shape))[-2:]
     yield Paragraph(
-        ("In the gradient and in ", other, f" the index of the sum, {over}, stands {where}. A matrix product sums the last "
-         "index of its left factor against the first one of its right factor, so ", other, f" {so}: that is the transpose, and "
-         "in no other way do the shapes fit."), "Why the transpose",
+        ("A matrix product sums the last index of its left factor against the last but one of its right factor. In the gradient "
+         "and in ", other, " the index of the sum does not stand so, and turning ", turned, " round, its transpose, brings it "
+         "there. ", "It is square here, so the shapes would not show it if the transpose were forgotten." if rows == columns
+         else "The shapes tell as well: without the transpose they would not fit."), "Why the transpose",
     )  # fmt: skip
+
+
+def _turned(step: LocalStep, other: Term) -> Term | None:
+    """What the step's formula transposes: the other operand, or the gradient; None where it is neither."""
+    inside = [t.parts[0] for share in step.shares for t in share.walk() if t.sign == "transpose"]
+    for candidate in (other, step.upstream):
+        if any(candidate in t.walk() for t in inside):
+            return candidate
+    return None
 
 
 def _sentence(step: LocalStep, own: str, others: list[tuple[Term, str]], found: Contraction) -> str:
@@ -183,10 +210,15 @@ def _sentence(step: LocalStep, own: str, others: list[tuple[Term, str]], found: 
     if not others:
         return "the elements of the gradient go back to where they came from"
     other = " and ".join(text(term) for term, _ in others)
-    if _meets_every_row(step, over) and len(own) > 1:
-        return f"every row of {other} meets the same {text(step.of)}: the sum over the rows, hence {other} transposed"
+    turned = _turned(step, others[0][0]) if len(others) == 1 else None
+    if _rows(step, own, found):
+        what = {step.upstream: ", hence the gradient transposed", others[0][0]: f", hence {other} transposed"}
+        return f"every row of {other} meets the same {text(step.of)}: the sum over the rows" + what.get(
+            turned or number(0), ""
+        )
     if over and len(own) > 1:
-        return f"each element reaches a whole row through {other}: back through {other} transposed"
+        back = f"{other} transposed" if turned == others[0][0] else other
+        return f"each element reaches a whole row through {other}: back through {back}"
     return f"times {other}{', summed over all that it reached' if over else ''}"
 
 
@@ -194,8 +226,9 @@ def _bias(step: LocalStep, found: Contraction) -> Reason:
     over = "".join(c for c in found.out if c not in "k")
     shares = summed(over, element(step.upstream, found.out))
     paragraph = Paragraph(
-        ("Every row adds the same ", step.of, ", so each of its elements gets the sum of what all the rows pass back"),
-        "Why the sum over the batch", equation(element(step.result, "k"), shares),
+        ("Every row adds the same ", step.of, ", so each of its elements gets the sum of what all the rows pass back. Where the "
+         "rows are the examples of a batch, this is the sum over the batch:"),
+        "Why the sum over the rows", equation(element(step.result, "k"), shares),
     )  # fmt: skip
     said = f"every row uses the same {text(step.of)}: the sum over the rows"
     return Reason(said, (paragraph, generic.passed_back(step)))

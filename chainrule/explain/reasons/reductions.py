@@ -20,7 +20,7 @@ def _count(step: LocalStep) -> int:
 @reason("sum", "nansum", "sum_to_size")
 def total(step: LocalStep) -> Reason:
     paragraph = Paragraph(
-        ("Each element of ", step.of, f" enters one sum with the weight 1 ({_count(step):,} elements to a sum), so each gets the "
+        ("Each element of ", step.of, f" enters one sum with the weight 1 ({generic.counted(_count(step), 'element')} to a sum), so each gets the "
          "whole gradient of its sum: it is spread back over the axes that were summed"), "Sum",
     )  # fmt: skip
     said = "every element of a sum gets its whole gradient"
@@ -30,7 +30,9 @@ def total(step: LocalStep) -> Reason:
 
 
 @reason("mean", "nanmean")
-def average(step: LocalStep) -> Reason:
+def average(step: LocalStep) -> Reason | None:
+    if len(step.shape) > 6:
+        return None
     count, letters, over = _count(step), place(step.shape, step.shape), generic.axes_of(step)
     one, summed_over = element(step.of, letters), "".join(letters[a] for a in over)
     kept = "".join("0" if i in over else c for i, c in enumerate(letters))
@@ -57,7 +59,7 @@ def chosen(step: LocalStep) -> Reason:
     kink = [Paragraph((f"By convention, {step.note}.",), "Ties")] if step.note else []
     return Reason(
         "the chosen element gets the gradient, the others zero",
-        (paragraph, generic.jacobian(step, "Each row has a single one."), generic.passed_back(step), *kink),
+        (paragraph, generic.jacobian(step), generic.passed_back(step), *kink),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import fx
+
 from chainrule.explain.local import LocalStep
 from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
@@ -37,7 +39,9 @@ def _along(step: LocalStep) -> tuple[str, str]:
 
 
 @reason("softmax")
-def probabilities(step: LocalStep) -> Reason:
+def probabilities(step: LocalStep) -> Reason | None:
+    if not 0 < len(step.shape) < 7:
+        return None
     here, there = _along(step)
     this = next((c for c in here if c not in there), "i")
     below = summed("z", call("exp", element(step.of, there)))
@@ -62,7 +66,9 @@ def probabilities(step: LocalStep) -> Reason:
 
 
 @reason("log_softmax")
-def log_probabilities(step: LocalStep) -> Reason:
+def log_probabilities(step: LocalStep) -> Reason | None:
+    if not 0 < len(step.shape) < 7:
+        return None
     here, there = _along(step)
     this = next((c for c in here if c not in there), "i")
     paragraphs = (
@@ -88,9 +94,20 @@ def log_sum(step: LocalStep) -> Reason:
     )
 
 
+def _is_plain(step: LocalStep) -> bool:
+    """Whether each example has one right class, none is left out, and all weigh the same."""
+    options = {k: v for k, v in step.given.items() if k not in ("x", "target", "reduction")}
+    prediction, target = [*step.given.values(), None][:2]
+    if step.read is not prediction or not isinstance(target, fx.Node) or target.meta["val"].is_floating_point():
+        return False
+    ignored = options.pop("ignore_index", -100)
+    plain = all(v is None or v == 0.0 for v in options.values())
+    return plain and not bool((target.meta["val"] == ignored).any())
+
+
 @reason("cross_entropy")
 def cross_entropy(step: LocalStep) -> Reason | None:
-    if step.read is not step.node.args[0]:
+    if not _is_plain(step):
         return None
     count = math.prod(step.shape) // max(step.shape[1] if len(step.shape) > 1 else step.shape[0], 1)
     p, j, t = name("p"), letter("j"), letter("t")
@@ -109,7 +126,7 @@ def cross_entropy(step: LocalStep) -> Reason | None:
         ),
         *([Paragraph((f"The loss is the mean over N = {count:,} examples, so each example passes back one N-th of its gradient. "
                       "Without the division the gradient would grow with the batch.",), "Why divide by N")]
-          if step.node.kwargs.get("reduction", "mean") == "mean" else []),
+          if step.given.get("reduction", "mean") == "mean" else []),
         generic.passed_back(step),
     )  # fmt: skip
     return Reason("softmax and logarithm together leave p - y, the probabilities less the truth", paragraphs)

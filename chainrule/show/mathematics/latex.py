@@ -12,7 +12,7 @@ from chainrule.show.mathematics.term import Term
 _ESCAPED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _ESCAPED |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 _ESCAPED |= {"<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"}
-_COMMANDS = {letter: name for name, letter in GREEK.items() if name not in ("eps", "lambd")} | {"ℓ": "ell"}
+_COMMANDS = {letter: name for name, letter in GREEK.items()} | {"ε": "varepsilon", "λ": "lambda"} | {"ℓ": "ell"}
 _KNOWN = frozenset(("exp", "log", "ln", "sin", "cos", "tan", "sinh", "cosh", "tanh", "max", "min", "det"))
 _SIGNS = {"Σ": r"\sum", "Π": r"\prod", "σ": r"\sigma", "ψ": r"\psi", "Re": r"\operatorname{Re}"}
 _COMPARED = {">": ">", "≥": r"\ge", "<": "<", "≤": r"\le", "=": "=", "≠": r"\ne"}
@@ -129,6 +129,7 @@ LATEX: Mapping[str, Spelling] = {
         f"\\frac{{\\partial L}}{{\\partial {_indexed(_name(term.text), ''.join(term.axes))}}}"
     ),
     "towards": r"\frac{\partial L}{\partial %s}",
+    "via": r"\left.%s\right|_{%s}",
     "partial": r"\frac{\partial %s}{\partial %s}",
     "equation": "%s = %s",
     "add": "%s + %s",

@@ -138,6 +138,10 @@ MATHML: Mapping[str, Spelling] = {
     "letter": lambda term, show: f"<mi>{escape(term.text)}</mi>",
     "gradient": _gradient,
     "towards": lambda term, show: _partial(Term("partial", (Term("letter", text="L"), *term.parts)), show),
+    "via": lambda term, show: (
+        f"<msub>{_row(show(term.parts[0]), _operator('|', stretchy='true', fence='true', form='postfix'))}"
+        f"{show(term.parts[1])}</msub>"
+    ),
     "partial": _partial,
     "equation": _infix("="),
     "add": _infix("+"),

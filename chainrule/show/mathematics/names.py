@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 GREEK = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eps": "ε", "zeta": "ζ", "eta": "η",
-    "theta": "θ", "kappa": "κ", "lambda": "λ", "lambd": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ",
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ϵ", "eps": "ε", "zeta": "ζ", "eta": "η",
+    "theta": "θ", "kappa": "κ", "lambd": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ",
     "sigma": "σ", "tau": "τ", "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω",
     "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω",
 }  # fmt: skip
@@ -31,9 +31,9 @@ def decomposed(name: str) -> Name:
     >>> decomposed("y_hat"), decomposed("layers.0.weight")
     (Name(base='y', accent='hat', index=''), Name(base='layers.0.weight', accent='', index=''))
     """
-    if not re.fullmatch(r"\w+", name):
-        return Name(name)
-    base, _, after = name.strip("_").partition("_")
+    if not re.fullmatch(r"\w+", name) or name != name.strip("_"):
+        return Name(name)  # x_ is not x
+    base, _, after = name.partition("_")
     if numbered := re.fullmatch(r"([^\W\d_]+)(\d+)", base):
         base, digits = numbered[1], numbered[2]
         after = f"{digits}_{after}" if after else digits

@@ -80,9 +80,12 @@ class Reader:
 
     def expression(self, node: fx.Node) -> Term:
         """What `node` computes, whether or not it has a name."""
-        operation, args, kwargs = node.meta["operation"], node.args, dict(node.kwargs)
+        operation = node.meta["operation"]
+        args, kwargs = _by_position(node.args, dict(node.kwargs))
         if node.target is getattr:
             operation = str(args[1])
+        if operation in _CONVERSIONS and _truncates(node, args):
+            return self._call(operation, args, kwargs)  # x.to(torch.int64) is not x
         read = self._operator(operation, args, kwargs) or self._word(operation, args, kwargs)
         if read is not None:
             return read
@@ -126,6 +129,8 @@ class Reader:
     def _product(self, operation: str, left: Any, right: Any) -> Term:
         if operation == "mul" and not isinstance(right, fx.Node) and isinstance(left, fx.Node):
             left, right = right, left  # 2 x
+        if operation == "mul" and (left == 1 or _is_ones(right)):
+            return self.read(left if _is_ones(right) else right)
         if operation == "mul" and not self._bare(right) and right.meta["operation"] == "rsqrt":
             return Term("div", (self._factor(left, PRODUCT, False), root(self.read(right.args[0]))))
         matrices = operation not in _PRODUCTS
@@ -170,7 +175,11 @@ class Reader:
             return self._number(args[0], ATOM) if is_mask(args[0]) else self.read(args[0])
         if operation == "unsqueeze":
             inner = self.read(args[0])
-            return inner if inner.text in ("0", "1") else Term("index", (inner.tight(ATOM), *_new_axis(args[1])))
+            return (
+                inner
+                if inner.text in ("0", "1")
+                else Term("index", (inner.tight(ATOM), *_new_axis([*args, kwargs.get("dim")][1])))
+            )
         if operation == "abs":
             return Term("abs", (self.read(args[0]),))
         if operation == "sqrt":
@@ -184,8 +193,11 @@ class Reader:
         return None
 
     def _over_axes(self, sign: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Term:
-        axes = args[1] if len(args) > 1 else kwargs.pop("dim", None)
+        given = list(args[1:])
+        axes = given.pop(0) if given and not isinstance(given[0], bool) else kwargs.pop("dim", None)
         kwargs.pop("keepdim", None)
+        if sign in ("var", "std") and given and given[0] is False:
+            kwargs["unbiased"] = False
         axes = () if axes is None else axes if isinstance(axes, tuple | list) else (axes,)
         written = tuple(str(axis) for axis in axes)
         if sign in "ΣΠ" and self._bare(args[0]) and not kwargs:
@@ -228,6 +240,26 @@ class Reader:
         else:
             text = "i" if value == 1j else repr(value)
         return number(re.sub("^-", "−", text))
+
+
+def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The operands of a call by position, where the person named them: `torch.sum(input=x)`."""
+    for names in (("input", "self"), ("other", "exponent", "mat2")):
+        for known in names:
+            if known in kwargs and len(args) == (known not in ("input", "self")):
+                args = (*args, kwargs.pop(known))
+    return args, kwargs
+
+
+def _truncates(node: fx.Node, args: tuple[Any, ...]) -> bool:
+    """Whether a conversion changes numbers: to whole ones, from others than conditions."""
+    after, before = (getattr(n.meta["val"], "dtype", None) for n in (node, args[0]) if isinstance(n, fx.Node))
+    whole = after is not None and not (after.is_floating_point or after.is_complex)
+    return whole and before not in (after, torch.bool)
+
+
+def _is_ones(value: Any) -> bool:
+    return isinstance(value, fx.Node) and value.meta["operation"] == "ones_like"
 
 
 def is_gradient(variable: str) -> bool:

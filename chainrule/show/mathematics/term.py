@@ -13,7 +13,7 @@ from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY
 
 ALONE = -1  # needs parentheses wherever it is not alone
 _BINDING = {
-    "gradient": UNARY, "partial": UNARY, "towards": UNARY, "add": SUM, "sub": SUM, "matmul": PRODUCT, "scale": PRODUCT, "dot": PRODUCT,
+    "gradient": UNARY, "partial": UNARY, "towards": UNARY, "via": UNARY, "add": SUM, "sub": SUM, "matmul": PRODUCT, "scale": PRODUCT, "dot": PRODUCT,
     "hadamard": PRODUCT, "div": PRODUCT, "power": POWER, "inverse": POWER, "and": ALONE, "or": ALONE, "not": ALONE,
     "cases": ALONE, "compare": COMPARISON, "big": COMPARISON + 1, "series": SUM + 1, "equation": ALONE,
 }  # fmt: skip
@@ -126,7 +126,14 @@ def element(of: Term, indices: str) -> Term:
         return replace(of, axes=tuple(indices))
     if of.sign == "towards":
         return Term("towards", (element(of.parts[0], indices),))
+    if of.sign == "via":
+        return Term("via", (element(of.parts[0], indices), of.parts[1]))
     return Term("element", (of.tight(ATOM),), indices) if indices else of
+
+
+def via(gradient: Term, through: Term) -> Term:
+    """The share of a gradient that comes back through one of the values that were computed from its own."""
+    return Term("via", (gradient, through.tight(ATOM)))
 
 
 def towards(value: Term) -> Term:

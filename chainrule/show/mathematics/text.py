@@ -24,9 +24,9 @@ def lowered(axes: tuple[str, ...]) -> str:
     """Axes as a subscript.
 
     >>> lowered(("0",)), lowered(("0", "-1")), lowered(())
-    ('₀', '₀₋₁', '')
+    ('₀', '₀,₋₁', '')
     """
-    return "".join(axes).translate(_LOWERED)
+    return ",".join(axes).translate(_LOWERED)
 
 
 def _listed(term: Term, show: Show, opening: str = "", closing: str = "") -> str:
@@ -55,6 +55,7 @@ TEXT: Mapping[str, Spelling] = {
     "letter": lambda term, show: term.text,
     "gradient": lambda term, show: f"∂L/∂{term.text}" + (f"[{', '.join(term.axes)}]" if term.axes else ""),
     "towards": "∂L/∂%s",
+    "via": "%s|%s",
     "partial": "∂%s/∂%s",
     "equation": "%s = %s",
     "add": "%s + %s",
