@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from chainrule.explain.reasons import generic
 from chainrule.explain.reasons.book import Reason, reason
 from chainrule.explain.step import Paragraph
 from chainrule.show.mathematics import text
-from chainrule.show.mathematics.term import Term, add, element, equation, number, partial, scale, summed
+from chainrule.show.mathematics.term import Term, add, element, equation, letter, number, partial, scale, summed
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ def _paragraphs(
     besides = _missing("".join(indices for _, indices in others), found.out + own)
     slope = summed(besides, side_by_side(factors)) if factors else number(1)
     shared = [c for c in own if c in found.out]
-    same = generic.listed(shared)
     fixed = ", the other operands held fixed" if step.readers > 1 else ""
     yield Paragraph(
-        (("Only the elements of ", step.out, f" with the same {same} depend on ") if same else ("All of ", step.out, " depends on "))
+        (("Only the elements of ", step.out, " with the same ", *_letters(shared), " depend on ") if shared
+         else ("All of ", step.out, " depends on "))
         + (element(step.of, own), f" here{fixed}, with the slope"), "",
         equation(partial(element(step.out, found.out), element(step.of, own)), slope),
     )  # fmt: skip
@@ -129,7 +129,7 @@ def _paragraphs(
     over = _over(own, others, found)
     back = summed(over, side_by_side([element(step.upstream, found.out), *factors]))
     title = "Why the sum over the rows" if _rows(step, own, found) else "Chain rule"
-    yield Paragraph((_sum_over(step, own, others, found),), title, equation(element(step.result, own), back))
+    yield Paragraph(_sum_over(step, own, others, found), title, equation(element(step.result, own), back))
     yield from _transpose(step, others)
     yield generic.passed_back(step)
 
@@ -168,18 +168,24 @@ def _rows(step: LocalStep, own: str, found: Contraction) -> str:
     return rows[0] if meets else ""
 
 
-def _sum_over(step: LocalStep, own: str, others: list[tuple[Term, str]], found: Contraction) -> str:
+def _sum_over(step: LocalStep, own: str, others: list[tuple[Term, str]], found: Contraction) -> tuple[str | Term, ...]:
     over = _over(own, others, found)
     if not over:
-        return "No index is left to sum over:"
+        return ("No index is left to sum over:",)
     if _rows(step, own, found):
-        other = text(others[0][0])
         return (
-            f"The same {text(step.of)} meets every row {over} of {other}, and each row passes a share back; the shares are "
-            f"added. Where the rows are the examples of a batch, this is the sum over the batch:"
-        )
-    indices = generic.listed(list(over))
-    return f"The element reaches the result at every {indices}, and what comes back from there is added:"
+            "The same ", step.of, " meets every row ", letter(over), " of ", others[0][0], ", and each row passes a share back; the "
+            "shares are added. Where the rows are the examples of a batch, this is the sum over the batch:",
+        )  # fmt: skip
+    return ("The element reaches the result at every ", *_letters(over), ", and what comes back from there is added:")
+
+
+def _letters(indices: Sequence[str]) -> Iterator[str | Term]:
+    """The indices one by one, as they stand in a sentence."""
+    for i, index in enumerate(indices):
+        if i:
+            yield " and " if i == len(indices) - 1 else ", "
+        yield letter(index)
 
 
 def _transpose(step: LocalStep, others: list[tuple[Term, str]]) -> Iterator[Paragraph]:
