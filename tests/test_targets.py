@@ -202,3 +202,34 @@ def test_under_jit_only_what_depends_on_values_is_not_held_to() -> None:
     assert_close(output, -by_sign(X, W))
     with pytest.raises(AssertionError):
         run(by_shape, "jax", [X[:2], W], jit=True)
+
+
+def named_as_a_module(jax: Tensor, math: Tensor) -> Tensor:
+    return (torch.erf(jax.sigmoid()) @ math).sum()
+
+
+def named_as_numpy(np: Tensor, jnp: Tensor) -> Tensor:
+    return (np.softmax(1) @ jnp).sum()
+
+
+def layer(self: Tensor, w: Tensor) -> Tensor:
+    return (self @ w).sin()
+
+
+def named_self(self: Tensor, w: Tensor) -> Tensor:
+    return layer(self, w).sum()
+
+
+def named_self_on_the_way(x: Tensor, w: Tensor) -> Tensor:
+    self = x @ w
+    t = self.sin()
+    return (self * t).sum()
+
+
+@pytest.mark.parametrize("style", ["numpy", "jax", "layers", "autograd", "function"])
+@pytest.mark.parametrize("function", [named_as_a_module, named_as_numpy, named_self, named_self_on_the_way])
+def test_names_that_the_code_needs_for_itself_are_written_otherwise(style: str, function: Any) -> None:
+    d = cr.derive(function, X, W)
+    text = d.source(style)  # has run it
+    if style in TARGETS:
+        assert_same(run(text, style, [X, W]), d.output, d.grads)

@@ -92,6 +92,7 @@ class Jax(NumPy):
     """Spells nodes in JAX."""
 
     library, module = "JAX", "jnp"
+    imported = frozenset(("jax", "jnp", "math"))
     operations = OPERATIONS | WORDS
 
     def imports(self, text: str) -> list[str]:
