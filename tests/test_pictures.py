@@ -361,8 +361,11 @@ def test_saving(tmp_path: Path) -> None:
     picture = derived().picture("w1")
     picture.save(tmp_path / "w1.svg")
     assert (tmp_path / "w1.svg").read_text(encoding="utf-8") == picture.svg
-    with pytest.raises(ChainruleError, match=r"cannot write the picture to .*; give another path"):
+    with pytest.raises(ChainruleError, match=r"cannot write an SVG picture to .*; give another path"):
         picture.save(tmp_path / "nowhere" / "w1.svg")
+    with pytest.raises(ChainruleError, match=r"w1.png would hold an SVG picture; end its name in .svg"):
+        picture.save(tmp_path / "w1.png")
+    assert not (tmp_path / "w1.png").exists()
     assert "save(path)" in repr(picture)
 
 
