@@ -22,6 +22,7 @@ from chainrule.errors import ChainruleError
 from chainrule.pictures import grid
 from chainrule.pictures.factors import PRODUCTS, product_of
 from chainrule.pictures.graph import WIDEST, _placed
+from chainrule.pictures.heat import of_tensors
 from chainrule.pictures.svg import Picture, filled
 from chainrule.pictures.values import MOST, Graph
 
@@ -223,6 +224,19 @@ def test_a_large_value_is_reduced_by_means_and_says_so() -> None:
     conv = grid.reduced(torch.arange(2 * 70 * 3.0).view(2, 70, 3))
     assert conv.note == "(2, 70, 3) as 2 rows of 210; each cell is the mean of 7 elements"
     assert float(conv.values[1, 0]) == 213.0
+
+
+def test_the_sides_of_a_heat_map_bear_indices() -> None:
+    said = words(parsed(of_tensors({"w": torch.rand(3, 4)}, "w")))
+    assert [w for w in said if w.isdigit()][:7] == ["0", "1", "2", "3", "0", "1", "2"]
+    reduced = [int(w) for w in words(parsed(of_tensors({"w": torch.rand(5, 80)}, "w"))) if w.isdigit()]
+    assert {0, 1, 2, 3, 4} <= set(reduced) and 60 < max(reduced) < 80
+
+
+def test_negative_factors_are_in_parentheses_on_both_sides() -> None:
+    a, b = torch.tensor([[-1.0, -2.0, 3.0]]), torch.tensor([[-4.0], [5.0], [-6.0]])
+    said = words(parsed(cr.derive(lambda a, b: (a @ b).sum(), a, b).picture("matmul", at=(0, 0))))
+    assert "= -1·(-4) + (-2)·5 + 3·(-6) = -24" in said
 
 
 def test_zero_is_in_the_middle_and_sides_differ() -> None:
