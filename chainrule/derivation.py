@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, UnknownName
 from chainrule.program import Program, differentiable
 from chainrule.questions import Questions
 from chainrule.run import needed, overwritten, run
@@ -33,6 +33,16 @@ class Value:
 
     def __repr__(self) -> str:
         return f"{self.name}: value {tuple(self.shape)}, gradient {'none' if self.g is None else tuple(self.g.shape)}"
+
+
+class Gradients(dict[str, torch.Tensor | None]):
+    """Gradients by name; a name that is none is answered with those that there are."""
+
+    def __missing__(self, name: str) -> None:
+        known = ", ".join(self) or "none"
+        raise UnknownName(
+            f"no gradient of {name!r} was asked for; there are {known} (d[{name!r}].g is that of a value on the way)"
+        )
 
 
 class Derivation(Questions):
@@ -121,12 +131,12 @@ class Derivation(Questions):
         return value
 
     @cached_property
-    def grads(self) -> dict[str, torch.Tensor | None]:
+    def grads(self) -> Gradients:
         """The gradients by name, in the order of the inputs; None where the output does not depend on one."""
         program = self.program
         asked = [n for n in program.inputs if n in set(program.wanted)]
         found = {self._names[n]: self._gradient(n) for n in asked}
-        return {name: None if g is None else self._own(g) for name, g in found.items()}
+        return Gradients({name: None if g is None else self._own(g) for name, g in found.items()})
 
     def _gradient(self, node: fx.Node) -> torch.Tensor | None:
         """The gradient of a node of the program; where simplifying left none, that of the program as derived."""

@@ -29,3 +29,9 @@ class ChainruleError(Exception):
     def __init__(self, message: str, site: Site | None = None) -> None:
         self.site = site
         super().__init__(f"{message} ({site})" if site else message)
+
+
+class UnknownName(ChainruleError, KeyError):
+    """A name that a dictionary of ours does not hold; a KeyError too, as of any dictionary."""
+
+    __str__ = Exception.__str__  # a KeyError would show its sentence in quotes

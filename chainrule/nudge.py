@@ -40,7 +40,8 @@ class Change:
 
     def row(self) -> list[str]:
         """The cells of its line in the table."""
-        most = f"{self.largest:+.4g}" + (f" at {list(self.at)}" if self.at else "") if self.moved else "0"
+        most = f"{self.largest:{'' if math.isnan(self.largest) else '+'}.4g}"
+        most = most + (f" at {list(self.at)}" if self.at else "") if self.moved else "0"
         return [self.name, str(self.shape), f"{self.moved:,} of {self.difference.numel():,}", most, f"{self.norm:.4g}"]
 
 
@@ -66,6 +67,12 @@ class Nudge:
             return 1.0 if self.actual == 0 else math.inf
         return self.actual / self.predicted
 
+    @property
+    def _said(self) -> str:
+        """The ratio in words, where it says something."""
+        compares = self.actual and self.predicted and math.isfinite(self.actual) and math.isfinite(self.predicted)
+        return f"ratio {self.ratio:.6g}" if compares else ""
+
     def __getitem__(self, name: str) -> Change:
         for change in self.changes:
             if change.name == name:
@@ -79,9 +86,10 @@ class Nudge:
     def verdict(self) -> list[str]:
         """The lines below the table."""
         element = table.entry(f"{self.name}.g", self.at)
+        ratio = f" ({self._said})" if self._said else ""
         lines = [
             f"{self.output} changed by {self.actual:.6g}; {element} * {self.by:g} = {self.slope:.6g} * {self.by:g} "
-            f"= {self.predicted:.6g} was predicted (ratio {self.ratio:.6g})"
+            f"= {self.predicted:.6g} was predicted{ratio}"
         ]
         if self.unchanged:
             lines.append(f"unchanged: {', '.join(self.unchanged)}")
@@ -92,7 +100,8 @@ class Nudge:
         return "\n".join([self.title, table.text(rows, indent="  "), *self.verdict()])
 
     def __repr__(self) -> str:
-        return f"<Nudge: {self.title}; {self.output} changed by {self.actual:.6g}, ratio {self.ratio:.4g}>"
+        predicted = self._said or f"{self.predicted:.6g} was predicted"
+        return f"<Nudge: {self.title}; {self.output} changed by {self.actual:.6g}, {predicted}>"
 
     def _repr_html_(self) -> str:
         below = table.html([], [[line] for line in self.verdict()])
@@ -109,7 +118,7 @@ def nudge(d: Derivation, name: str, at: Any, by: float) -> Nudge:
         raise ChainruleError(f"a nudge moves {table.entry(name, index)} by a number other than 0, not by {by!r}")
     moves = _Moves(d, node, index)
     before, after = moves.run(0.0), moves.run(by)
-    names = {n.meta["base"]: k for k, n in ((k, n) for n, k in d._names.items())}
+    names = {n.meta["base"]: name for n, name in d._names.items()}
     names.setdefault(d._base.output, moves.output_name)
     changes, unchanged = [], []
     for value in d._base.graph.nodes:
@@ -120,7 +129,7 @@ def nudge(d: Derivation, name: str, at: Any, by: float) -> Nudge:
             elif value is not node:
                 unchanged.append(change.name)
     slope, actual = moves.slope(), moves.total(after) - moves.total(before)
-    predicted = slope * by
+    slope, actual, predicted = (number + 0.0 for number in (slope, actual, slope * by))  # no -0
     notes = [
         f"the forward pass would take another branch at {guard.site}; shown is the one that was recorded"
         for guard in d._base.guards
@@ -218,6 +227,11 @@ def _notes(
     moves: _Moves, before: dict[fx.Node, Any], after: dict[fx.Node, Any], by: float, predicted: float, actual: float
 ) -> list[str]:
     """Why the prediction is off, where it is."""
+    for value, when in ((moves.total(before), "before"), (moves.total(after), "after")):
+        if not math.isfinite(value):
+            return [f"{moves.of} is {value:g} {when} the step, so that there is no change to compare"]
+    if not math.isfinite(predicted):
+        return [f"the gradient is {predicted / by:g} here: there is no finite slope to predict with"]
     size = max(abs(predicted), abs(actual))
     if abs(actual - predicted) <= OFF * size:
         return []

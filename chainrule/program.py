@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +38,8 @@ class Program:
         upstream: fx.Node | None = at[self.upstream]
         if not explicit and upstream is not None:
             first = next((n for n in graph.nodes if n.meta["phase"] == "backward"), None)
-            if first is not None:
-                with graph.inserting_before(first):
+            if first is not None or any(self.gradients.get(w) is self.upstream for w in self.wanted):
+                with graph.inserting_before(first) if first is not None else nullcontext():
                     one = graph.call_function(torch.ones_like, (at[self.output],))
                 one.meta.update(operation="ones_like", phase="backward", val=upstream.meta["val"])
                 upstream.replace_all_uses_with(one)

@@ -125,6 +125,31 @@ def test_derive_in_each_style(ready: str, style: str, line: str) -> None:
     assert line in run("derive", f"{ready}:forward", "--style", style).stdout
 
 
+@pytest.mark.parametrize(
+    ("comments", "said"), [("shapes", "# (4, 3)"), ("math", "# ∂L/∂w1 = inpᵀ ∂L/∂l1"), ("why", "w1.g ")]
+)
+def test_derive_with_comments(ready: str, tmp_path: Path, comments: str, said: str) -> None:
+    target = f"{ready}:forward"
+    text = run("derive", target, "--comments", comments).stdout
+    assert said in text and text != run("derive", target, "--style", "dotg").stdout
+    assert parsed("derive", target, "--comments", comments)["source"].strip() == text.strip()
+    file = tmp_path / "out.py"
+    run("derive", target, "--comments", comments, "-o", str(file))
+    plain = tmp_path / "plain.py"
+    run("derive", target, "-o", str(plain))
+    assert file.read_text() != plain.read_text()
+
+
+@pytest.mark.parametrize("command", ["derive", "explain", "trace"])
+@pytest.mark.parametrize("given", ["x=randint:5:3", "x=rand:3"])
+def test_a_function_without_a_gradient(tmp_path: Path, command: str, given: str) -> None:
+    file = tmp_path / "const.py"
+    file.write_text("import torch\ndef const(x):\n    return torch.tensor(3.0)\n")
+    result = run(command, f"{file}:const", "--input", given, code=2)
+    assert result.stdout == ""
+    assert result.stderr == "error: const has no gradient: its output is computed from no floating-point input\n"
+
+
 def test_derive_with_inputs_from_the_command_line(net: str) -> None:
     answer = parsed("derive", f"{net}:forward", *BATCH, "--input", "targ=rand:5", "--wrt", "w1,b2")
     assert list(answer["gradients"]) == ["w1", "b2"]

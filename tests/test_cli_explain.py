@@ -82,7 +82,7 @@ def test_wrt_and_upstream(net: Path) -> None:
     [
         (["net.py:forward", "w3.g"], "no line gives 'w3.g'; there are "),
         (["net.py:forward", "-o", "page.pdf"], "page.pdf says no format; end its name in .html, .md, .tex"),
-        (["net.py:forward", "-o", "nowhere/page.html"], "cannot write nowhere/page.html"),
+        (["net.py:forward", "-o", "nowhere/page.html"], "cannot write a page of HTML to nowhere/page.html"),
         (["net.py:forward", "w1.g", "-o", "page.html"], "-o writes every line; leave out w1.g"),
         (["nothing.py:forward"], "there is no file nothing.py"),
     ],
@@ -90,6 +90,14 @@ def test_wrt_and_upstream(net: Path) -> None:
 def test_misuse_is_one_sentence(net: Path, arguments: list[str], said: str) -> None:
     result = explain(*arguments)
     assert result.exit_code == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_gradient_of_two_values_is_found_under_both_names(net: Path) -> None:
+    net.write_text("import torch\n\ndef f(x, b):\n    l1 = x + b\n    l2 = l1 + 1\n    return l2.sin().sum()\n"
+                   "def inputs():\n    return torch.rand(3, 2), torch.rand(2)\n")  # fmt: skip
+    for command in (["explain", "net.py:f", "l2.g"], ["trace", "net.py:f", "--value", "l2.g"]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0 and result.stdout.startswith("l2.g is l1.g\nl1.g = ")
 
 
 def test_help_asks_for_no_torch() -> None:

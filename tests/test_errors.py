@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,3 +280,34 @@ def test_a_gradient_that_cancels_is_verified() -> None:
         return ((h - h.mean(0)) / h.std(0)).pow(3).mean()
 
     assert cr.derive(forward, wrt=["b", "w"]).verify()
+
+
+# -- what is asked of a derivation -------------------------------------------------------------------
+
+
+def test_a_gradient_that_nobody_asked_for() -> None:
+    grads = cr.derive(lambda x: (x @ W).sum(), rand(2, 4)).grads
+    said = refused(lambda: grads["W9"], "no gradient of 'W9' was asked for; there are x, W", "d['W9'].g")
+    with pytest.raises(KeyError) as caught:
+        grads["W9"]
+    assert str(caught.value) == said
+    assert grads.get("W9") is None and "W9" not in grads and isinstance(grads, dict)
+
+
+def test_an_output_that_is_an_input() -> None:
+    for function in (lambda x: x, lambda x, y: x):
+        args = (torch.tensor(2.0), torch.tensor(3.0))[: function.__code__.co_argcount]
+        d = cr.derive(function, *args)
+        assert d.grads["x"] == 1 and d.verify() and len(d.trace()) and "x.g" in d.explain().to_html()
+
+
+@pytest.mark.parametrize("method", ["to_html", "to_markdown", "to_latex"])
+def test_a_document_that_cannot_be_written(method: str, tmp_path: Path) -> None:
+    explanation = cr.derive(lambda x: x.sin().sum(), rand(3)).explain()
+    ending = {"to_html": ".html", "to_markdown": ".md", "to_latex": ".tex"}[method]
+    write = getattr(explanation, method)
+    refused(lambda: write(tmp_path / "nowhere" / f"a{ending}"), "cannot write", "give another path")
+    refused(lambda: write(tmp_path / "a.txt"), f"a.txt would hold {'a page of HTML' if ending == '.html' else ''}")
+    assert list(tmp_path.iterdir()) == []
+    assert (tmp_path / f"a{ending}").write_text("") == 0 and write(tmp_path / f"a{ending}")
+    assert (tmp_path / f"a{ending}").read_text(encoding="utf-8") == write()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -212,3 +213,31 @@ def test_whole_numbers_are_refused() -> None:
     d = cr.derive(lambda w, i: w[i].sum(), normal(5), torch.tensor([1, 2]))
     with pytest.raises(ChainruleError, match=r"a nudge needs real floating numbers, and i \(2,\) is int64"):
         d.nudge("i", 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*first appears")
+@pytest.mark.parametrize(
+    ("function", "values", "by", "said"),
+    [
+        (lambda x: x.log().sum(), [1.0, -1.0], 0.1, "loss is nan before the step"),
+        (lambda x: (1 / x).sum(), [1.0, 0.0], 0.1, "loss is inf before the step"),
+        (lambda x: x.sqrt().sum(), [0.01, 1.0], -0.1, "loss is nan after the step"),
+        (lambda x: x.sqrt().sum(), [0.0, 1.0], 0.1, "the gradient is inf here"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_said_and_the_backward_pass_is_not_blamed(
+    function: Any, values: list[float], by: float, said: str
+) -> None:
+    found = cr.derive(function, torch.tensor(values, dtype=torch.float64)).nudge("x", 0, by)
+    (note,) = found.notes
+    assert said in note and not re.search(r"ratio|\+nan|backward", str(found)), str(found)
+
+
+@pytest.mark.parametrize(("value", "by"), [(-0.5, 1.0), (-0.5, -1.0), (0.5, -0.5)])
+def test_a_change_or_a_prediction_of_nothing_has_no_ratio(value: float, by: float) -> None:
+    found = cr.derive(lambda x: (x.abs() - 0.5).relu().sum(), torch.tensor([value, 2.0])).nudge("x", 0, by)
+    clamped = cr.derive(lambda x: x.relu().sum(), torch.tensor([value, 2.0])).nudge("x", 0, by)
+    for nudge in (found, clamped):
+        zero = 0 in (nudge.actual, nudge.predicted)
+        assert zero != ("ratio" in str(nudge)) and zero != ("ratio" in repr(nudge))
+        assert not re.search(r"-0\b(?!\.)|ratio inf", str(nudge))

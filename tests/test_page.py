@@ -103,6 +103,27 @@ def test_pages_are_small() -> None:
     assert len(gpt.explain().to_html().encode()) < 3_000_000
 
 
+def test_of_many_equal_lines_one_is_derived(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deep(x: torch.Tensor, ws: list[torch.Tensor]) -> torch.Tensor:
+        for w in ws:
+            x = x + (x @ w).relu()
+        return x.pow(2).mean()
+
+    explanation = cr.derive(deep, torch.randn(4, 3), [torch.randn(3, 3) for _ in range(12)]).explain()
+    whole = explanation.to_html()
+    monkeypatch.setattr("chainrule.explain.page.html.LARGE", len(whole) - 1)
+    brief = explanation.to_html()
+    assert len(brief) < len(whole) / 2 and "As for" not in whole
+    derived, left = (set(re.findall(p, brief)) for p in (r'id="([^"]*)" data-gives', r'<p>As for <a href="#([^"]*)"'))
+    assert left and left <= derived
+    for key in left:
+        item = brief[brief.index(f'id="{key}" data-gives') :].partition("</li>")[0]
+        assert "As for" not in item and "<h4>Jacobian</h4>" in item
+    assert brief.count("As for") + brief.count('<div class="derivation"><h4>') == whole.count(
+        '<div class="derivation">'
+    )
+
+
 def test_a_large_value_is_not_on_the_page() -> None:
     small, large = (len(cr.derive(lambda x: (x * x).sum(), torch.rand(n, n)).explain().to_html()) for n in (9, 900))
     assert large < small + 1000

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from explained import explained
 from test_page import course
 from zoo import ENTRIES
+
+import chainrule as cr
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -83,6 +86,42 @@ def test_a_name_lights_up_everywhere_and_its_gradient_with_it(opened: Open) -> N
     assert background(page, ".lit") != background(page, ".lit-gradient") != background(page, "body")
     page.mouse.move(5, 5)
     assert page.locator(".lit, .lit-gradient").count() == 0
+
+
+def test_a_name_stands_level_with_its_numbers(opened: Open) -> None:
+    page = opened()
+    page.locator(".verdict > summary").click()
+    gaps = page.eval_on_selector_all(
+        ".verdict tbody tr",
+        """all => all.map(row => [row.querySelector("code"), row.querySelector("td")].map(cell => {
+             const range = document.createRange();
+             range.selectNodeContents(cell);
+             return range.getBoundingClientRect().bottom;
+           })).map(([name, number]) => Math.abs(name - number))""",
+    )
+    assert gaps and max(gaps) < 2
+
+
+def test_words_in_formulas_keep_their_spaces(opened: Open, tmp_path: Path) -> None:
+    choice = cr.derive(lambda x: torch.where(x > 0, x, x.exp()).sum(), torch.randn(3))
+    choice.explain().to_html(tmp_path / "cases.html")
+    page = opened(tmp_path / "cases.html")
+    widths = page.evaluate(
+        """() => {
+             const word = [...document.querySelectorAll("math mtext")].find(m => m.textContent === "where ");
+             const width = () => word.getBoundingClientRect().width, spaced = width();
+             word.textContent = "where";
+             return [width(), spaced];
+           }"""
+    )
+    assert widths[1] > widths[0] + 2
+
+
+def test_what_is_cut_at_an_edge_has_a_shadow_there(opened: Open) -> None:
+    page = opened()
+    for selector in (".line", ".formula", ".scroll", ".meet"):
+        layers = page.eval_on_selector(selector, "e => getComputedStyle(e).backgroundAttachment")
+        assert layers.split(", ") == ["local", "local", "scroll", "scroll"]
 
 
 def test_a_tap_pins_a_name_until_escape(opened: Open) -> None:

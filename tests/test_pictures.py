@@ -22,6 +22,7 @@ from chainrule.errors import ChainruleError
 from chainrule.pictures import grid
 from chainrule.pictures.factors import PRODUCTS, product_of
 from chainrule.pictures.graph import WIDEST, _placed
+from chainrule.pictures.heat import of_tensors
 from chainrule.pictures.svg import Picture, filled
 from chainrule.pictures.values import MOST, Graph
 
@@ -225,6 +226,19 @@ def test_a_large_value_is_reduced_by_means_and_says_so() -> None:
     assert float(conv.values[1, 0]) == 213.0
 
 
+def test_the_sides_of_a_heat_map_bear_indices() -> None:
+    said = words(parsed(of_tensors({"w": torch.rand(3, 4)}, "w")))
+    assert [w for w in said if w.isdigit()][:7] == ["0", "1", "2", "3", "0", "1", "2"]
+    reduced = [int(w) for w in words(parsed(of_tensors({"w": torch.rand(5, 80)}, "w"))) if w.isdigit()]
+    assert {0, 1, 2, 3, 4} <= set(reduced) and 60 < max(reduced) < 80
+
+
+def test_negative_factors_are_in_parentheses_on_both_sides() -> None:
+    a, b = torch.tensor([[-1.0, -2.0, 3.0]]), torch.tensor([[-4.0], [5.0], [-6.0]])
+    said = words(parsed(cr.derive(lambda a, b: (a @ b).sum(), a, b).picture("matmul", at=(0, 0))))
+    assert "= -1·(-4) + (-2)·5 + 3·(-6) = -24" in said
+
+
 def test_zero_is_in_the_middle_and_sides_differ() -> None:
     assert grid.colour(0.0, 1.0) == "#f4f4f2"
     for size in (0.1, 0.5, 1.0):
@@ -361,8 +375,11 @@ def test_saving(tmp_path: Path) -> None:
     picture = derived().picture("w1")
     picture.save(tmp_path / "w1.svg")
     assert (tmp_path / "w1.svg").read_text(encoding="utf-8") == picture.svg
-    with pytest.raises(ChainruleError, match=r"cannot write the picture to .*; give another path"):
+    with pytest.raises(ChainruleError, match=r"cannot write an SVG picture to .*; give another path"):
         picture.save(tmp_path / "nowhere" / "w1.svg")
+    with pytest.raises(ChainruleError, match=r"w1.png would hold an SVG picture; end its name in .svg"):
+        picture.save(tmp_path / "w1.png")
+    assert not (tmp_path / "w1.png").exists()
     assert "save(path)" in repr(picture)
 
 

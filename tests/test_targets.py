@@ -157,3 +157,79 @@ def test_the_code_is_well_formed(entry: Entry, style: str) -> None:
     assert [line for line in text.splitlines() if len(line) > 92 or line != line.rstrip()] == []
     assert not re.search(r"\btorch\b|keepdim=|\bdim=|\.pow\(|<class", text)
     assert text.endswith("\n") and not text.endswith("\n\n")
+
+
+def by_sign(x: Tensor, w: Tensor) -> Tensor:
+    return (2 * (x @ w) if x.sum() > 0 else x @ w).mean()
+
+
+def by_size(x: Tensor, w: Tensor) -> Tensor:
+    return ((x @ w) * 2 if x.shape[0] > 2 else x @ w).mean()
+
+
+def of_classes(x: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(x, y)
+
+
+def of_log_probabilities(x: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.nll_loss(x, y)
+
+
+X, W = (torch.rand(*shape, dtype=torch.float64) + 0.1 for shape in ((3, 4), (4, 2)))
+Y = torch.tensor([2, 0, 1])
+
+
+@pytest.mark.parametrize("style", TARGETS)
+@pytest.mark.parametrize(
+    ("function", "args", "others"),
+    [
+        (by_sign, (X, W), (-X, W)),
+        (by_size, (X, W), (X[:2], W)),
+        (of_classes, (X, Y), (X, torch.tensor([2, -100, 1]))),
+        (of_log_probabilities, (X, Y), (X, torch.tensor([2, -100, 1]))),
+    ],
+)
+def test_where_the_code_does_not_hold_it_raises(style: str, function: Any, args: Any, others: Any) -> None:
+    text = cr.derive(function, *args).source(style)
+    run(text, style, list(args))
+    with pytest.raises((AssertionError, IndexError)):
+        run(text, style, list(others))
+
+
+def test_under_jit_only_what_depends_on_values_is_not_held_to() -> None:
+    by_value, by_shape = (cr.derive(f, X, W).source("jax") for f in (by_sign, by_size))
+    output, _ = run(by_value, "jax", [-X, W], jit=True)
+    assert_close(output, -by_sign(X, W))
+    with pytest.raises(AssertionError):
+        run(by_shape, "jax", [X[:2], W], jit=True)
+
+
+def named_as_a_module(jax: Tensor, math: Tensor) -> Tensor:
+    return (torch.erf(jax.sigmoid()) @ math).sum()
+
+
+def named_as_numpy(np: Tensor, jnp: Tensor) -> Tensor:
+    return (np.softmax(1) @ jnp).sum()
+
+
+def layer(self: Tensor, w: Tensor) -> Tensor:
+    return (self @ w).sin()
+
+
+def named_self(self: Tensor, w: Tensor) -> Tensor:
+    return layer(self, w).sum()
+
+
+def named_self_on_the_way(x: Tensor, w: Tensor) -> Tensor:
+    self = x @ w
+    t = self.sin()
+    return (self * t).sum()
+
+
+@pytest.mark.parametrize("style", ["numpy", "jax", "layers", "autograd", "function"])
+@pytest.mark.parametrize("function", [named_as_a_module, named_as_numpy, named_self, named_self_on_the_way])
+def test_names_that_the_code_needs_for_itself_are_written_otherwise(style: str, function: Any) -> None:
+    d = cr.derive(function, X, W)
+    text = d.source(style)  # has run it
+    if style in TARGETS:
+        assert_same(run(text, style, [X, W]), d.output, d.grads)

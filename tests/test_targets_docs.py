@@ -129,3 +129,13 @@ def test_rules_are_written_in_numpy_or_refused(name: str) -> None:
         for key, gradient in d.grads.items():
             if gradient is not None:
                 torch.testing.assert_close(back(gradients[key]), gradient, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("style", ["numpy", "jax"])
+@pytest.mark.parametrize("option", [{"label_smoothing": 0.1}, {"ignore_index": 1}])
+def test_a_refusal_names_the_option_that_has_no_words(style: str, option: dict[str, Any]) -> None:
+    y = torch.tensor([0, 2, 1])
+    d = cr.derive(lambda x: torch.nn.functional.cross_entropy(x, y, **option), torch.rand(3, 4))
+    ((name, value),) = option.items()
+    with pytest.raises(ChainruleError, match=rf"cross_entropy of \(3, 4\), \(3,\) with {name}={value} has no short"):
+        d.source(style)

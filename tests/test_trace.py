@@ -93,6 +93,20 @@ def test_origin_and_users_have_their_lines() -> None:
         t["l7"]
 
 
+def test_a_gradient_of_two_values_is_found_under_both_names() -> None:
+    def forward(x: Tensor, b: Tensor) -> Tensor:
+        l1 = x + b
+        l2 = l1 + 1
+        return l2.sin().sum()
+
+    d = cr.derive(forward, torch.rand(3, 2), torch.rand(2))
+    trace = d.trace()
+    assert trace["l2.g"] is trace["l1.g"]
+    assert d.explain()["l2.g"].targets == ("l1.g",)
+    with pytest.raises(cr.ChainruleError, match=r"no step is named 'l3.g'"):
+        trace["l3.g"]
+
+
 def test_parts_of_a_call_have_steps_of_their_own() -> None:
     def forward(x: Tensor) -> Tensor:
         a, b = x.chunk(2)

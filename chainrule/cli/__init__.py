@@ -77,6 +77,11 @@ def on_target(command: Callable[..., None]) -> Callable[..., None]:
     help="Code to copy: l1.g = ... lines, a function, a torch.autograd.Function, a class for each layer, or the "
     "function in NumPy or JAX. Without it: shapes beside the lines.",
 )
+@click.option(
+    "--comments",
+    type=click.Choice(["shapes", "math", "why"]),
+    help="Write the shapes, the mathematics or the reason of each line beside it.",
+)
 @click.option("--wrt", metavar="A,B", help="Only the gradients of these inputs.")
 @click.option("--upstream", is_flag=True, help="The output is no scalar: dL/d(output) is an input of the derived code.")
 @click.option(
@@ -91,6 +96,7 @@ def derive(
     inputs: tuple[str, ...],
     as_json: bool,
     style: str | None,
+    comments: str | None,
     wrt: str | None,
     upstream: bool,
     output: Path | None,
@@ -101,13 +107,13 @@ def derive(
     found = targets.load(target, inputs)
     d = found.derive(wrt.split(",") if wrt else None, upstream)
     if output is not None:
-        answers.write(d, style or "function", output)
+        answers.write(d, style or "function", output, comments)
     if as_json:
-        answers.print_json(answers.of_derivation(d, target, style or "dotg"))
+        answers.print_json(answers.of_derivation(d, target, style or "dotg", comments))
     elif output is not None:
         click.echo(f"wrote {output}")
     else:
-        answers.print_code(d.source(style) if style else str(d))
+        answers.print_code(d.source(style or "dotg", comments) if style or comments else str(d))
 
 
 @main.command()

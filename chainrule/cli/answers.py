@@ -31,9 +31,10 @@ def print_code(text: str) -> None:
     console().print(highlighted)
 
 
-def write(d: cr.Derivation, style: str, file: Path) -> None:
+def write(d: cr.Derivation, style: str, file: Path, comments: str | None) -> None:
+    text = runnable(d, comments) if style == "function" else d.source(style, comments)
     try:
-        file.write_text(runnable(d) if style == "function" else d.source(style), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Refused(f"cannot write {file}: {error.strerror}") from error
 
@@ -44,11 +45,11 @@ def print_json(answer: dict[str, Any]) -> None:
     click.echo(rows)
 
 
-def of_derivation(d: cr.Derivation, target: str, style: str) -> dict[str, Any]:
+def of_derivation(d: cr.Derivation, target: str, style: str, comments: str | None) -> dict[str, Any]:
     return {
         "target": target,
         "style": style,
-        "source": d.source(style),
+        "source": d.source(style, comments),
         "inputs": {name: _tensor(d[name].value) for name in d.inputs},
         "output": _tensor(d.output),
         "gradients": {name: None if g is None else _tensor(g) for name, g in d.grads.items()},

@@ -44,6 +44,8 @@ def run(
     elif output is not None:
         click.echo(f"wrote {output}")
     else:
+        if name is not None and name not in steps[0].targets:
+            click.echo(f"{name} is {', '.join(steps[0].targets)}")
         phase = ""
         for step in steps:
             if name is None and step.formula is None:
@@ -56,10 +58,7 @@ def run(
 
 def write(explanation: Explanation, file: Path, target: str) -> None:
     path, _, name = target.rpartition(":")
-    try:
-        _WRITERS[file.suffix](explanation, file, f"Backpropagation through {name} in {Path(path).name}")
-    except OSError as error:
-        raise Refused(f"cannot write {file}: {error.strerror}") from error
+    _WRITERS[file.suffix](explanation, file, f"Backpropagation through {name} in {Path(path).name}")
 
 
 def show(step: Step, whole: bool) -> None:

@@ -19,13 +19,13 @@ if __name__ == "__main__":
 """
 
 
-def runnable(d: cr.Derivation) -> str:
-    """The style "function", called below on random inputs of the recorded shapes."""
+def runnable(d: cr.Derivation, comments: str | None = None) -> str:
+    """The style "function" with the comments that `source` knows, called below on random inputs of the recorded shapes."""
     given = {name: d[name].value for name in d.inputs}
     if d.program.upstream is not None:
         given["dL/d(output)"] = d.program.upstream.meta["val"]
     arguments = [f"        {like(value)},  # {name}" for name, value in given.items()]
-    return d.source("function").rstrip("\n") + "\n" + _MAIN.format(arguments="\n".join(arguments))
+    return d.source("function", comments).rstrip("\n") + "\n" + _MAIN.format(arguments="\n".join(arguments))
 
 
 def like(value: torch.Tensor) -> str:

@@ -14,7 +14,10 @@ def print_trace(d: cr.Derivation, target: str, value: str | None, update: float 
     trace = d.trace()
     if value is not None:
         step = trace[value]
-        answers.print_json({"target": target, **answers.of_step(step)}) if as_json else click.echo(str(step))
+        if as_json:
+            answers.print_json({"target": target, **answers.of_step(step)})
+        else:
+            click.echo(str(step) if step.name == value else f"{value} is {step.name}\n{step}")
     elif update is not None:
         beside = trace.beside(d.trace(update=update))
         answers.print_json(answers.of_pairs(beside, target)) if as_json else click.echo(str(beside))

@@ -41,7 +41,10 @@ class Target:
     def derive(self, wrt: Sequence[str] | None = None, upstream: bool = False) -> cr.Derivation:
         with blamed_on(self.path):
             given = torch.randn_like(self.code(*self.args, **self.kwargs)) if upstream else None
-            return cr.derive(self.code, *self.args, wrt=wrt, upstream=given, **self.kwargs)
+            d = cr.derive(self.code, *self.args, wrt=wrt, upstream=given, **self.kwargs)
+        if not d.grads:
+            raise Refused(f"{self.name} has no gradient: its output is computed from no floating-point input")
+        return d
 
     def check(self) -> Any:
         with blamed_on(self.path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -54,16 +55,20 @@ def of_tensors(tensors: Mapping[str, torch.Tensor], title: str, note: str = "") 
 
 
 def _panel(title: str, value: torch.Tensor, x: float, y: float) -> tuple[list[str], float]:
-    """One heat map with its title, its sizes along the sides and its scale; and how high it is."""
+    """One heat map with its title, the indices along its sides and its scale; and how high it is."""
     small = grid.reduced(value)
     rows, columns = small.values.shape
-    label = f"{small.rows:,}" if value.ndim > 1 else ""
-    left, top = x + svg.width_of(label, 10.5) + 5, y + TITLE + LABEL
+    beside = _named(small.rows, rows) if value.ndim > 1 else []
+    left, top = x + svg.width_of(f"{max(beside, default=0)}", 10.5) + 5, y + TITLE + LABEL
     cell = min(CELL, (x + PANEL - left) / columns, max(8.0, 460.0 / rows))
     high, most = cell if rows > 1 else max(cell, 18.0), grid.largest(small.values)
     head = svg.text(x, y + 12, f"{title} {tuple(value.shape)}", style="font-weight:bold")
-    parts = [head, svg.text(left, top - 4, f"{small.columns:,}", size=10.5)]
-    parts.append(svg.text(left - 4, top + 10, label, "end", size=10.5))
+    above = _named(small.columns, columns) if value.ndim else []
+    parts = [head]
+    for c in _spaced(len(above), cell, svg.width_of(f"{max(above, default=0)}", 10.5) + 6):
+        parts.append(svg.text(left + (c + 0.5) * cell, top - 4, str(above[c]), "middle", 10.5))
+    for r in _spaced(len(beside), high, 13.0):
+        parts.append(svg.text(left - 4, top + (r + 0.5) * high + 3.5, str(beside[r]), "end", 10.5))
     parts += grid.cells(small.values, left, top, cell, high, most)
     bottom = top + rows * high + 12
     parts.append(grid.scale(left, bottom, 240.0, most))
@@ -115,3 +120,12 @@ def _named(count: int, drawn: int) -> list[int]:
     """The first element of each row that is drawn."""
     each = -(-count // drawn)
     return list(range(0, count, each))
+
+
+def _spaced(count: int, size: float, room: float) -> range:
+    """Which of so many rows or columns have room for a label.
+
+    >>> list(_spaced(4, 20.0, 10.0)), list(_spaced(4, 5.0, 10.0))
+    ([0, 1, 2, 3], [0, 2])
+    """
+    return range(0, count, max(1, math.ceil(room / size)))

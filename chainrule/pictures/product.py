@@ -49,10 +49,7 @@ def _sum(p: Product) -> list[str]:
     """The element as a sum of products, in letters and in numbers."""
     row, column = p.left[p.row].tolist(), p.right[:, p.column].tolist()
     total = float(p.out[p.row, p.column])
-    terms = [
-        f"{table.number(a, 3)}·{f'({table.number(b, 3)})' if b < 0 else table.number(b, 3)}"
-        for a, b in zip(row, column, strict=True)
-    ]
+    terms = [f"{_factor(a, first=k == 0)}·{_factor(b)}" for k, (a, b) in enumerate(zip(row, column, strict=True))]
     shown = [table.MORE if k is None else terms[k] for k in table.elided(len(terms), 6)]
     name = p.element if p.whole else table.entry(f"({p.names[2]})", (p.row, p.column))
     lines = [f"{name} = sum over k of {p.names[0]}[{p.row}, k] · {p.names[1]}[k, {p.column}], {len(terms)} terms"]
@@ -62,6 +59,16 @@ def _sum(p: Product) -> list[str]:
     if not p.whole:
         lines.append(f"with the rest of the line, {p.element} = {table.number(p.value, 5)}")
     return lines
+
+
+def _factor(number: float, first: bool = False) -> str:
+    """A number in a sum of products; a sign stands bare only where the line begins.
+
+    >>> _factor(-0.5), _factor(-0.5, first=True)
+    ('(-0.5)', '-0.5')
+    """
+    text = table.number(number, 3)
+    return f"({text})" if text.startswith("-") and not first else text
 
 
 def _wide(positions: list[int | None]) -> float:

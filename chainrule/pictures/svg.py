@@ -10,9 +10,8 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 
-from chainrule.errors import ChainruleError
+from chainrule.files import write
 
 FORWARD = "var(--chainrule-forward, #2f7bd9)"  # both read on white and on black
 BACKWARD = "var(--chainrule-backward, #c8601b)"
@@ -54,11 +53,8 @@ class Picture:
         return f"<Picture: {self.title}; .svg is its text, .save(path) writes it>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the SVG to a file; raises ChainruleError where that is not possible."""
-        try:
-            Path(path).write_text(self.svg, encoding="utf-8")
-        except OSError as error:
-            raise ChainruleError(f"cannot write the picture to {path}: {error.strerror}; give another path") from error
+        """Write the SVG to a file whose name ends in .svg; raises ChainruleError where that is not possible."""
+        write(self.svg, path, "an SVG picture", ".svg")
 
 
 def safe(text: str) -> str:

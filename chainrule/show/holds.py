@@ -30,9 +30,7 @@ def statements(layout: Layout) -> Iterator[tuple[str, bool]]:
                     said[f"{layout.python.text(node, 10)}.shape[{axis}] == 1"] = False
     for guard in layout.guards:
         below = [n for n in needed([guard.node]) if isinstance(n.meta["val"], torch.Tensor)]
-        text = layout.python.text(guard.node)
-        reads_values = below and layout.python.traced
-        said[f"# {text}" if reads_values else text] = all(n.op == "placeholder" for n in below)
+        said[layout.python.condition(guard.node)] = all(n.op == "placeholder" for n in below)
     yield from said.items()
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.show import jax_helpers
 from chainrule.show.numpy import NumPy
 from chainrule.show.numpy_reductions import SYNONYMS, over
-from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, Write, axes
+from chainrule.show.numpy_words import OPERATIONS, Library, Spelling, Write, axes, helper
 from chainrule.show.python import ATOM, Spelled
 from chainrule.show.terms import Term, known
 
@@ -30,6 +31,7 @@ def _special(name: str) -> Spelling:
     return lambda np, *args: getattr(jax(np).scipy.special, name)(*args)
 
 
+_SIZES = ("shape", "shape_entry", "numel")
 _OPEN = ("masked_select", "nonzero", "argwhere", "masked_scatter")
 
 
@@ -90,7 +92,7 @@ class Jax(NumPy):
     """Spells nodes in JAX."""
 
     library, module = "JAX", "jnp"
-    traced = True
+    imported = frozenset(("jax", "jnp", "math"))
     operations = OPERATIONS | WORDS
 
     def imports(self, text: str) -> list[str]:
@@ -101,6 +103,18 @@ class Jax(NumPy):
         text = inspect.getsource(helper).rstrip("\n").replace(', kind="stable"', "")  # as JAX sorts anyway
         text = re.sub(r"np\.add\.at\((\w+), (.*), (\w+)\)$", r"\1 = \1.at[\2].add(\3)", text, flags=re.MULTILINE)
         return re.sub(r"\bnp\.", "jnp.", text)
+
+    def condition(self, node: fx.Node) -> str:
+        """Under jax.jit there are no values to look at: there, only shapes are held to."""
+        text, read = super().condition(node), self._values_of(node)
+        return f"{helper(Library(self, node), jax_helpers.traced)._text}({', '.join(read)}) or {text}" if read else text
+
+    def _values_of(self, node: fx.Node) -> list[str]:
+        """The names of the values that a condition looks into, and not at their shapes alone."""
+        if isinstance(node.meta["val"], torch.Tensor) and (name := self.variable(node)):
+            return [name]
+        below = [] if node.meta["operation"] in _SIZES else node.all_input_nodes
+        return list(dict.fromkeys(name for n in below for name in self._values_of(n)))
 
     def found(self, node: fx.Node) -> Any:
         found = super().found(node)

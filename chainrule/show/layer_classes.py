@@ -125,7 +125,7 @@ class LayerClasses:
         """The layer as a function of its inputs, v0, v1, ..."""
         inputs = {node: f"v{i}" for i, node in enumerate(cut.inputs)}
         part = Program(self.program.graph, [], cut.output, None, {}, [], [])
-        layout = Layout(part, dotted=False, indent=4, within=Within(cut.nodes, inputs, taken=["out"]))
+        layout = Layout(part, dotted=False, indent=4, within=Within(cut.nodes, inputs, taken=["out", "self"]))
         lines = [f"    {ln.text}" for ln in layout.part("forward") if ln.node is not cut.output and ln.code]
         expression = layout.python.expression(cut.output)[0]
         if any(ln.node is cut.output and not ln.code for ln in layout.part("forward") + layout.part("unpacked")):

@@ -23,7 +23,7 @@ class Model:
 
     def __init__(self, of: LayerClasses) -> None:
         self.of, self.program = of, of.program
-        self.variables, namer = name_values(self.program.graph.nodes)
+        self.variables, namer = name_values(self.program.graph.nodes, ["self"])
         self.ends = [layer.cut.output for layer in of.layers]
         for node in self.ends:
             if node not in self.variables:

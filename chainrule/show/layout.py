@@ -41,7 +41,7 @@ class Line:
     @property
     def text(self) -> str:
         if self.phase in ("given", "holds"):
-            return self.code if self.code.startswith("#") else f"assert {self.code}"
+            return f"assert {self.code}"
         return "\n".join([f"{self.target} = {self.code}", *self.then])
 
     @property

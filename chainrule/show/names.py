@@ -6,8 +6,12 @@ import builtins
 import keyword
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from torch import fx
+
+if TYPE_CHECKING:
+    from chainrule.show.layout import Layout
 
 RESERVED = {*keyword.kwlist, "torch", "F", "float", "forward_and_backward", "ctx"}
 
@@ -66,6 +70,13 @@ def keys(nodes: Iterable[fx.Node]) -> dict[fx.Node, str]:
         taken.add(name)
         found[node] = name
     return found
+
+
+def same_gradient(layout: Layout, name: str) -> str | None:
+    """The name under which a line gives the gradient `name`, which is that of another value too: `l2.g` is `l1.g`."""
+    value = next((n for n, known in layout.variables.items() if f"{known}.g" == name), None)
+    gradient = layout.program.gradients.get(value) if value is not None else None
+    return layout.variables.get(gradient) if gradient is not None and gradient in layout.shown else None
 
 
 def name_of(node: fx.Node) -> str:

@@ -42,12 +42,13 @@ class NumPy(Python):
     """Spells nodes in NumPy, with the interface of `Python`. `helpers` are the functions that the code calls."""
 
     library, module = "NumPy", "np"
+    imported = frozenset(("np", "math"))
     quotient: torch.dtype | None = torch.float64  # of integers
     operations: dict[str, Spelling] = OPERATIONS
 
     def __init__(self, variable: Callable[[fx.Node], str | None]) -> None:
         super().__init__(variable)
-        self.reserved = {self.module}
+        self.reserved = set(self.imported)
         self.helpers: dict[str, Callable[..., Any]] = {}
 
     def imports(self, text: str) -> list[str]:
@@ -83,13 +84,22 @@ class NumPy(Python):
         if spelling is None or hasattr(node.target, "spell_step"):
             raise self.refused(node)
         args, kwargs = self._given(node)
-        bound = _bound(spelling, args, kwargs)
-        if bound is None:
-            raise self.refused(node)
-        result = spelling(Library(self, node), *bound.args, **bound.kwargs)
+        result = self._in_words(spelling, node, args, kwargs)
         if result is NotImplemented:
-            raise self.refused(node)
+            raise self.refused(node, self._without_words(spelling, node, args, kwargs))
         return result
+
+    def _in_words(self, spelling: Spelling, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+        bound = _bound(spelling, args, kwargs)
+        return NotImplemented if bound is None else spelling(Library(self, node), *bound.args, **bound.kwargs)
+
+    def _without_words(self, spelling: Spelling, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> str:
+        """The option without which there would be words for the call, as a part of the sentence that refuses it."""
+        for key, value in kwargs.items():
+            others = {k: v for k, v in kwargs.items() if k != key}
+            if self._in_words(spelling, node, args, others) is not NotImplemented:
+                return f" with {key}={self.text(value)}"
+        return ""
 
     def _given(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a call as terms, those that torch would convert converted."""
@@ -189,12 +199,12 @@ class NumPy(Python):
 
     # -- what cannot be written ------------------------------------------------------------------
 
-    def refused(self, node: fx.Node) -> ChainruleError:
+    def refused(self, node: fx.Node, option: str = "") -> ChainruleError:
         values = [a.meta["val"] for a in node.all_input_nodes]
         shapes = ", ".join(str(tuple(v.shape)) for v in values if isinstance(v, torch.Tensor))
         operation = getattr(node.target, "name", None) or node.meta["operation"]
         return ChainruleError(
-            f"{operation} of {shapes or 'numbers'} {self.why_refused(node)}; write it with simpler operations, or take "
+            f"{operation} of {shapes or 'numbers'}{option} {self.why_refused(node)}; write it with simpler operations, or take "
             'source("function"), which is PyTorch',
             _site(node),
         )

@@ -34,8 +34,6 @@ Spelled = tuple[str, int]  # text and how tightly it binds
 class Python:
     """Spells nodes; `variable(node)` gives the name of a value that has one, else None."""
 
-    traced = False  # whether the code is to run where values are not known, so that it cannot assert them
-
     def __init__(self, variable: Callable[[fx.Node], str | None]) -> None:
         self.variable = variable
         self.reserved: set[str] = set()  # names that the code uses besides
@@ -46,6 +44,10 @@ class Python:
         """`value` as source text, in parentheses where it binds less tightly than `tight`."""
         text, binding = self.spell(value)
         return f"({text})" if binding < tight else text
+
+    def condition(self, node: fx.Node) -> str:
+        """What the code asserts of a value."""
+        return self.text(node)
 
     def spell(self, value: Any) -> Spelled:
         if isinstance(value, fx.Node):

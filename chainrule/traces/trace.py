@@ -13,6 +13,7 @@ from chainrule.errors import ChainruleError
 from chainrule.run import run
 from chainrule.show import table
 from chainrule.show.layout import Layout, Line
+from chainrule.show.names import same_gradient
 from chainrule.traces.summary import WHOLE, block, in_words, small, summary
 
 if TYPE_CHECKING:
@@ -133,9 +134,12 @@ class Trace:
         return len(self.steps)
 
     def __getitem__(self, name: str) -> Step:
+        """The step of that name; of a gradient that is also another value's, the step that gives both."""
         for step in self.steps:
             if step.name == name:
                 return step
+        if (other := same_gradient(self._layout, name)) is not None and other in self:
+            return self[other]
         raise ChainruleError(f"no step is named {name!r}; there are {', '.join(s.name for s in self.steps)}")
 
     def __contains__(self, name: str) -> bool:

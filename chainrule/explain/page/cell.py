@@ -28,6 +28,7 @@ _STYLE = """
 .chainrule-explanation .line { white-space: pre; }
 .chainrule-explanation .formula math { width: max-content; }
 .chainrule-explanation math .word { font-style: italic; }
+.chainrule-explanation math mtext { white-space: pre; }
 .chainrule-explanation .shapes, .chainrule-explanation summary { opacity: .7; }
 .chainrule-explanation summary { cursor: pointer; }
 """

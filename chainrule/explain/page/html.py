@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from chainrule.derivation import Derivation
     from chainrule.explain.explanation import Explanation
 
+LARGE = 3_000_000  # characters
 TALL = 760  # pixels; a graph that is taller is folded
 _THEMES = ("auto", "light", "dark")
 
 
 def page(explanation: Explanation, title: str | None = None) -> str:
-    """The whole page."""
-    about, steps = head(explanation, title), Steps.of(explanation)
+    """The whole page; where it would be large, lines that are equal but for their names are derived once."""
+    about, graph = head(explanation, title), _graph(explanation.derivation)
+    text = _page(about, graph, Steps.of(explanation), explanation.derivation.names)
+    if len(text) > LARGE:
+        text = _page(about, graph, Steps.of(explanation, brief=True), explanation.derivation.names)
+    return text
+
+
+def _page(about: Head, graph: str, steps: Steps, names: list[str]) -> str:
     style, script = _file("style.css"), _file("script.js")
     return f"""<!doctype html>
 <html lang="en">
@@ -47,9 +55,9 @@ def page(explanation: Explanation, title: str | None = None) -> str:
 <main>
 <div class="pane">
 {_about(about)}
-{_graph(explanation.derivation)}
+{graph}
 <section aria-labelledby="inputs"><h2 id="inputs">Inputs</h2>
-{steps.inputs(person_names(explanation.derivation.names))}</section>
+{steps.inputs(person_names(names))}</section>
 {_pass(steps, "forward", "Forward pass", "Reads from the inputs down to the output.")}
 </div>
 <div class="pane">

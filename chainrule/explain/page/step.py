@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from chainrule.explain.names import gradient_of, names_of
+from chainrule.explain.names import gradient_of, names_of, pieces
 from chainrule.explain.page.line import code, formula, paragraph, shapes, table
 from chainrule.explain.page.values import beside, heat
 from chainrule.explain.prose import sentence
@@ -23,12 +23,17 @@ class Steps:
     names: set[str]
     by_key: dict[str, Step]
     by_name: dict[str, Step]  # of several that give a value to a name the first
+    alike: dict[str, Step]  # by key, the step whose derivation stands for that of a later one
 
     @classmethod
-    def of(cls, steps: Iterable[Step]) -> Steps:
+    def of(cls, steps: Iterable[Step], brief: bool = False) -> Steps:
+        """`brief` derives the first of several lines that are equal but for their names."""
         found = list(steps)
+        names = names_of(found)
         by_name = {name: step for step in reversed(found) for name in step.targets}
-        return cls(found, names_of(found), {s.key: s for s in found}, by_name)
+        firsts: dict[tuple[str, ...], Step] = {}
+        alike = {s.key: f for s in found if (f := firsts.setdefault(_kind(s, names), s)) is not s} if brief else {}
+        return cls(found, names, {s.key: s for s in found}, by_name, alike)
 
     def phase(self, phase: str) -> list[Step]:
         return [s for s in self.all if s.phase == phase]
@@ -58,7 +63,10 @@ class Steps:
 
     def fold(self, step: Step) -> str:
         """The derivation, the values, and the lines that belong to a step."""
-        derivation = "".join(paragraph(p) for p in step.derivation)
+        if step.derivation and step.key in self.alike:
+            derivation = f"<p>As for {self.link(self.alike[step.key])} above, in other names.</p>"
+        else:
+            derivation = "".join(paragraph(p) for p in step.derivation)
         parts = [f'<div class="derivation">{derivation}</div>'] if derivation else []
         return "".join([*parts, self.values(step), self.links(step)])
 
@@ -69,7 +77,7 @@ class Steps:
         else:
             pair = [self.by_name.get(step.targets[0][:-2]), step]
         shown = {s.targets[0]: s.value for s in pair if s is not None}
-        return beside(shown) + (heat(shown) if step.phase == "backward" else "")
+        return beside(shown) + (heat(shown) if step.phase == "backward" and step.key not in self.alike else "")
 
     def links(self, step: Step) -> str:
         """Links to the lines of the other pass, to those that read the value, and to what it is computed from."""
@@ -106,3 +114,12 @@ class Steps:
                 self.link(gradient) if gradient is not None else "",
             ])  # fmt: skip
         return table(["Name", "Shape", "Values", "Read by", "Gradient"], rows, "inputs")
+
+
+def _kind(step: Step, names: set[str]) -> tuple[str, ...]:
+    """What two lines have in common that are equal but for their names."""
+    numbers: dict[str, int] = {}
+    code = (
+        f"{{{numbers.setdefault(name, len(numbers))}}}" if name else text for text, name in pieces(step.code, names)
+    )
+    return (step.phase, "".join(code), step.shapes, *(p.title for p in step.derivation))
