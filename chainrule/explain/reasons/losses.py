@@ -70,9 +70,9 @@ def squared_error(step: LocalStep) -> Reason | None:
     one, two = element(step.of, i), element(other, i)
     slope = scale(number(2), parens(sub(one, two)))
     paragraphs = (
-        Paragraph(("The loss adds up squares,",), "Loss",
+        Paragraph(("The loss adds up squares:",), "Loss",
                   equation(step.out, _terms(step, power(parens(sub(one, two)), number(2)), i))),
-        Paragraph(("and the slope of a square is twice what is squared:",), "Slope",
+        Paragraph(("The slope of a square is twice what is squared:",), "Slope",
                   equation(partial(step.out, one), fraction(slope, letter("N")) if _averaged(step) else slope)),
         *_divided(step), generic.passed_back(step),
     )  # fmt: skip
