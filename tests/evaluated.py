@@ -25,6 +25,7 @@ class Indexed:
 
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "σ": torch.sigmoid,
     "exp": torch.exp, "log": torch.log, "tanh": torch.tanh, "sin": torch.sin, "tan": torch.tan, "sinh": torch.sinh, "cosh": torch.cosh, "ln": torch.log, "digamma": torch.digamma, "ψ": torch.digamma, "sqrt": torch.sqrt, "cos": torch.cos, "sign": torch.sign,
     "clamp_min": torch.clamp_min, "relu": torch.relu, "erf": torch.erf, "log1p": torch.log1p,
     "clamp": torch.clamp,
@@ -53,10 +54,11 @@ def holds(equation: Term, names: Mapping[str, Tensor]) -> bool:
     return False
 
 
-def value_of(term: Term, names: Mapping[str, Tensor]) -> Indexed | None:
-    """What `term` stands for; None where it holds what is not known here."""
+def value_of(term: Term, names: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Indexed | None:
+    """What `term` stands for; None where it holds what is not known here. `sizes` are those of the indices, for
+    [i = j], and of N, the number of terms that are averaged."""
     try:
-        return _Evaluation(names, False).of(term)
+        return _Evaluation(names, False, sizes).of(term)
     except NotComputed:
         return None
 
@@ -89,8 +91,8 @@ def _sides(equation: Term, names: Mapping[str, Tensor], keepdim: bool) -> tuple[
 
 
 class _Evaluation:
-    def __init__(self, names: Mapping[str, Tensor], keepdim: bool) -> None:
-        self.names, self.keepdim = names, keepdim
+    def __init__(self, names: Mapping[str, Tensor], keepdim: bool, sizes: Mapping[str, int] | None = None) -> None:
+        self.names, self.keepdim, self.sizes = names, keepdim, sizes or {}
 
     def of(self, term: Term) -> Indexed:
         if term.sign in ("name", "gradient"):
@@ -160,7 +162,15 @@ class _Evaluation:
     def and_(self, term: Term) -> Indexed:
         return self._two(term, torch.logical_and)
 
+    def letter(self, term: Term) -> Indexed:
+        if term.text != "N" or "N" not in self.sizes:
+            raise NotComputed(term.text)
+        return Indexed(torch.tensor(float(self.sizes["N"]), dtype=torch.float64))
+
     def compare(self, term: Term) -> Indexed:
+        indices = "".join(part.text for part in term.parts if part.sign == "letter")
+        if len(indices) == 2 and term.text == "=" and set(indices) <= set(self.sizes):
+            return Indexed(torch.eye(*(self.sizes[c] for c in indices), dtype=torch.float64), indices)
         return self._two(term, _COMPARED[term.text])
 
     def matmul(self, term: Term) -> Indexed:

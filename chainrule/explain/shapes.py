@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.rules.broadcast import broadcast
 from chainrule.show.python import ATOM, Python, Spelled
 
 _MOVED = frozenset(
@@ -58,11 +57,3 @@ def stretched(shape: tuple[int, ...], to: tuple[int, ...]) -> list[int]:
     """
     missing = len(to) - len(shape)
     return [i for i, n in enumerate(to) if i < missing or (shape[i - missing] == 1 and n != 1)]
-
-
-def broadcasts(shape: tuple[int, ...], others: list[tuple[int, ...]], to: tuple[int, ...]) -> bool:
-    """Whether `to` is what broadcasting makes of `shape` and `others`."""
-    try:
-        return tuple(broadcast(shape, *others)) == to
-    except (ValueError, RuntimeError):
-        return False
