@@ -41,22 +41,21 @@ def _how(how: list[Any], groups: int) -> dict[str, Any]:
     return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
 
-def _of_weight(n: int) -> Spelling:
+def _gradient_of(n: int, helped: Any) -> Spelling:
+    """torch.nn.grad's gradient of the kernel or of the input, each of them from the other and its own size."""
+
     def spelling(
-        np: Library, x: Any, size: Any, g: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
+        np: Library,
+        first: Any,
+        second: Any,
+        g: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: Any = 1,
     ) -> Any:
         how = [each(v, n) for v in (stride, padding, dilation)]
-        return NotImplemented if None in how else helper(np, helpers.conv_weight)(x, size, g, **_how(how, groups))
-
-    return spelling
-
-
-def _of_input(n: int) -> Spelling:
-    def spelling(
-        np: Library, size: Any, w: Any, g: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
-    ) -> Any:
-        how = [each(v, n) for v in (stride, padding, dilation)]
-        return NotImplemented if None in how else helper(np, helpers.conv_input)(size, w, g, **_how(how, groups))
+        return NotImplemented if None in how else helper(np, helped)(first, second, g, **_how(how, groups))
 
     return spelling
 
@@ -158,8 +157,8 @@ def adaptive_avg_pool_backward(np: Library, g: Any, x: Any) -> Any:
 for _n in (1, 2, 3):
     OPERATIONS |= {
         f"conv{_n}d": _convolved(_n),
-        f"conv{_n}d_weight": _of_weight(_n),
-        f"conv{_n}d_input": _of_input(_n),
+        f"conv{_n}d_weight": _gradient_of(_n, helpers.conv_weight),
+        f"conv{_n}d_input": _gradient_of(_n, helpers.conv_input),
         f"max_pool{_n}d_with_indices": _largest(_n),
         f"avg_pool{_n}d": _mean(_n),
         f"adaptive_avg_pool{_n}d": _mean_of_all(_n),
