@@ -1,0 +1,1 @@
+"""`chainrule bench`: the compiled step beside its peers and its floor, in one run."""
