@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chainrule import testing
+    from chainrule.compiling.compiler import compile
+    from chainrule.compiling.optimisers import SGD, Adam, AdamW
     from chainrule.derivation import Derivation
     from chainrule.deriving import derive
     from chainrule.diagnosis.audit import audit
@@ -20,18 +22,25 @@ if TYPE_CHECKING:
     from chainrule.tape import record
 
 _HOMES = {
+    "SGD": "chainrule.compiling.optimisers",
+    "Adam": "chainrule.compiling.optimisers",
+    "AdamW": "chainrule.compiling.optimisers",
     "ChainruleError": "chainrule.errors",
     "Derivation": "chainrule.derivation",
     "Module": "chainrule.module",
     "audit": "chainrule.diagnosis.audit",
     "check": "chainrule.diagnosis.check",
+    "compile": "chainrule.compiling.compiler",
     "derive": "chainrule.deriving",
     "record": "chainrule.tape",
     "rule": "chainrule.rules.book",
     "testing": "chainrule.testing",
 }
 
-__all__ = ["ChainruleError", "Derivation", "Module", "audit", "check", "derive", "record", "rule", "testing"]
+__all__ = [
+    "SGD", "Adam", "AdamW", "ChainruleError", "Derivation", "Module", "audit", "check", "compile", "derive", "record",
+    "rule", "testing",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

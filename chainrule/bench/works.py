@@ -38,7 +38,9 @@ class Work:
 
 def _weights(*shapes: tuple[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """Parameters by name: matrices scaled by their inputs, biases of zeros."""
-    made = {name: torch.randn(shape) / shape[0] ** 0.5 if len(shape) > 1 else torch.zeros(shape) for name, shape in shapes}
+    made = {
+        name: torch.randn(shape) / shape[0] ** 0.5 if len(shape) > 1 else torch.zeros(shape) for name, shape in shapes
+    }
     return {name: value.requires_grad_() for name, value in made.items()}
 
 
@@ -66,7 +68,9 @@ def _regression_with_arrays(np: Any, p: Arrays, x: Any, y: Any) -> Any:
 def _classifier(batch: int, widths: tuple[int, ...]) -> Callable[[], Setup]:
     def make() -> Setup:
         shapes = list(zip(widths, widths[1:]))
-        p = _weights(*((f"w{i}", shape) for i, shape in enumerate(shapes)), *((f"b{i}", (n,)) for i, (_, n) in enumerate(shapes)))
+        p = _weights(
+            *((f"w{i}", shape) for i, shape in enumerate(shapes)), *((f"b{i}", (n,)) for i, (_, n) in enumerate(shapes))
+        )
         ws, bs = [p[f"w{i}"] for i in range(len(shapes))], [p[f"b{i}"] for i in range(len(shapes))]
 
         def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

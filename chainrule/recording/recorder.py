@@ -14,6 +14,7 @@ other, into the same graph. Each node carries in `node.meta`:
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
 import types
@@ -204,6 +205,8 @@ class Recorder(TorchFunctionMode):
                 self.assume(said if result else self.numbers.number(operator.not_, (said,), True), site)
             return result
         node = self._write(call, node_args, node_kwargs, result, site)
+        if node.meta["operation"] == "drawn":
+            node.meta.update(again=functools.partial(function, *plain(args), **plain(kwargs)), drawn_from=node_args)
         if self.phase == "forward":
             node.meta["invocations"] = self.invocations.of(frames)
             if self.noticed is not None:

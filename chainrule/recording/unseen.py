@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,10 +22,11 @@ def under_way() -> list[Recorder]:
     return found
 
 
-def drawn(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Make random numbers that were drawn out of sight an input of the program under recording."""
+def drawn(tensor: torch.Tensor, name: str, again: Callable[[], torch.Tensor] | None = None) -> torch.Tensor:
+    """Make random numbers that were drawn out of sight an input of the program under recording; `again` draws
+    such numbers anew."""
     if stack := under_way():
-        stack[-1].leaf(tensor, name=name).meta.update(operation="drawn", constant=True)
+        stack[-1].leaf(tensor, name=name).meta.update(operation="drawn", constant=True, again=again)
     return tensor
 
 

@@ -15,9 +15,13 @@ from chainrule.rules.book import opening, rule
 def _kept(x, p, shape=None):
     """What is kept, a mask of `shape` (of `x`, unless it is given)."""
     with torch._C.DisableTorchFunction():
-        x = x.detach()
-        mask = (torch.empty_like(x) if shape is None else x.new_empty(shape)).bernoulli_(1 - p).bool()
-    return drawn(mask, "mask")
+        blank = (torch.empty_like(x.detach()) if shape is None else x.new_empty(shape)).to("meta")
+
+    def draw():
+        with torch._C.DisableTorchFunction():
+            return torch.empty_like(blank, device=x.device).bernoulli_(1 - p).bool()
+
+    return drawn(draw(), "mask", again=draw)
 
 
 def _nothing_dropped(x, p, train):

@@ -1,0 +1,83 @@
+"""Identities between aten operations that make the graph shorter. Each row: what is found, what stands in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.merging import clean
+
+aten = torch.ops.aten
+
+Row = Callable[[fx.Graph, fx.Node], fx.Node | None]
+
+
+def shorten(lowered: Lowered) -> None:
+    """Apply every row wherever it fits."""
+    graph, replaced = lowered.graph, {}
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        for row in ROWS:
+            shorter = row(graph, node)
+            if shorter is not None:
+                shorter.meta = {**node.meta, **shorter.meta}
+                node.replace_all_uses_with(shorter)
+                replaced[node] = shorter
+                break
+    clean(lowered, replaced)
+
+
+def _of(value: Any, *targets: Any) -> bool:
+    """A call of one of `targets`, read once."""
+    return isinstance(value, fx.Node) and value.target in targets and len(value.users) == 1
+
+
+def _product_and_bias(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """a @ b + bias = addmm(bias, a, b)"""
+    if node.target is not aten.add.Tensor or node.kwargs:
+        return None
+    for product, bias in (node.args, node.args[::-1]):
+        if not _of(product, aten.mm.default) or not isinstance(bias, fx.Node):
+            continue
+        wanted, given = node.meta["val"], bias.meta["val"]
+        if given.shape == wanted.shape[-given.ndim :] and given.ndim in (1, 2) and given.dtype == wanted.dtype:
+            with graph.inserting_before(node):
+                return graph.call_function(aten.addmm.default, (bias, *product.args))  # type: ignore[union-attr]
+    return None
+
+
+_SCALED = {aten.mul.Tensor: 1, aten.div.Tensor: -1, aten.mul.Scalar: 1, aten.div.Scalar: -1}
+
+
+def _factor(node: Any) -> tuple[Any, float] | None:
+    """(x, c) where `node` is c x with a number c."""
+    if not isinstance(node, fx.Node) or node.target not in _SCALED or node.kwargs or len(node.args) != 2:
+        return None
+    x, number = node.args
+    if isinstance(x, int | float) and _SCALED[node.target] == 1:
+        x, number = number, x
+    if not isinstance(number, int | float) or isinstance(number, bool) or not isinstance(x, fx.Node) or not number:
+        return None
+    if x.meta["val"].dtype != node.meta["val"].dtype:
+        return None
+    return x, float(number) if _SCALED[node.target] == 1 else 1 / number
+
+
+def _numbers(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """(x c) d = x (c d)"""
+    outer = _factor(node)
+    if outer is None or len(outer[0].users) != 1:
+        return None
+    inner = _factor(outer[0])
+    if inner is None:
+        return None
+    with graph.inserting_before(node):
+        return graph.call_function(aten.mul.Tensor, (inner[0], inner[1] * outer[1]))
+
+
+ROWS: list[Row] = [_product_and_bias, _numbers]

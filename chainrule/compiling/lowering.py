@@ -1,0 +1,198 @@
+"""From a derivation to one functional graph of aten operations with static shapes: what every engine reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.compiling.memory import owner
+from chainrule.derivation import Derivation
+from chainrule.errors import ChainruleError, Site
+from chainrule.program import Program
+from chainrule.run import needed, step
+
+Tensors = dict[fx.Node, torch.Tensor]
+
+
+@dataclass
+class Lowered:
+    """Forward and backward pass in aten operations. Nothing in `graph` writes into anything."""
+
+    graph: fx.Graph
+    batch: list[fx.Node]  # the placeholders that a call fills, in its order
+    held: Tensors  # the placeholders that stay: parameters, buffers, constants
+    drawn: dict[fx.Node, Callable[[], torch.Tensor]]  # random numbers, and how they are drawn anew
+    loss: fx.Node
+    gradients: dict[fx.Node, fx.Node]  # parameter -> its gradient
+    writes: dict[fx.Node, fx.Node]  # what forward itself leaves in tensors that stay: running statistics
+    guards: list[tuple[fx.Node, str]]  # values that must be true, and what it means if they are not
+    names: dict[fx.Node, str]
+    sites: dict[fx.Node, Site]
+    operations: dict[fx.Node, str]  # in the person's words
+    backward: set[fx.Node] = field(default_factory=set)
+
+    @property
+    def outputs(self) -> list[fx.Node]:
+        """All that is computed for its own sake."""
+        return [self.loss, *self.gradients.values(), *self.writes.values(), *(node for node, _ in self.guards)]
+
+
+Gradients = Sequence[torch.Tensor]
+
+
+def lower(
+    d: Derivation,
+    batch: Sequence[torch.Tensor],
+    params: Sequence[torch.Tensor],
+    dtype: torch.dtype | None = None,
+    after: Callable[[Gradients], Gradients] = list,
+) -> Lowered:
+    """The program of `d` in aten operations; `dtype` is that of products where it is not that of the parameters.
+    `after` is done to all gradients together: clipping."""
+    return _Lowering(d, batch, params).lowered(dtype, after)
+
+
+def _own(node: fx.Node) -> torch.Tensor:
+    """The person's own tensor that a placeholder stands for."""
+    tensor: torch.Tensor = node.meta.get("given", node.meta["val"])
+    return tensor
+
+
+class _Lowering:
+    def __init__(self, d: Derivation, batch: Sequence[torch.Tensor], params: Sequence[torch.Tensor]) -> None:
+        self.d, self.program = d, d.program
+        self.known = {id(_own(n)): n for n in self.program.inputs}
+        self.batch = [self.known.get(id(t)) for t in batch]
+        self.params = [self.known[id(p)] for p in params if id(p) in self.known]
+
+    def lowered(self, dtype: torch.dtype | None, after: Callable[[Gradients], Gradients]) -> Lowered:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        program = self.program
+        gradients = {p: program.gradients[p] for p in self.params if p in program.gradients}
+        writes = written(program)
+        guards = [g for g in program.guards if isinstance(g.node.meta["val"], torch.Tensor)]
+        roots = [program.output, *gradients.values(), *writes.values(), *(g.node for g in guards)]
+        nodes = needed(roots)
+        inputs = [n for n in program.inputs if n in set(nodes)]
+        trail = _Trail(nodes, dict(zip(nodes, nodes)))
+
+        def traced(*values: torch.Tensor) -> list[torch.Tensor]:
+            with torch.autocast(values[0].device.type, dtype) if dtype is not None else nullcontext():
+                found = trail.run(dict(zip(inputs, values)))
+            moving = after([found[g].to(p.meta["val"].dtype) for p, g in gradients.items()])
+            rest = [found[r] for r in roots[1 + len(gradients) :]]
+            return [found[program.output], *moving, *rest]
+
+        with torch.no_grad():
+            module = make_fx(traced, tracing_mode="fake")(*(n.meta["val"].detach() for n in inputs))
+        return self._named(module.graph, inputs, trail, list(gradients), writes, guards)
+
+    def _named(
+        self,
+        graph: fx.Graph,
+        inputs: list[fx.Node],
+        trail: _Trail,
+        params: list[fx.Node],
+        writes: dict[fx.Node, fx.Node],
+        guards: Sequence[Any],
+    ) -> Lowered:
+        placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+        at = dict(zip(inputs, placeholders))
+        _copy_what_stays(graph)
+        results: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
+        loss, rest = results[0], iter(results[1:])
+        names = self.d._names
+        made = {low: high for high, low in trail.found.items() if isinstance(low, fx.Node)}
+        spelled = {low: names[high] for low, high in made.items() if high in names}
+        spelled |= {low: names.get(high, high.name) for high, low in at.items()}
+        for low, result in zip(params, results[1:]):
+            spelled.setdefault(result, f"{names[low]}.g")
+        first = _resolved(self.batch, at)
+        drawn = {at[n]: _again(n) for n in inputs if n.meta["operation"] == "drawn"}
+        held = {low: _own(n) for n, low in at.items() if low not in first and low not in drawn}
+        lowered = Lowered(
+            graph, first, held, drawn, loss,
+            {at[p]: next(rest) for p in params},
+            {at[p]: next(rest) for p in writes},
+            [(next(rest), _meaning(g)) for g in guards],
+            spelled,
+            {low: high.meta["site"] for low, high in made.items() if high.meta.get("site")},
+            {low: high.meta["operation"] for low, high in made.items()},
+            {low for low, high in made.items() if high.meta["phase"] == "backward"},
+        )  # fmt: skip
+        return lowered
+
+
+def _copy_what_stays(graph: fx.Graph) -> None:
+    """A result that lies in the memory of an input is copied: inputs are written to, one by one."""
+    output = graph.output_node()
+    results: list[fx.Node] = list(output.args[0])  # type: ignore[arg-type]
+    for i, result in enumerate(results):
+        if owner(result).op == "placeholder":
+            with graph.inserting_before(output):
+                results[i] = graph.call_function(torch.ops.aten.clone.default, (result,))
+                results[i].meta["val"] = result.meta["val"].clone()
+    output.args = (results,)
+
+
+def _resolved(batch: Iterable[fx.Node | None], at: dict[fx.Node, fx.Node]) -> list[Any]:
+    return [at.get(n) if n is not None else None for n in batch]  # None: an argument that nothing reads
+
+
+def written(program: Program) -> dict[fx.Node, fx.Node]:
+    """Inputs that the forward pass writes to, with the value that it leaves there last."""
+    given = {id(n.meta["given"]): n for n in program.inputs if "given" in n.meta}
+    found = {}
+    for node in program.graph.nodes:
+        home = given.get(id(node.meta.get("given", node.meta.get("val"))))
+        if home is not None and node is not home and node.meta["phase"] == "forward" and node.op != "placeholder":
+            found[home] = node
+    return found
+
+
+def _again(node: fx.Node) -> Callable[[], torch.Tensor]:
+    again = node.meta.get("again")
+    sources = [n for n in node.meta.get("drawn_from", ()) if isinstance(n, fx.Node)]
+    like = again is not None and getattr(again, "func", again).__name__.endswith(("_like", "_"))
+    if again is None or (not like and any(n.meta["operation"] == "input" for n in needed(sources))):
+        raise ChainruleError(
+            f"{node.meta.get('name') or 'a value'} {tuple(node.meta['val'].shape)} is drawn at random from other "
+            "values, which a compiled step cannot draw anew; draw it from given numbers, or outside of the forward pass",
+            node.meta.get("site"),
+        )
+    return again  # type: ignore[no-any-return]
+
+
+def _meaning(guard: Any) -> str:
+    site = f" ({guard.site})" if guard.site else ""
+    return f"the values of this batch take another path through the forward pass than those of the example{site}"
+
+
+class _Trail:
+    """Runs the program under the tracer, and notes which node of the trace holds each value."""
+
+    def __init__(self, nodes: list[fx.Node], order: dict[fx.Node, fx.Node]) -> None:
+        self.nodes = nodes
+        self.found: dict[fx.Node, Any] = {}
+
+    def run(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+        from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+        mode = get_proxy_mode()
+        assert mode is not None
+        graph = mode.tracer.graph
+        values = dict(known)
+        for node in self.nodes:
+            if node in values or node.op in ("placeholder", "output"):
+                continue
+            last = graph._root.prev
+            values[node] = step(node, values)
+            if graph._root.prev is not last and isinstance(values[node], torch.Tensor):
+                self.found[node] = graph._root.prev
+        return values

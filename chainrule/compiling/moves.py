@@ -1,0 +1,105 @@
+"""How a parameter's move is written as calls of torch: folded into the product that makes its gradient, or one
+kernel of torch's for each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.memory import owner
+from chainrule.compiling.optimisers import SGD, Adam, Optimiser
+
+SMALL = 1 << 14  # elements: smaller parameters are moved together, by one call
+
+
+@dataclass
+class Moves:
+    """The lines that move parameters, for one optimiser and its state (a list of tensors for each parameter)."""
+
+    optimiser: Optimiser
+    state: dict[fx.Node, list[torch.Tensor]]
+    name: Callable[[str], str] = str  # a free name in the code
+
+    def folded(self, lowered: Lowered) -> dict[fx.Node, fx.Node]:
+        """The parameters whose gradient is a product that nothing else reads, so that it can be added in place."""
+        sgd = self.optimiser
+        if not isinstance(sgd, SGD) or sgd.nesterov or (sgd.momentum and sgd.weight_decay):
+            return {}
+        staying = {*lowered.gradients, *lowered.writes}
+        counts = list(lowered.outputs)
+        return {
+            p: g
+            for p, g in lowered.gradients.items()
+            if g.target is torch.ops.aten.mm.default
+            and not any(user.op == "call_function" for user in g.users)
+            and counts.count(g) == 1
+            and not any(owner(n) in staying for n in g.all_input_nodes)
+            and g.meta["val"].dtype == p.meta["val"].dtype
+        }
+
+    def together(self, lowered: Lowered) -> set[fx.Node]:
+        """The parameters that are small enough to be moved together, where a kernel of torch's does it."""
+        if isinstance(self.optimiser, SGD) and not self.optimiser.momentum:
+            return set()
+        return {p for p in lowered.gradients if p.meta["val"].numel() <= SMALL}
+
+    def opening(self, space: dict[str, Any]) -> list[str]:
+        space["optimiser"] = self.optimiser
+        if isinstance(self.optimiser, Adam):
+            space["taken"] = torch.zeros(())  # steps, as torch's kernel wants them
+            return ["lr = optimiser.lr_now", "taken.fill_(optimiser.steps + 1)"]
+        return ["lr = optimiser.lr_now"]
+
+    def closing(self, late: Sequence[tuple[fx.Node, str, str]], space: dict[str, Any]) -> list[str]:
+        """The move of the parameters (each with its name and that of its gradient) that move together."""
+        lines = []
+        if late:
+            states = [", ".join(column) for column in zip(*(self._state(p, name, space) for p, name, _ in late))]
+            names, gradients = (", ".join(column) for column in list(zip(*late))[1:])
+            lines.append(self._kernel(names, gradients, states, len(late), space))
+        return [*lines, "optimiser.steps += 1"]
+
+    def by_product(self, p: fx.Node, name: str, a: str, b: str, space: dict[str, Any]) -> list[str]:
+        sgd = self.optimiser
+        assert isinstance(sgd, SGD)
+        if not sgd.momentum:
+            beta = f"beta=1 - lr * {sgd.weight_decay!r}, " if sgd.weight_decay else ""
+            return [f"{name}.addmm_({a}, {b}, {beta}alpha=-lr)"]
+        (velocity,) = self._state(p, name, space)
+        return [f"{velocity}.addmm_({a}, {b}, beta={sgd.momentum!r})", f"{name}.add_({velocity}, alpha=-lr)"]
+
+    def by_gradient(self, p: fx.Node, name: str, gradient: str, space: dict[str, Any]) -> list[str]:
+        sgd = self.optimiser
+        if isinstance(sgd, SGD) and not sgd.momentum:
+            decay = [f"{name}.mul_(1 - lr * {sgd.weight_decay!r})"] if sgd.weight_decay else []
+            return [*decay, f"{name}.add_({gradient}, alpha=-lr)"]
+        return [self._kernel(name, gradient, self._state(p, name, space), 1, space)]
+
+    def _state(self, p: fx.Node, name: str, space: dict[str, Any]) -> list[str]:
+        names = [self.name(f"{name}_{s}") for s in self.optimiser.state_names]
+        space.update(zip(names, self.state[p]))
+        return names
+
+    def _kernel(self, ps: str, gs: str, states: list[str], count: int, space: dict[str, Any]) -> str:
+        """A call of torch's kernel for this optimiser, on `count` parameters."""
+        optimiser = self.optimiser
+        if isinstance(optimiser, SGD):
+            space["sgd_"] = torch._fused_sgd_
+            return (
+                f"sgd_([{ps}], [{gs}], [{states[0]}], weight_decay={optimiser.weight_decay!r}, "
+                f"momentum={optimiser.momentum!r}, lr=lr, dampening=0.0, nesterov={optimiser.nesterov}, "
+                "maximize=False, is_first_step=False)"
+            )
+        assert isinstance(optimiser, Adam)
+        space["adam_"] = torch._fused_adamw_ if optimiser.decoupled else torch._fused_adam_
+        first, second = optimiser.betas
+        steps = "[taken]" if count == 1 else f"[taken] * {count}"
+        return (
+            f"adam_([{ps}], [{gs}], [{states[0]}], [{states[1]}], [], {steps}, lr=lr, beta1={first!r}, beta2={second!r}, "
+            f"weight_decay={optimiser.weight_decay!r}, eps={optimiser.eps!r}, amsgrad=False, maximize=False)"
+        )

@@ -1,0 +1,135 @@
+"""Matrix products: the exact ways to compute one, and which is fastest here, by measuring."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+LONGEST = 0.02  # seconds that measuring one product may take, beyond one call of each candidate
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute a @ b (+ bias). `code` is written with {a}, {b}, {at}, {bt} (transposed), {bias}, and {out}
+    where it can write into memory that is given."""
+
+    label: str
+    code: str
+    transposed: bool = False  # whether its result lies in memory transposed
+
+    @property
+    def into(self) -> bool:
+        return "{out}" in self.code
+
+
+MM = Way("mm", "mm({a}, {b}, out={out})")
+ADDMM = Way("addmm", "addmm({bias}, {a}, {b}, out={out})")
+ONEDNN = Way("oneDNN", 'onednn({a}, {bt}, {bias}, "none", [], "")')
+ONEDNN_COPIED = Way("oneDNN, left operand copied", 'onednn({a}.contiguous(), {bt}, {bias}, "none", [], "")')
+ONEDNN_SWAPPED = Way("oneDNN, transposed", 'onednn({bt}, {a}, None, "none", [], "").t()', transposed=True)
+ONEDNN_SWAPPED_COPIED = Way(
+    "oneDNN, transposed, right operand copied",
+    'onednn({bt}.contiguous(), {a}, None, "none", [], "").t()',
+    transposed=True,
+)
+
+SPACE: dict[str, Callable[..., torch.Tensor]] = {
+    "mm": torch.mm,
+    "addmm": torch.addmm,
+    "onednn": torch.ops.mkldnn._linear_pointwise if hasattr(torch.ops.mkldnn, "_linear_pointwise") else torch.mm,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was measured for one product: seconds by way, and the way that was taken."""
+
+    shape: tuple[int, int, int]
+    way: Way
+    seconds: dict[str, float]
+
+
+_chosen: dict[object, Choice] = {}
+
+
+def operands(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
+    """(a, b, bias) where `node` is a matrix product."""
+    if node.target is aten.mm.default:
+        a, b = node.args
+        return a, b, None  # type: ignore[return-value]
+    if node.target is aten.addmm.default and not node.kwargs:
+        bias, a, b = node.args
+        return a, b, bias  # type: ignore[return-value]
+    return None
+
+
+def ways(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Way]:
+    """The exact candidates for a product of such operands."""
+    found = [MM if bias is None else ADDMM]
+    exact = (
+        a.device.type == "cpu" and a.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
+    )
+    if not exact or not (a.numel() and b.numel()) or (bias is not None and bias.ndim != 1):
+        return found
+    in_rows = a.stride(-1) == 1
+    found.append(ONEDNN)
+    if not in_rows:
+        found.append(ONEDNN_COPIED)
+    if bias is None:
+        found.append(ONEDNN_SWAPPED)
+        if b.stride(0) != 1:
+            found.append(ONEDNN_SWAPPED_COPIED)
+    return found
+
+
+def fastest(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Choice:
+    """The fastest way to compute a product of operands with these shapes and strides; measured once."""
+    key = (a.shape, a.stride(), b.shape, b.stride(), bias is None, a.dtype, a.device, torch.get_num_threads())
+    if key not in _chosen:
+        _chosen[key] = _measured(*(None if t is None else _like(t) for t in (a, b, bias)))  # type: ignore[arg-type]
+    return _chosen[key]
+
+
+def _like(t: torch.Tensor) -> torch.Tensor:
+    made = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device)
+    return made.fill_(0.5)
+
+
+def _measured(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Choice:
+    shape = (a.shape[0], a.shape[1], b.shape[1])
+    candidates = ways(a, b, bias)
+    if len(candidates) == 1:
+        return Choice(shape, candidates[0], {})
+    out = a.new_empty(shape[0], shape[2])
+    calls = {way: _call(way, a, b, bias, out) for way in candidates}
+    first = {way: _seconds(call, 1) for way, call in calls.items()}  # also warms up
+    promising = [way for way in candidates if first[way] < 4 * min(first.values()) + 1e-4]
+    best = dict(first)
+    spent = time.perf_counter()
+    while time.perf_counter() - spent < LONGEST:
+        for way in promising:
+            repeats = max(1, int(1e-4 / max(best[way], 1e-7)))
+            best[way] = min(best[way], _seconds(calls[way], repeats))
+    return Choice(shape, min(best, key=best.__getitem__), {way.label: s for way, s in best.items()})
+
+
+def _call(
+    way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor
+) -> Callable[[], object]:
+    code = way.code.format(a="a", b="b", at="a.t()", bt="bt", bias="bias", out="out")
+    space = {**SPACE, "a": a, "b": b, "bt": b.t(), "bias": bias, "out": out}
+    call: Callable[[], object] = eval(f"lambda: {code}", space)
+    return call
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats

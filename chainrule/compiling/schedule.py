@@ -1,0 +1,91 @@
+"""In which order a step's lines run, and how long each value lives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from torch import fx
+
+from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.memory import owner
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a step: an operation, the look at the loss and the guards, a parameter's move by its gradient, or
+    a value that forward leaves in a tensor that stays."""
+
+    kind: str  # "operation", "check", "move", "write" or "close"
+    node: fx.Node | None = None  # the operation; the gradient; the value that is written
+    home: fx.Node | None = None  # the parameter, or the tensor that is written to
+    late: tuple[fx.Node, ...] = ()  # the gradients of parameters that move together, at the close
+
+    @property
+    def reads(self) -> list[fx.Node]:
+        if self.node is None:
+            return list(self.late)
+        return self.node.all_input_nodes if self.kind == "operation" else [self.node]
+
+
+def scheduled(
+    lowered: Lowered, moves: bool, folded: dict[fx.Node, fx.Node], together: Collection[fx.Node] = ()
+) -> list[Line]:
+    """The lines in order. Nothing that stays is written before the loss has been looked at, nor before the last
+    line that reads its old value; each parameter moves as soon as it can, which lets its gradient go.
+
+    `folded` gradients (parameter -> product) are computed by the move itself, so they have no line of their own.
+    The parameters that move `together` do so at the close.
+    """
+    nodes = [n for n in lowered.graph.nodes if n.op == "call_function" and n not in folded.values()]
+    place = {n: i for i, n in enumerate(nodes)}
+    checked = max([place.get(n, -1) for n in (lowered.loss, *(g for g, _ in lowered.guards))])
+    last: dict[fx.Node, int] = {}
+    for i, node in enumerate(nodes):
+        for read in node.all_input_nodes:
+            last[owner(read)] = i
+    after: dict[int, list[Line]] = {}
+
+    def add(kind: str, node: fx.Node, home: fx.Node) -> None:
+        made = [place[n] for n in (node.all_input_nodes if folded.get(home) is node else [node]) if n in place]
+        after.setdefault(max(checked, last.get(home, -1), *made, -1), []).append(Line(kind, node, home))
+
+    if moves:
+        for p, gradient in lowered.gradients.items():
+            if p not in together:
+                add("move", gradient, p)
+    for home, value in lowered.writes.items():
+        add("write", value, home)
+    late = tuple(gradient for p, gradient in lowered.gradients.items() if moves and p in together)
+    return [*_woven(nodes, after, checked), Line("close", late=late)]
+
+
+def _woven(nodes: list[fx.Node], after: dict[int, list[Line]], checked: int) -> Iterator[Line]:
+    if checked < 0:
+        yield Line("check")
+    yield from after.get(-1, ())
+    for i, node in enumerate(nodes):
+        yield Line("operation", node)
+        if i == checked:
+            yield Line("check")
+        yield from after.get(i, ())
+
+
+def lives(lines: list[Line], folded: dict[fx.Node, fx.Node], kept: set[fx.Node]) -> dict[fx.Node, tuple[int, int]]:
+    """For each value that owns memory: the line that makes it, and the last that reads it or a view of it."""
+    found: dict[fx.Node, tuple[int, int]] = {}
+    for i, line in enumerate(lines):
+        if line.kind == "operation" and line.node is not None and owner(line.node) is line.node:
+            found[line.node] = (i, i)
+        reads = line.reads
+        if line.kind == "move" and line.home in folded:
+            reads = folded[line.home].all_input_nodes
+        for read in reads:
+            home = owner(read)
+            if home in found:
+                found[home] = (found[home][0], i)
+    for node in kept:
+        home = owner(node)
+        if home in found:
+            found[home] = (found[home][0], len(lines))
+    return found

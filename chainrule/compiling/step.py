@@ -1,0 +1,136 @@
+"""The compiled step that a person calls: a plan for each shape of batch, parameters that are updated in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+from chainrule.compiling.ownership import places
+from chainrule.compiling.plan import Plan
+from chainrule.errors import ChainruleError
+
+if TYPE_CHECKING:
+    from chainrule.compiling.planner import Planner
+
+
+class Step:
+    """A training step. `step(*batch)` is the loss, after the parameters have moved; see `compile`."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self.optimizer = planner.optimiser
+        self._plans: dict[Any, Plan] = {}
+        self._last: Plan | None = None
+        self._fits: Callable[..., bool] = _never
+        self._call: Callable[..., Any] = _never
+
+    def __call__(self, *batch: Any, **named: Any) -> Any:
+        if not named and len(batch) == self._count and self._known(batch):
+            return self._call(*batch)
+        self.prepare(*batch, **named)
+        return self._call(*(t.detach() for t in _leaves(batch, named) if isinstance(t, torch.Tensor)))
+
+    def _known(self, batch: tuple[Any, ...]) -> bool:
+        try:
+            return self._fits(*batch)
+        except (AttributeError, KeyError, IndexError):  # no tensor, or a parameter is gone from where it was
+            return False
+
+    _count = -1  # of the arguments, where all are tensors
+
+    def run(self, batches: Iterable[Any]) -> torch.Tensor:
+        """A step for each batch (a tuple of arguments, or the one argument); their losses, as one tensor.
+
+        >>> import chainrule as cr
+        >>> x, y, w = torch.randn(8, 3), torch.randn(8), torch.zeros(3, requires_grad=True)
+        >>> step = cr.compile(lambda x, y: ((x @ w - y) ** 2).mean(), x, y, optimizer=cr.SGD(lr=0.1))
+        >>> step.run(zip(x.split(4), y.split(4))).shape
+        torch.Size([2])
+        """
+        losses = [self(*batch) if isinstance(batch, tuple | list) else self(batch) for batch in batches]
+        if self.optimizer is None:
+            losses = [loss for loss, _ in losses]
+        return torch.stack(losses) if losses else torch.empty(0)
+
+    def prepare(self, *batch: Any, **named: Any) -> Plan:
+        """Plan for batches like this one, without taking a step."""
+        self._refuse_replaced()
+        leaves, spec = tree_flatten((batch, named))
+        key = (spec, *map(_kind, leaves), *(p.data_ptr() for p in self._planner.params or ()))
+        if key not in self._plans:
+            tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
+            self._plans[key] = self._planner.plan(batch, named, tensors)
+        self._take(self._plans[key], leaves, len(batch) if not named else -1)
+        return self._plans[key]
+
+    def plan(self) -> Plan:
+        """The plan of the last batch: `print` it."""
+        assert self._last is not None
+        return self._last
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """The optimiser's tensors, by the names of the parameters; they are those that the step writes to."""
+        return self._planner.named_state()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs beside the parameters to go on: the optimiser's tensors, and how many steps were taken."""
+        return {"steps": self.optimizer.steps if self.optimizer else 0, "state": {k: v.clone() for k, v in self.state.items()}}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave. Raises ChainruleError where its names are not those of this step."""
+        ours = self.state
+        if set(saved["state"]) != set(ours):
+            missing = ", ".join(sorted(set(saved["state"]) ^ set(ours)))
+            raise ChainruleError(f"the state of another step was given: {missing} stand in only one of the two")
+        for name, tensor in ours.items():
+            tensor.copy_(saved["state"][name])
+        if self.optimizer is not None:
+            self.optimizer.steps = saved["steps"]
+
+    def _take(self, plan: Plan, leaves: list[Any], count: int) -> None:
+        self._last, self._call = plan, plan.call
+        self._count = count if all(isinstance(t, torch.Tensor) for t in leaves) and count == len(leaves) else -1
+        if self._count >= 0:
+            params = self._planner.params or []
+            self._fits = _fit(leaves, params, [(p.container, p.key, p.tensor) for p in places(self._planner.forward, params)])
+
+    def _refuse_replaced(self) -> None:
+        for place in self._planner.places:
+            if not place.holds():
+                name = self._planner.name_of(place.tensor)
+                raise ChainruleError(
+                    f"the parameter {name} {tuple(place.tensor.shape)} was replaced by another tensor since the step "
+                    f"was compiled; write into it ({name}.data.copy_(new)), or compile the step again"
+                )
+
+
+def _never(*batch: Any) -> bool:
+    return False
+
+
+def _leaves(batch: Any, named: Any) -> list[Any]:
+    return tree_flatten((batch, named))[0]
+
+
+def _kind(leaf: Any) -> Any:
+    """What a plan takes for granted of an argument: a tensor's layout, anything else as it is."""
+    return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _fit(leaves: list[torch.Tensor], params: list[torch.Tensor], kept: list[tuple[Any, Any, torch.Tensor]]) -> Callable[..., bool]:
+    """A quick look whether arguments are like `leaves`, and the parameters where they were."""
+    space: dict[str, Any] = {"params": params, "pointers": [p.data_ptr() for p in params], "kept": kept}
+    tests = []
+    for i, leaf in enumerate(leaves):
+        space |= {f"shape{i}": leaf.shape, f"stride{i}": leaf.stride(), f"dtype{i}": leaf.dtype, f"device{i}": leaf.device}
+        tests += [f"a{i}.shape == shape{i}", f"a{i}.dtype is dtype{i}", f"a{i}.stride() == stride{i}"]
+        tests += [f"a{i}.device == device{i}", f"not a{i}.requires_grad"]
+    tests += ["[p.data_ptr() for p in params] == pointers"] if params else []
+    tests += ["not [1 for held, key, tensor in kept if held[key] is not tensor]"] if kept else []
+    arguments = ", ".join(f"a{i}" for i in range(len(leaves)))
+    made: Callable[..., bool] = eval(f"lambda {arguments}: {' and '.join(tests)}", space)
+    return made

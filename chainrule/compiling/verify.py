@@ -1,0 +1,101 @@
+"""A step is run once beside autograd before it is given; everything it wrote is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from chainrule.compiling.optimisers import Optimiser
+from chainrule.errors import ChainruleError
+
+if TYPE_CHECKING:
+    from chainrule.compiling.plan import Plan
+    from chainrule.compiling.planner import Planner
+
+# Two right programs may sum in another order: an error, relative to the largest number of a gradient.
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+
+
+def confirm(plan: Plan, planner: Planner, args: Any, kwargs: Any, batch: Sequence[torch.Tensor]) -> None:
+    """Compare one step with autograd's. Raises ChainruleError where a parameter moves otherwise."""
+    lowered, optimiser = plan.lowered, planner.optimiser
+    params = {p: lowered.held[p] for p in lowered.gradients}
+    moments = {p: planner.moments.get(id(t), []) for p, t in params.items()} if optimiser else {}
+    stays = [*params.values(), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
+    with _put_back(stays):
+        expected = _gradients(planner.forward, args, kwargs, list(params.values()))
+    if expected is None:
+        return
+    given = [t.detach() for t in batch]
+    with _put_back(stays):
+        if optimiser is None:
+            found = list(plan.call(*given)[1].values())
+        else:
+            expected = list(optimiser.clipped(expected))
+            found = _moved_by(plan, optimiser, given, list(params.values()), list(moments.values()))
+    largest = max(map(_largest, expected), default=0.0)
+    for p, right, ours in zip(params, expected, found):
+        tolerance = TOLERANCE.get(planner.dtype or right.dtype, 1e-8)
+        rounding = 4 * torch.finfo(right.dtype).eps * _largest(lowered.held[p].detach())
+        error = _largest((right - ours).masked_fill(~torch.isfinite(right) & ~torch.isfinite(ours), 0.0))
+        if not error <= tolerance * _largest(right) + rounding + 1e-6 * largest:
+            raise ChainruleError(
+                f"the compiled step moves {lowered.names[p]} {tuple(right.shape)} otherwise than autograd says: its "
+                f"gradient is wrong by {error:.2g} where the largest entry is {_largest(right):.2g}; use another "
+                "engine, and please report it"
+            )
+
+
+def _largest(value: torch.Tensor) -> float:
+    return float(value.abs().amax()) if value.numel() else 0.0
+
+
+def _gradients(forward: Any, args: Any, kwargs: Any, params: list[torch.Tensor]) -> list[torch.Tensor] | None:
+    """Autograd's gradients; None where a parameter is no leaf, so that autograd cannot be asked."""
+    asked = [p.requires_grad for p in params]
+    if not all(p.is_leaf for p in params):
+        return None
+    state = torch.get_rng_state()
+    try:
+        for p in params:
+            p.requires_grad_()
+        with torch.enable_grad():
+            loss = forward(*args, **kwargs)
+            found = torch.autograd.grad(loss, params, allow_unused=True)
+    finally:
+        torch.set_rng_state(state)
+        for p, was in zip(params, asked):
+            p.requires_grad_(was)
+    return [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(params, found)]
+
+
+def _moved_by(
+    plan: Plan, optimiser: Optimiser, batch: list[torch.Tensor], params: list[torch.Tensor], moments: list[list[torch.Tensor]]
+) -> list[torch.Tensor]:
+    """The gradients that a step used, as its optimiser's formula gives them back."""
+    lr, steps = optimiser.lr, optimiser.steps
+    before = [p.detach().clone() for p in params]
+    state = torch.get_rng_state()
+    try:
+        optimiser.lr, optimiser.steps = 1.0, 0
+        for moment in (m for each in moments for m in each):
+            moment.zero_()
+        plan.call(*batch)
+        return [optimiser.gradient_of(*each) for each in zip(before, params, moments)]
+    finally:
+        torch.set_rng_state(state)
+        optimiser.lr, optimiser.steps = lr, steps
+
+
+@contextmanager
+def _put_back(tensors: list[torch.Tensor]) -> Iterator[None]:
+    kept = [t.detach().clone() for t in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept):
+                tensor.copy_(value)
