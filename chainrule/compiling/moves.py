@@ -12,7 +12,7 @@ from torch import fx
 
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.memory import owner
-from chainrule.compiling.optimisers import SGD, Adam, Optimiser
+from chainrule.compiling.optimisers import SGD, Adam, Gathering, Optimiser
 
 SMALL = 1 << 14  # elements: smaller parameters are moved together, by one call
 
@@ -28,7 +28,8 @@ class Moves:
     def folded(self, lowered: Lowered) -> dict[fx.Node, fx.Node]:
         """The parameters whose gradient is a product that nothing else reads, so that it can be added in place."""
         sgd = self.optimiser
-        if not isinstance(sgd, SGD) or sgd.nesterov or (sgd.momentum and sgd.weight_decay):
+        plain = isinstance(sgd, SGD) and not sgd.nesterov and not (sgd.momentum and sgd.weight_decay)
+        if not plain and not isinstance(sgd, Gathering):
             return {}
         staying = {*lowered.gradients, *lowered.writes}
         counts = list(lowered.outputs)
@@ -44,12 +45,14 @@ class Moves:
 
     def together(self, lowered: Lowered) -> set[fx.Node]:
         """The parameters that are small enough to be moved together, where a kernel of torch's does it."""
-        if isinstance(self.optimiser, SGD) and not self.optimiser.momentum:
+        if isinstance(self.optimiser, Gathering) or (isinstance(self.optimiser, SGD) and not self.optimiser.momentum):
             return set()
         return {p for p in lowered.gradients if p.meta["val"].numel() <= SMALL}
 
     def opening(self, space: dict[str, Any]) -> list[str]:
         space["optimiser"] = self.optimiser
+        if isinstance(self.optimiser, Gathering):
+            return []
         if isinstance(self.optimiser, Adam):
             space["taken"] = torch.zeros(())  # steps, as torch's kernel wants them
             return ["lr = optimiser.lr_now", "taken.fill_(optimiser.steps + 1)"]
@@ -66,6 +69,9 @@ class Moves:
 
     def by_product(self, p: fx.Node, name: str, a: str, b: str, space: dict[str, Any]) -> list[str]:
         sgd = self.optimiser
+        if isinstance(sgd, Gathering):
+            (total,) = self._state(p, name, space)
+            return [f"{total}.addmm_({a}, {b}, alpha={sgd.share!r})"]
         assert isinstance(sgd, SGD)
         if not sgd.momentum:
             beta = f"beta=1 - lr * {sgd.weight_decay!r}, " if sgd.weight_decay else ""
@@ -75,6 +81,9 @@ class Moves:
 
     def by_gradient(self, p: fx.Node, name: str, gradient: str, space: dict[str, Any]) -> list[str]:
         sgd = self.optimiser
+        if isinstance(sgd, Gathering):
+            (total,) = self._state(p, name, space)
+            return [f"{total}.add_({gradient}, alpha={sgd.share!r})"]
         if isinstance(sgd, SGD) and not sgd.momentum:
             decay = [f"{name}.mul_(1 - lr * {sgd.weight_decay!r})"] if sgd.weight_decay else []
             return [*decay, f"{name}.add_({gradient}, alpha=-lr)"]

@@ -162,3 +162,47 @@ class AdamW(Adam):
 
     weight_decay: float = 0.01
     decoupled: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True)
+class Gathering(Optimiser):
+    """Moves nothing, but adds a share of each gradient to a sum, by which `optimiser` moves at every k-th call."""
+
+    lr: Schedule = 0.0
+    optimiser: Optimiser
+    every: int
+    seen: int = field(default=0, init=False)
+
+    state_names: ClassVar[tuple[str, ...]] = ("sum",)
+    number_names: ClassVar[tuple[str, ...]] = ()
+
+    def numbers(self) -> tuple[float, ...]:
+        return ()
+
+    @property
+    def share(self) -> float:
+        """What a gradient of one call counts in their mean."""
+        return 1 / self.every
+
+    def moved(
+        self, p: torch.Tensor, g: torch.Tensor, state: Sequence[torch.Tensor], numbers: Sequence[torch.Tensor | float]
+    ) -> tuple[torch.Tensor, ...]:
+        return p, state[0] + self.share * g
+
+    def gradient_of(self, before: torch.Tensor, after: torch.Tensor, state: Sequence[torch.Tensor]) -> torch.Tensor:
+        return state[0] / self.share
+
+    def count(self, params: Sequence[torch.Tensor], sums: Sequence[torch.Tensor], moments: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Note that a call is over; after the k-th, move the parameters and begin again."""
+        self.seen += 1
+        if self.seen < self.every:
+            return
+        numbers = self.optimiser.numbers()
+        with torch.no_grad():
+            for p, g, own in zip(params, self.optimiser.clipped(sums), moments):
+                for tensor, value in zip((p, *own), self.optimiser.moved(p, g, own, numbers)):
+                    tensor.copy_(value)
+            for total in sums:
+                total.zero_()
+        self.seen = 0
+        self.optimiser.steps += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -17,29 +17,38 @@ from chainrule.errors import ChainruleError
 class Plan:
     """`print` it to read the step that runs: its code, the memory it lies in, and how each product is computed."""
 
-    def __init__(self, engine: str, lowered: Lowered, emitted: Emitted, seconds: dict[str, float]) -> None:
-        self.engine, self.lowered, self.emitted, self.seconds = engine, lowered, emitted, seconds
-        self.source = emitted.text
-        space = {**emitted.space, "isfinite": math.isfinite, "stop": self.stop}
-        exec(compile(emitted.text, "<compiled step>", "exec"), space)
-        self.call: Callable[..., Any] = space["step"]
+    def __init__(
+        self, engine: str, lowered: Lowered, emitted: Emitted | None = None, call: Any = None, source: str = ""
+    ) -> None:
+        self.engine, self.lowered, self.emitted = engine, lowered, emitted
+        self.seconds: dict[str, float] = {}  # of planning, by what was done
+        self.compared: dict[str, float] = {}  # of a step, by engine, where they were tried
+        self.source = emitted.text if emitted else source
+        self.call: Callable[..., Any] = call
+        if emitted:
+            space = {**emitted.space, "isfinite": math.isfinite, "stop": self.stop}
+            exec(compile(emitted.text, "<compiled step>", "exec"), space)
+            self.call = space["step"]
+        else:
+            call.stop = self.stop
 
     @property
     def buffers_bytes(self) -> int:
         """What the step holds between calls, beside parameters and the optimiser's state."""
-        return self.emitted.arena + self.emitted.constants
+        return self.emitted.arena + self.emitted.constants if self.emitted else 0
 
     @property
     def peak_bytes(self) -> int:
         """The most memory that a call needs beside parameters, the optimiser's state and the batch."""
-        return self.buffers_bytes + self.emitted.allocated
+        return self.buffers_bytes + (self.emitted.allocated if self.emitted else 0)
 
     def stop(self, *batch: torch.Tensor) -> NoReturn:
         """Say where the first number that is not finite comes from."""
         given = iter(batch)
         values: dict[fx.Node, Any] = {n: next(given) for n in self.lowered.batch if n is not None}
         values |= dict(self.lowered.held)
-        values |= {n: self.emitted.space[self.emitted.names[n]] for n in self.lowered.drawn}
+        for node in self.lowered.drawn:
+            values[node] = self.emitted.space[self.emitted.names[node]] if self.emitted else None
         where = self._first_not_finite(values)
         kept = "the parameters are those of the last good step"
         raise ChainruleError(f"the loss became {where or 'NaN or infinite'}; {kept}")

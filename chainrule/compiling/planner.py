@@ -12,17 +12,15 @@ import torch
 from chainrule.compiling.forms import shorten
 from chainrule.compiling.lowering import Lowered, lower, written
 from chainrule.compiling.merging import merge
-from chainrule.compiling.moves import Moves
-from chainrule.compiling.optimisers import Optimiser
+from chainrule.compiling.engines import ENGINES, fastest, planned, told
+from chainrule.compiling.optimisers import Gathering, Optimiser
 from chainrule.compiling.ownership import Place, places
 from chainrule.compiling.plan import Plan
-from chainrule.compiling.straight import Straight
-from chainrule.compiling.verify import confirm
+from chainrule.compiling.verify import confirm, put_back
 from chainrule.derivation import Derivation
 from chainrule.deriving import arguments_of, derivation, new_recorder, record_call
+from chainrule.errors import ChainruleError
 from chainrule.recording.names import caller
-
-ENGINES = ("torch", "inductor", "c", "cudagraph", "auto")
 
 
 class Planner:
@@ -42,7 +40,8 @@ class Planner:
         self.forward, self.params, self.optimiser, self.engine = forward, params, optimiser, engine
         self.dtype, self.accumulate, self.recompute, self.memory = dtype, accumulate, recompute, memory
         self.names: dict[int, str] = {}  # of parameters, by the id of the tensor
-        self.moments: dict[int, list[torch.Tensor]] = {}  # the optimiser's, likewise
+        self.moments: dict[tuple[int, str], list[torch.Tensor]] = {}  # the optimiser's, likewise, by its kind
+        self.inner = Gathering(optimiser=optimiser, every=accumulate) if optimiser and accumulate > 1 else optimiser
         self.places: list[Place] = []
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Sequence[torch.Tensor]) -> Plan:
@@ -55,14 +54,53 @@ class Planner:
         clock.append(time.perf_counter())
         lowered = self._lowered(d, batch)
         clock.append(time.perf_counter())
-        moves = Moves(self.optimiser, self._moments(lowered)) if self.optimiser else None
-        emitted = Straight(lowered, moves).emitted()
-        plan = Plan("torch", lowered, emitted, {})
+        plan = self._written(lowered, batch, lambda made: confirm(made, self, args, kwargs, batch))
         clock.append(time.perf_counter())
-        confirm(plan, self, args, kwargs, batch)
-        clock.append(time.perf_counter())
-        words = ("deriving", "lowering", "writing and measuring", "comparing with autograd")
+        words = ("deriving", "lowering", "writing, measuring and comparing with autograd")
         plan.seconds = {word: end - start for word, start, end in zip(words, clock, clock[1:])}
+        return plan
+
+    def _written(self, lowered: Lowered, batch: Sequence[torch.Tensor], confirmed: Callable[[Plan], None]) -> Plan:
+        """The plan of the engine that was asked for, or of the fastest; the default where it is not to be had."""
+        moments = self._moments(lowered, self.inner)
+        if self.inner is not self.optimiser:
+            self._moments(lowered, self.optimiser)
+        plans = []
+        for engine in ENGINES[:-1] if self.engine == "auto" else (self.engine,):
+            try:
+                plan = planned(engine, lowered, self.inner, moments)
+                confirmed(plan)
+                plans.append(plan)
+            except ChainruleError as error:
+                if engine == "torch":
+                    raise
+                if self.engine != "auto":
+                    told(engine, error)
+        if not plans:
+            plans = [planned("torch", lowered, self.inner, moments)]
+            confirmed(plans[0])
+        if len(plans) == 1:
+            return self._counted(plans[0], lowered)
+        stays = [*(lowered.held[p] for p in (*lowered.gradients, *lowered.writes)), *(m for ms in moments.values() for m in ms)]
+        with undisturbed(), put_back(stays, self.inner):
+            given = [t.detach() for t in batch]
+            plan = fastest(plans, lambda plan: plan.call(*given))
+        return self._counted(plan, lowered)
+
+    def _counted(self, plan: Plan, lowered: Lowered) -> Plan:
+        """Move the parameters after every k-th call, where gradients are gathered."""
+        gathering, inner = self.inner, plan.call
+        if isinstance(gathering, Gathering):
+            params = [lowered.held[p] for p in lowered.gradients]
+            sums = [self.moments[id(p), "Gathering"][0] for p in params]
+            own = [self.moments[id(p), type(self.optimiser).__name__] for p in params]
+
+            def call(*batch: torch.Tensor) -> Any:
+                loss = inner(*batch)
+                gathering.count(params, sums, own)
+                return loss
+
+            plan.call = call
         return plan
 
     def _derived(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Derivation:
@@ -76,7 +114,7 @@ class Planner:
     def _lowered(self, d: Derivation, batch: Sequence[torch.Tensor]) -> Lowered:
         if self.params is None:
             self.params = [t for t, _ in d.pairs()]
-        after = self.optimiser.clipped if self.optimiser and self.accumulate == 1 else list
+        after = self.inner.clipped if self.inner else list
         lowered = lower(d, batch, self.params, self.dtype, after)
         merge(lowered)
         shorten(lowered)
@@ -85,16 +123,17 @@ class Planner:
             self.places = places(self.forward, self.params)
         return lowered
 
-    def _moments(self, lowered: Lowered) -> dict[Any, list[torch.Tensor]]:
-        assert self.optimiser is not None
+    def _moments(self, lowered: Lowered, optimiser: Optimiser | None) -> dict[Any, list[torch.Tensor]]:
+        """The optimiser's tensors for each parameter, made when they are first asked for."""
         found = {}
-        for p in lowered.gradients:
-            tensor = lowered.held[p]
-            known = self.moments.get(id(tensor))
+        for p in lowered.gradients if optimiser else ():
+            assert optimiser is not None
+            tensor, kind = lowered.held[p], type(optimiser).__name__
+            known = self.moments.get((id(tensor), kind))
             if known is None or any(m.shape != tensor.shape or m.dtype != tensor.dtype for m in known):
-                made = [torch.zeros_like(tensor).detach() for _ in self.optimiser.state_names]
-                self.moments[id(tensor)] = made
-            found[p] = self.moments[id(tensor)]
+                made = [torch.zeros_like(tensor).detach() for _ in optimiser.state_names]
+                self.moments[id(tensor), kind] = made
+            found[p] = self.moments[id(tensor), kind]
         return found
 
     def name_of(self, parameter: torch.Tensor) -> str:
@@ -103,8 +142,12 @@ class Planner:
 
     def named_state(self) -> dict[str, torch.Tensor]:
         """The optimiser's tensors, by name."""
-        words = self.optimiser.state_names if self.optimiser else ()
-        return {f"{self.names[key]}.{w}": m for key, found in self.moments.items() for w, m in zip(words, found)}
+        words = {type(o).__name__: o.state_names for o in (self.optimiser, self.inner) if o is not None}
+        return {
+            f"{self.names[key]}.{word}": moment
+            for (key, kind), found in self.moments.items()
+            for word, moment in zip(words[kind], found)
+        }
 
 
 @contextmanager

@@ -24,6 +24,10 @@ class Way:
     transposed: bool = False  # whether its result lies in memory transposed
 
     @property
+    def copied(self) -> bool:
+        return ".contiguous()" in self.code
+
+    @property
     def into(self) -> bool:
         return "{out}" in self.code
 

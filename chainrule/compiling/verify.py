@@ -21,16 +21,16 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-3, torch.bfloat16: 0.1, torc
 
 def confirm(plan: Plan, planner: Planner, args: Any, kwargs: Any, batch: Sequence[torch.Tensor]) -> None:
     """Compare one step with autograd's. Raises ChainruleError where a parameter moves otherwise."""
-    lowered, optimiser = plan.lowered, planner.optimiser
+    lowered, optimiser = plan.lowered, planner.inner
     params = {p: lowered.held[p] for p in lowered.gradients}
-    moments = {p: planner.moments.get(id(t), []) for p, t in params.items()} if optimiser else {}
+    moments = {p: planner.moments[id(t), type(optimiser).__name__] for p, t in params.items()} if optimiser else {}
     stays = [*params.values(), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
-    with _put_back(stays):
+    with put_back(stays, optimiser):
         expected = _gradients(planner.forward, args, kwargs, list(params.values()))
     if expected is None:
         return
     given = [t.detach() for t in batch]
-    with _put_back(stays):
+    with put_back(stays, optimiser):
         if optimiser is None:
             found = list(plan.call(*given)[1].values())
         else:
@@ -91,11 +91,14 @@ def _moved_by(
 
 
 @contextmanager
-def _put_back(tensors: list[torch.Tensor]) -> Iterator[None]:
-    kept = [t.detach().clone() for t in tensors]
+def put_back(tensors: list[torch.Tensor], optimiser: Optimiser | None) -> Iterator[None]:
+    """Give tensors, and the count of steps, the values back that they had."""
+    kept, steps = [t.detach().clone() for t in tensors], optimiser.steps if optimiser else 0
     try:
         yield
     finally:
+        if optimiser:
+            optimiser.steps = steps
         with torch.no_grad():
             for tensor, value in zip(tensors, kept):
                 tensor.copy_(value)

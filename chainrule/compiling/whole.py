@@ -1,0 +1,88 @@
+"""The whole step as one functional graph, the moves of the parameters too: for engines that fuse what they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.optimisers import Optimiser
+
+
+@dataclass
+class Whole:
+    """One graph. Its placeholders are `inputs`, in order; its outputs the loss (and the gradients, if no optimiser
+    moves the parameters), then the new value of each tensor in `written`."""
+
+    graph: fx.Graph
+    inputs: list[fx.Node]
+    batch: list[fx.Node | None]
+    held: dict[fx.Node, torch.Tensor]
+    drawn: dict[fx.Node, Any]
+    numbers: list[fx.Node]  # of the optimiser, each a tensor of no axes
+    returned: list[fx.Node]
+    writes: dict[fx.Node, fx.Node]
+    names: dict[fx.Node, str]
+
+
+def whole(lowered: Lowered, optimiser: Optimiser | None, moments: dict[fx.Node, list[torch.Tensor]]) -> Whole:
+    """`lowered` with the moves of its parameters. Where the loss is not finite, nothing that stays changes."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    first = [n for n in lowered.graph.nodes if n.op == "placeholder"]
+    params = list(lowered.gradients) if optimiser else []
+    kept = [(p, m) for p in params for m in moments[p]]
+    precision = max((p.meta["val"].dtype for p in params), key=lambda d: d.itemsize, default=torch.float32)
+    count = len(optimiser.number_names) if optimiser else 0
+    written = [*lowered.writes, *params]
+
+    def step(*values: torch.Tensor) -> list[torch.Tensor]:
+        given, rest = dict(zip(first, values)), list(values[len(first) :])
+        own, numbers = rest[: len(kept)], rest[len(kept) :]
+        found = _interpreted(lowered.graph, given)
+        loss = found[lowered.loss]
+        fine = torch.isfinite(loss)
+        returned = [loss, *(found[g] for g in ([] if optimiser else lowered.gradients.values()))]
+        stays = [torch.where(fine, found[v], given[home]) for home, v in lowered.writes.items()]
+        after: list[torch.Tensor] = []
+        for p in params:
+            state = [m for (q, _), m in zip(kept, own) if q is p]
+            assert optimiser is not None
+            moved = optimiser.moved(given[p], found[lowered.gradients[p]], state, numbers)
+            now = [new if new is old else torch.where(fine, new, old) for new, old in zip(moved, (given[p], *state))]
+            stays.append(now[0])
+            after += now[1:]
+        return [*returned, *stays, *after]
+
+    like = [n.meta["val"] for n in first] + [m for _, m in kept] + [torch.zeros((), dtype=precision) for _ in range(count)]
+    real = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in like]
+    with torch.no_grad():
+        graph = make_fx(step, tracing_mode="fake")(*real).graph
+    graph.eliminate_dead_code()
+    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    at = dict(zip(first, inputs))
+    states = inputs[len(first) : len(first) + len(kept)]
+    results: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
+    outputs = 1 + (0 if optimiser else len(lowered.gradients))
+    homes = [*(at[n] for n in written), *states]
+    held = {at[n]: t for n, t in lowered.held.items()} | {n: m for n, (_, m) in zip(states, kept)}
+    names = {at[n]: lowered.names[n] for n in first if n in lowered.names}
+    writes = {home: value for home, value in zip(homes, results[outputs:]) if value is not home}
+    return Whole(
+        graph, inputs, [at[n] if n is not None else None for n in lowered.batch], held,
+        {at[n]: again for n, again in lowered.drawn.items()}, inputs[len(first) + len(kept) :],
+        results[:outputs], writes, names,
+    )  # fmt: skip
+
+
+def _interpreted(graph: fx.Graph, given: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+    values = dict(given)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            args, kwargs = (fx.map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
+            values[node] = node.target(*args, **kwargs)
+    return values
+
