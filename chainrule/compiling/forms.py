@@ -80,4 +80,24 @@ def _numbers(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return graph.call_function(aten.mul.Tensor, (inner[0], inner[1] * outer[1]))
 
 
-ROWS: list[Row] = [_product_and_bias, _numbers]
+_FILLED = {
+    aten.zeros_like.default: lambda args: 0,
+    aten.ones_like.default: lambda args: 1,
+    aten.full_like.default: lambda args: args[1],
+    aten.new_zeros.default: lambda args: 0,
+    aten.new_ones.default: lambda args: 1,
+    aten.new_full.default: lambda args: args[2],
+}
+
+
+def _of_one_number(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """full_like(x, c) = a constant: only the shape of x is read"""
+    value = node.meta.get("val")
+    if node.target not in _FILLED or not value.is_contiguous():
+        return None
+    with graph.inserting_before(node):
+        size, number = list(value.shape), _FILLED[node.target](node.args)
+        return graph.call_function(aten.full.default, (size, number), {"dtype": value.dtype, "device": value.device})
+
+
+ROWS: list[Row] = [_product_and_bias, _numbers, _of_one_number]

@@ -29,6 +29,7 @@ class Lowered:
     drawn: dict[fx.Node, Callable[[], torch.Tensor]]  # random numbers, and how they are drawn anew
     loss: fx.Node
     gradients: dict[fx.Node, fx.Node]  # parameter -> its gradient
+    params: dict[fx.Node, torch.Tensor]  # the person's own tensors
     writes: dict[fx.Node, fx.Node]  # what forward itself leaves in tensors that stay: running statistics
     guards: list[tuple[fx.Node, str]]  # values that must be true, and what it means if they are not
     names: dict[fx.Node, str]
@@ -71,6 +72,7 @@ class _Lowering:
         self.params = [self.known[id(p)] for p in params if id(p) in self.known]
 
     def lowered(self, dtype: torch.dtype | None, after: Callable[[Gradients], Gradients]) -> Lowered:
+        from torch._subclasses.functional_tensor import dispatch_functionalize
         from torch.fx.experimental.proxy_tensor import make_fx
 
         program = self.program
@@ -90,19 +92,28 @@ class _Lowering:
             return [found[program.output], *moving, *rest]
 
         with torch.no_grad():
-            module = make_fx(traced, tracing_mode="fake")(*(n.meta["val"].detach() for n in inputs))
-        return self._named(module.graph, inputs, trail, list(gradients), writes, guards)
+            functional = dispatch_functionalize(traced)
+            module = make_fx(functional, tracing_mode="fake")(*(n.meta["val"].detach() for n in inputs))
+        for node in module.graph.nodes:
+            if _unsized(node.meta.get("val")):
+                raise ChainruleError(
+                    f"the shape of a value of {node.target} depends on the numbers of the batch, so that no step can be "
+                    "planned for it; select with torch.where or a product with the mask instead"
+                )
+        return self._named(module, inputs, trail, list(gradients), writes, guards)
 
     def _named(
         self,
-        graph: fx.Graph,
+        module: fx.GraphModule,
         inputs: list[fx.Node],
         trail: _Trail,
         params: list[fx.Node],
         writes: dict[fx.Node, fx.Node],
         guards: Sequence[Any],
     ) -> Lowered:
+        graph = module.graph
         placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+        constants = _constants(module)
         at = dict(zip(inputs, placeholders))
         _copy_what_stays(graph)
         results: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
@@ -116,9 +127,11 @@ class _Lowering:
         first = _resolved(self.batch, at)
         drawn = {at[n]: _again(n) for n in inputs if n.meta["operation"] == "drawn"}
         held = {low: _own(n) for n, low in at.items() if low not in first and low not in drawn}
+        held |= constants
         lowered = Lowered(
             graph, first, held, drawn, loss,
             {at[p]: next(rest) for p in params},
+            {at[p]: _own(p) for p in params},
             {at[p]: next(rest) for p in writes},
             [(next(rest), _meaning(g)) for g in guards],
             spelled,
@@ -127,6 +140,24 @@ class _Lowering:
             {low for low, high in made.items() if high.meta["phase"] == "backward"},
         )  # fmt: skip
         return lowered
+
+
+def _unsized(value: Any) -> bool:
+    values = value if isinstance(value, tuple | list) else [value]
+    return any(isinstance(n, torch.SymInt) for v in values if isinstance(v, torch.Tensor) for n in v.shape)
+
+
+def _constants(module: fx.GraphModule) -> Tensors:
+    """Tensors that the program holds in itself, as placeholders."""
+    found, graph = {}, module.graph
+    first = next(iter(graph.nodes))
+    for node in [n for n in graph.nodes if n.op == "get_attr"]:
+        with graph.inserting_before(first):
+            placeholder = graph.placeholder(str(node.target))
+        placeholder.meta["val"] = found[placeholder] = getattr(module, str(node.target))
+        node.replace_all_uses_with(placeholder)
+        graph.erase_node(node)
+    return found
 
 
 def _copy_what_stays(graph: fx.Graph) -> None:

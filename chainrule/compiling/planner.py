@@ -81,7 +81,7 @@ class Planner:
             confirmed(plans[0])
         if len(plans) == 1:
             return self._counted(plans[0], lowered)
-        stays = [*(lowered.held[p] for p in (*lowered.gradients, *lowered.writes)), *(m for ms in moments.values() for m in ms)]
+        stays = [*lowered.params.values(), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
         with undisturbed(), put_back(stays, self.inner):
             given = [t.detach() for t in batch]
             plan = fastest(plans, lambda plan: plan.call(*given))
@@ -91,7 +91,7 @@ class Planner:
         """Move the parameters after every k-th call, where gradients are gathered."""
         gathering, inner = self.inner, plan.call
         if isinstance(gathering, Gathering):
-            params = [lowered.held[p] for p in lowered.gradients]
+            params = list(lowered.params.values())
             sums = [self.moments[id(p), "Gathering"][0] for p in params]
             own = [self.moments[id(p), type(self.optimiser).__name__] for p in params]
 
@@ -113,22 +113,33 @@ class Planner:
 
     def _lowered(self, d: Derivation, batch: Sequence[torch.Tensor]) -> Lowered:
         if self.params is None:
-            self.params = [t for t, _ in d.pairs()]
+            self.params = self._default_params(d, batch)
         after = self.inner.clipped if self.inner else list
         lowered = lower(d, batch, self.params, self.dtype, after)
         merge(lowered)
         shorten(lowered)
-        self.names |= {id(lowered.held[p]): lowered.names[p] for p in lowered.gradients}
+        self.names |= {id(t): lowered.names[p] for p, t in lowered.params.items()}
         if not self.places:
             self.places = places(self.forward, self.params)
         return lowered
+
+    def _default_params(self, d: Derivation, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What forward closes over and asks a gradient for; without an optimiser, arguments too."""
+        found = [t for t, _ in d.pairs()]
+        if self.optimiser is None:
+            return found
+        arguments = set(map(id, batch))
+        kept = [t for t in found if id(t) not in arguments]
+        if not kept:
+            raise ChainruleError("forward reads no tensor that could move, beside its arguments; name them with params=")
+        return kept
 
     def _moments(self, lowered: Lowered, optimiser: Optimiser | None) -> dict[Any, list[torch.Tensor]]:
         """The optimiser's tensors for each parameter, made when they are first asked for."""
         found = {}
         for p in lowered.gradients if optimiser else ():
             assert optimiser is not None
-            tensor, kind = lowered.held[p], type(optimiser).__name__
+            tensor, kind = lowered.params[p], type(optimiser).__name__
             known = self.moments.get((id(tensor), kind))
             if known is None or any(m.shape != tensor.shape or m.dtype != tensor.dtype for m in known):
                 made = [torch.zeros_like(tensor).detach() for _ in optimiser.state_names]

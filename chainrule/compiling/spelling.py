@@ -23,11 +23,14 @@ class Spelling:
     function: Callable[..., Any]
     out: str | None = None
     out_function: Callable[..., Any] | None = None
-    rest: tuple[Any, ...] = ()  # defaults of the operator's positional arguments, where the binding has others
+    rest: tuple[tuple[str, Any], ...] = ()  # the operator's arguments and defaults, where the binding has others
 
-    def completed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """The positional arguments, with the operator's own defaults behind them."""
-        return args if kwargs else args + self.rest[len(args) :]
+    def completed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with the operator's own defaults among them."""
+        missing = [(name, value) for name, value in self.rest[len(args) :] if name not in kwargs]
+        if not kwargs:
+            return args + tuple(value for _, value in missing), kwargs
+        return args, kwargs | dict(missing)
 
 
 # Copies, whatever they are called: they fill memory that is given.
@@ -38,11 +41,12 @@ COPIES = {aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.defaul
 def spelling(target: torch._ops.OpOverload) -> Spelling:
     """The quickest spelling of an operation: torch's own binding where there is one, else the operator itself."""
     name = target._schema.name.split("::")[1]
-    bound = _binding(name)
+    optional = any("Optional[Tensor]]" in str(a.type) for a in target._schema.arguments)  # lists that bindings refuse
+    bound = None if optional else _binding(name, target.is_view)
     out = _out_overload(target)
-    rest = ()
-    if bound is not None and hasattr(torch._C._nn, name):
-        rest = tuple(a.default_value for a in target._schema.arguments if not a.kwarg_only)
+    rest: tuple[tuple[str, Any], ...] = ()
+    if bound is not None and (hasattr(torch._C._nn, name) or any(a.name == "reduction" for a in target._schema.arguments)):
+        rest = tuple((a.name, a.default_value) for a in target._schema.arguments if not a.kwarg_only)
     if out is None:
         return Spelling(name, bound or target, rest=rest)
     keyword_ = next(a.name for a in out._schema.arguments if a.is_out)
@@ -51,8 +55,8 @@ def spelling(target: torch._ops.OpOverload) -> Spelling:
     return Spelling(name, bound or target, keyword_, out, rest)
 
 
-def _binding(name: str) -> Callable[..., Any] | None:
-    for home in (torch._C._VariableFunctions, torch._C._nn, torch.Tensor):
+def _binding(name: str, view: bool) -> Callable[..., Any] | None:
+    for home in (torch._C._VariableFunctions, torch._C._nn, *([torch.Tensor] if view else ())):
         found = getattr(home, name, None)
         if callable(found):
             return found  # type: ignore[no-any-return]

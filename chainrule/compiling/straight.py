@@ -211,7 +211,11 @@ class Straight:
         if node in self.ways:
             return self.ways[node].into
         target: Any = node.target
-        return isinstance(target, torch._ops.OpOverload) and (target in COPIES or spelling(target).out is not None)
+        if not isinstance(target, torch._ops.OpOverload):
+            return False
+        if spelling(target).rest and node.meta["val"].shape != node.args[0].meta["val"].shape:  # type: ignore[union-attr]
+            return False  # a loss: torch sizes the memory as if it were not reduced, and warns
+        return target in COPIES or spelling(target).out is not None
 
     def _dying_operand(
         self, node: fx.Node, i: int, alive: dict[fx.Node, tuple[int, int]], returned: set[fx.Node]
@@ -233,6 +237,7 @@ class Straight:
                 node not in returned or self.at[root] == "allocated"
             )
             same = given.shape == value.shape and given.stride() == value.stride() and given.dtype == value.dtype
+            same = same and torch._debug_has_internal_overlap(_blank(given)) == 0
             dies = max(alive.get(home, (0, -1))[1], alive.get(root, (0, -1))[1]) == i
             if ours and same and dies and size_of(given) == size_of(root.meta["val"]):
                 return operand
@@ -373,7 +378,7 @@ class Straight:
                 f"{self._name(node)} = {self._call(getattr(target, '__name__', 'call'), target, node.args, node.kwargs)}"
             ]
         spelled, name = spelling(target), self._name(node)
-        args = spelled.completed(node.args, node.kwargs)
+        args, kwargs = spelled.completed(node.args, node.kwargs)
         where = self.at.get(node)
         if where == "over":
             return [self._over(node)]
@@ -381,8 +386,8 @@ class Straight:
             return [f"{name}.copy_({self._arg(node.args[0])})"]
         if where == "arena":
             assert spelled.out is not None and spelled.out_function is not None
-            return [f"{self._call(spelled.name, spelled.out_function, args, node.kwargs)[:-1]}, {spelled.out}={name})"]
-        call_text = self._call(spelled.name, spelled.function, args, node.kwargs)
+            return [f"{self._call(spelled.name, spelled.out_function, args, kwargs)[:-1]}, {spelled.out}={name})"]
+        call_text = self._call(spelled.name, spelled.function, args, kwargs)
         if isinstance(node.meta["val"], tuple | list):
             found = parts(node)
             names = [self._name(found[k]) if k in found else "_" for k in range(len(node.meta["val"]))]
@@ -397,8 +402,8 @@ class Straight:
             rest = [self._arg(a) for a in node.args[1:]] + [f"{k}={self._arg(v)}" for k, v in node.kwargs.items()]
             return f"{self._arg(operand)}.{target._schema.name.split('::')[1]}_({', '.join(rest)})"
         assert spelled.out is not None and spelled.out_function is not None
-        args = spelled.completed(node.args, node.kwargs)
-        inner = self._call(spelled.name, spelled.out_function, args, node.kwargs)[:-1]
+        args, kwargs = spelled.completed(node.args, node.kwargs)
+        inner = self._call(spelled.name, spelled.out_function, args, kwargs)[:-1]
         return f"{inner}, {spelled.out}={self._arg(operand)})"
 
     def _product(self, node: fx.Node) -> str:
@@ -462,6 +467,10 @@ class Straight:
             taken.add(home)
             gradients.append(f"{self.lowered.names[p]!r}: {self._arg(g)}{'.clone()' if shared else ''}")
         return f"{text}, {{{', '.join(gradients)}}}"
+
+
+def _blank(value: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(value.shape, value.stride(), device="meta")
 
 
 def _refusal(meaning: str) -> Callable[[], None]:

@@ -22,9 +22,9 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-3, torch.bfloat16: 0.1, torc
 def confirm(plan: Plan, planner: Planner, args: Any, kwargs: Any, batch: Sequence[torch.Tensor]) -> None:
     """Compare one step with autograd's. Raises ChainruleError where a parameter moves otherwise."""
     lowered, optimiser = plan.lowered, planner.inner
-    params = {p: lowered.held[p] for p in lowered.gradients}
+    params = lowered.params
     moments = {p: planner.moments[id(t), type(optimiser).__name__] for p, t in params.items()} if optimiser else {}
-    stays = [*params.values(), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
+    stays = [*(params.values() if optimiser else ()), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
     with put_back(stays, optimiser):
         expected = _gradients(planner.forward, args, kwargs, list(params.values()))
     if expected is None:
@@ -39,7 +39,7 @@ def confirm(plan: Plan, planner: Planner, args: Any, kwargs: Any, batch: Sequenc
     largest = max(map(_largest, expected), default=0.0)
     for p, right, ours in zip(params, expected, found):
         tolerance = TOLERANCE.get(planner.dtype or right.dtype, 1e-8)
-        rounding = 4 * torch.finfo(right.dtype).eps * _largest(lowered.held[p].detach())
+        rounding = 4 * torch.finfo(right.dtype).eps * _largest(params[p].detach())
         error = _largest((right - ours).masked_fill(~torch.isfinite(right) & ~torch.isfinite(ours), 0.0))
         if not error <= tolerance * _largest(right) + rounding + 1e-6 * largest:
             raise ChainruleError(

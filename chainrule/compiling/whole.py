@@ -30,6 +30,7 @@ class Whole:
 
 def whole(lowered: Lowered, optimiser: Optimiser | None, moments: dict[fx.Node, list[torch.Tensor]]) -> Whole:
     """`lowered` with the moves of its parameters. Where the loss is not finite, nothing that stays changes."""
+    from torch._subclasses.functional_tensor import dispatch_functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
     first = [n for n in lowered.graph.nodes if n.op == "placeholder"]
@@ -60,7 +61,8 @@ def whole(lowered: Lowered, optimiser: Optimiser | None, moments: dict[fx.Node, 
     like = [n.meta["val"] for n in first] + [m for _, m in kept] + [torch.zeros((), dtype=precision) for _ in range(count)]
     real = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in like]
     with torch.no_grad():
-        graph = make_fx(step, tracing_mode="fake")(*real).graph
+        functional = dispatch_functionalize(step)
+        graph = make_fx(functional, tracing_mode="fake")(*real).graph
     graph.eliminate_dead_code()
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     at = dict(zip(first, inputs))
