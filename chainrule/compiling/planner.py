@@ -13,9 +13,12 @@ from chainrule.compiling.forms import shorten
 from chainrule.compiling.lowering import Lowered, lower, written
 from chainrule.compiling.merging import merge
 from chainrule.compiling.engines import ENGINES, fastest, planned, told
+from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
 from chainrule.compiling.ownership import Place, places
 from chainrule.compiling.plan import Plan
+from chainrule.compiling.recomputing import recompute
+from chainrule.compiling.straight import Straight
 from chainrule.compiling.verify import confirm, put_back
 from chainrule.derivation import Derivation
 from chainrule.deriving import arguments_of, derivation, new_recorder, record_call
@@ -43,6 +46,7 @@ class Planner:
         self.moments: dict[tuple[int, str], list[torch.Tensor]] = {}  # the optimiser's, likewise, by its kind
         self.inner = Gathering(optimiser=optimiser, every=accumulate) if optimiser and accumulate > 1 else optimiser
         self.places: list[Place] = []
+        self.recomputed: list[str] = []  # values that the last plan computes again
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Sequence[torch.Tensor]) -> Plan:
         """The plan for batches like this one. Nothing that the person holds is changed by planning."""
@@ -118,10 +122,16 @@ class Planner:
         lowered = lower(d, batch, self.params, self.dtype, after)
         merge(lowered)
         shorten(lowered)
+        budget = None if self.memory is None else int(self.memory * 1e6)
+        self.recomputed = recompute(lowered, self.recompute, budget, lambda: self._peak(lowered))
         self.names |= {id(t): lowered.names[p] for p, t in lowered.params.items()}
         if not self.places:
             self.places = places(self.forward, self.params)
         return lowered
+
+    def _peak(self, lowered: Lowered) -> int:
+        moments: dict[Any, list[torch.Tensor]] = {p: [] for p in lowered.gradients}
+        return Straight(lowered, Moves(self.inner, moments) if self.inner else None).peak()
 
     def _default_params(self, d: Derivation, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """What forward closes over and asks a gradient for; without an optimiser, arguments too."""

@@ -20,6 +20,7 @@ from chainrule.errors import ChainruleError
 from chainrule.compiling.spelling import COPIES, Names, in_place, literal, spelling
 
 
+LARGE = 1 << 17  # bytes: a value of this size is allocated when it is made, so that its memory is free after it
 RESERVED = (
     "torch",
     "step",
@@ -86,35 +87,45 @@ class Straight:
         self.over: dict[fx.Node, fx.Node] = {}
         self.choices: list[tuple[str, products.Choice]] = []
         self.ways: dict[fx.Node, products.Way] = {}
+        self.folded: dict[fx.Node, fx.Node] = {}
+        self.outputs: set[fx.Node] = set()
 
     def emitted(self) -> Emitted:
-        self._inputs()
-        constants = self._constants()
-        folded = self.moves.folded(self.lowered) if self.moves else {}
-        self._choose_ways(folded)
-        together = self.moves.together(self.lowered) - set(folded) if self.moves else set()
-        lines = scheduled(self.lowered, self.moves is not None, folded, together)
-        outputs = {self.lowered.loss} | (set() if self.moves else set(self.lowered.gradients.values()))
-        alive = lives(lines, folded, outputs)
-        self._place(lines, alive, outputs)
-        self._name_groups()
+        """The code, with what it refers to."""
+        lines, alive, constants = self._arranged()
         intervals = self._intervals(alive)
         arena = arranged(i for i in intervals if self.at[i.node] == "arena")
         self._allocate(arena, lines)
-        body = self._body(lines, folded, alive, outputs)
+        body = self._body(lines, alive)
         fresh = [i for i in intervals if self.at[i.node] == "allocated"]
         buffers = [
-            Buffer(
-                self.text_of[i.node],
-                tuple(i.node.meta["val"].shape),
-                i.size,
-                arena.offsets.get(i.node),
-                i.first,
-                i.last,
-            )
+            Buffer(self.text_of[i.node], tuple(i.node.meta["val"].shape), i.size, arena.offsets.get(i.node), i.first, i.last)
             for i in sorted(intervals, key=lambda i: i.first)
         ]
-        return Emitted(body, self.space, len(lines), buffers, arena.size, most_alive(fresh), constants, self.choices, self.text_of)
+        return Emitted(
+            body, self.space, len(lines), buffers, arena.size, most_alive(fresh), constants, self.choices, self.text_of
+        )
+
+    def peak(self) -> int:
+        """The bytes that the step will need, beside parameters and batch."""
+        lines, alive, constants = self._arranged()
+        intervals = self._intervals(alive)
+        arena = arranged(i for i in intervals if self.at[i.node] == "arena")
+        return arena.size + most_alive([i for i in intervals if self.at[i.node] == "allocated"]) + constants
+
+    def _arranged(self) -> tuple[list[Line], dict[fx.Node, tuple[int, int]], int]:
+        """The lines in order, how long each value lives, and the bytes of constants."""
+        self._inputs()
+        constants = self._constants()
+        self.folded = self.moves.folded(self.lowered) if self.moves else {}
+        self._choose_ways(self.folded)
+        together = self.moves.together(self.lowered) - set(self.folded) if self.moves else set()
+        lines = scheduled(self.lowered, self.moves is not None, self.folded, together)
+        self.outputs = {self.lowered.loss} | (set() if self.moves else set(self.lowered.gradients.values()))
+        alive = lives(lines, self.folded, self.outputs)
+        self._place(lines, alive, self.outputs)
+        self._name_groups()
+        return lines, alive, constants
 
     # -- what is known before ----------------------------------------------------------------------
 
@@ -208,6 +219,8 @@ class Straight:
         return node
 
     def _writes_into_memory(self, node: fx.Node) -> bool:
+        if not isinstance(node.meta["val"], torch.Tensor) or size_of(node.meta["val"]) >= LARGE:
+            return False
         if node in self.ways:
             return self.ways[node].into
         target: Any = node.target
@@ -278,13 +291,7 @@ class Straight:
 
     # -- code ----------------------------------------------------------------------------------------
 
-    def _body(
-        self,
-        lines: list[Line],
-        folded: dict[fx.Node, fx.Node],
-        alive: dict[fx.Node, tuple[int, int]],
-        outputs: set[fx.Node],
-    ) -> str:
+    def _body(self, lines: list[Line], alive: dict[fx.Node, tuple[int, int]]) -> str:
         body: list[str] = []
         if self.moves:
             body += self.moves.opening(self.space)
@@ -304,7 +311,7 @@ class Straight:
                 late = [(homes[g], self._arg(homes[g]), self._arg(g)) for g in line.late]
                 body += self.moves.closing(late, self.space)
             elif self.moves and line.home is not None and line.node is not None:
-                body += self._move(line.node, line.home, folded)
+                body += self._move(line.node, line.home)
             if dying.get(i):
                 body.append(f"del {', '.join(dying[i])}")
         body.append(f"return {self._returned()}")
@@ -444,9 +451,9 @@ class Straight:
             return self._object(f"{self._name(node)}_t", _same(self.space, self.tensors[node].t()))
         return f"{self._arg(node)}.t()"
 
-    def _move(self, gradient: fx.Node, p: fx.Node, folded: dict[fx.Node, fx.Node]) -> list[str]:
+    def _move(self, gradient: fx.Node, p: fx.Node) -> list[str]:
         assert self.moves is not None
-        if p in folded:
+        if p in self.folded:
             found = products.operands(gradient)
             assert found is not None
             return self.moves.by_product(p, self._arg(p), self._arg(found[0]), self._arg(found[1]), self.space)

@@ -1,0 +1,141 @@
+"""Less memory for a little time: cheap values of the forward pass are computed again where the backward pass reads them
+(Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import fx
+
+from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.memory import is_view, owner, size_of
+from chainrule.errors import ChainruleError
+
+aten = torch.ops.aten
+
+# Beside elementwise operations: one pass over their input each.
+_CHEAP = {
+    aten.native_layer_norm.default, aten._softmax.default, aten.gelu.default, aten.native_group_norm.default,
+    aten.constant_pad_nd.default, aten.embedding.default, aten.clone.default, aten._to_copy.default,
+}  # fmt: skip
+MOST = 8  # operations that one value may take to be computed again
+
+
+def recompute(lowered: Lowered, how: str, budget: int | None, peak: Callable[[], int]) -> list[str]:
+    """Compute values again in the backward pass: as few as meet `budget` (bytes, as `peak` predicts them), or "all"
+    that are cheap. The names of those values. Raises ChainruleError where the budget cannot be met."""
+    if how == "none" or (how == "auto" and budget is None):
+        _refuse(budget, peak)
+        return []
+    done: list[str] = []
+    left = _saved(lowered)
+    while left and (how == "all" or (budget is not None and peak() > budget)):
+        node = left.pop(0)
+        before = peak() if how == "auto" else 0
+        undo = _again(lowered, node, set(left))
+        if undo is None:
+            continue
+        if how == "auto" and peak() >= before:
+            undo()
+            continue
+        done.append(lowered.names.get(node, node.name))
+    _refuse(budget, peak)
+    return done
+
+
+def _refuse(budget: int | None, peak: Callable[[], int]) -> None:
+    if budget is not None and (least := peak()) > budget:
+        raise ChainruleError(
+            f"the step needs at least {least / 1e6:.1f} MB beside its parameters, and memory={budget / 1e6:g} was given; "
+            'give that much, a smaller batch, or recompute="all"'
+        )
+
+
+def _saved(lowered: Lowered) -> list[fx.Node]:
+    """What the forward pass keeps for the backward pass, the largest first."""
+    found = {
+        owner(read): None
+        for node in lowered.graph.nodes
+        if node in lowered.backward
+        for read in node.all_input_nodes
+        if owner(read) not in lowered.backward and owner(read).op == "call_function"
+    }
+    return sorted((n for n in found if isinstance(n.meta.get("val"), torch.Tensor)), key=lambda n: -size_of(n.meta["val"]))
+
+
+def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[], None] | None:
+    """Have the backward pass compute `node` again from what is there anyway; a function that takes it back."""
+    recipe = _recipe(node, saved)
+    readers = [u for u in _readers(node) if u in lowered.backward]
+    if recipe is None or not readers:
+        return None
+    graph = lowered.graph
+    order = {n: i for i, n in enumerate(graph.nodes)}
+    first = min(readers, key=order.__getitem__)
+    copies: dict[fx.Node, fx.Node] = {}
+    views = sorted({n for u in readers for n in u.all_input_nodes if owner(n) is node}, key=order.__getitem__)
+    with graph.inserting_before(first):
+        for source in [*recipe, *(v for v in _with_bases(views, node) if v not in recipe)]:
+            copies[source] = graph.node_copy(source, lambda n: copies.get(n, n))
+            lowered.backward.add(copies[source])
+            for table in (lowered.names, lowered.sites, lowered.operations):
+                if source in table:
+                    table[copies[source]] = table[source]  # type: ignore[index]
+    changed = [(reader, reader.args, reader.kwargs) for reader in readers]
+    for reader in readers:
+        for view in [node, *views]:
+            reader.replace_input_with(view, copies.get(view, view))
+
+    def undo() -> None:
+        for reader, args, kwargs in changed:
+            reader.args, reader.kwargs = args, kwargs
+        for copy in reversed(list(copies.values())):
+            lowered.backward.discard(copy)
+            for table in (lowered.names, lowered.sites, lowered.operations):
+                table.pop(copy, None)  # type: ignore[attr-defined]
+            graph.erase_node(copy)
+
+    return undo
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """The operations that read a value or a view of it."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        found += _readers(user) if owner(user) is not user else [user]
+    return [n for n in dict.fromkeys(found) if n.op == "call_function"]
+
+
+def _with_bases(views: Iterable[fx.Node], node: fx.Node) -> list[fx.Node]:
+    """Views with the views that they are views of, in order."""
+    found: dict[fx.Node, None] = {}
+    for view in views:
+        chain = []
+        while view is not node:
+            chain.append(view)
+            view = view.args[0]  # type: ignore[assignment]
+        found |= dict.fromkeys(reversed(chain))
+    return list(found)
+
+
+def _recipe(node: fx.Node, saved: set[fx.Node]) -> list[fx.Node] | None:
+    """The operations that make `node` from saved values and inputs, in order, where all are cheap."""
+    found: dict[fx.Node, None] = {}
+
+    def make(n: fx.Node) -> bool:
+        if n.op != "call_function" or n in found or (n is not node and owner(n) in saved):
+            return True
+        target = n.target
+        pointwise = isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
+        part = not isinstance(target, torch._ops.OpOverload)
+        if not (pointwise or part or is_view(n) or target in _CHEAP or not n.all_input_nodes):
+            return False
+        if isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags:
+            return False
+        if len(found) >= MOST or not all(make(read) for read in n.all_input_nodes):
+            return False
+        found[n] = None
+        return True
+
+    return list(found) if make(node) else None
