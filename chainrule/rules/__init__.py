@@ -38,8 +38,8 @@ from chainrule.rules import (
     systems,
     windows,
 )
-from chainrule.rules.book import BOOK, KERNELS, Rule, RuleBook, constant, opening, rule
-from chainrule.rules.kernels import KERNEL_FAMILIES  # after the rules that they stand in for
+from chainrule.rules.book import BOOK, Rule, RuleBook, constant, opening, rule
+from chainrule.rules.kernels import KERNELS  # after the rules that they stand in for
 
 FAMILIES = (
     arithmetic,
@@ -80,4 +80,4 @@ FAMILIES = (
     fourier,
 )
 
-__all__ = ["BOOK", "FAMILIES", "KERNELS", "KERNEL_FAMILIES", "Rule", "RuleBook", "constant", "opening", "rule"]
+__all__ = ["BOOK", "FAMILIES", "KERNELS", "Rule", "RuleBook", "constant", "opening", "rule"]

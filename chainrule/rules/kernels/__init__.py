@@ -5,6 +5,15 @@ normalisation, the indices of a pooling), the function is opened into that forwa
 Openings say the parts that torch's own C++ says, so that lowering the one or the other gives the same graph.
 """
 
-from chainrule.rules.kernels import activations, attention, convolution, embedding, losses, normalisation, pooling
+from chainrule.rules.book import KERNELS
+from chainrule.rules.kernels import (  # noqa: F401  (adds their rules)
+    activations,
+    attention,
+    convolution,
+    embedding,
+    losses,
+    normalisation,
+    pooling,
+)
 
-KERNEL_FAMILIES = (activations, losses, normalisation, convolution, pooling, embedding, attention)
+__all__ = ["KERNELS"]

@@ -61,13 +61,21 @@ def native_group_norm(out, x, weight, bias, n, c, space, groups, eps):
 
 @opening(F.rms_norm, torch.rms_norm, book=KERNELS)
 def rms_norm(input, normalized_shape, weight=None, eps=None):
-    """torch has no kernel of it for all devices: the parts, as its C++ spells them."""
-    if input.dtype not in (torch.float32, torch.float64):
-        return NotImplemented  # computed in float32 there
-    axes = list(range(input.ndim - len(normalized_shape), input.ndim))
-    eps = torch.finfo(input.dtype).eps if eps is None else eps
-    normal = input * torch.rsqrt((input**2).mean(axes, keepdim=True) + eps)
-    return normal if weight is None else normal * weight
+    return aten._fused_rms_norm.default(input, normalized_shape, weight, eps)[0]
+
+
+@kernel(aten._fused_rms_norm.default, samples=["r(3, 4), (4,), None, None", "r(2, 3, 4), (3, 4), p(3, 4), 1e-3"])
+def fused_rms_norm(out, x, normalized_shape, weight, eps):
+    """torch has a backward kernel on some devices alone; the scale is at hand on all."""
+    y, scale = out
+    if reached(scale):
+        return NotImplemented
+    normal = x * scale
+    g = y.g if weight is None else y.g * weight
+    x.g = scale * (g - normal * (g * normal).mean(ordinary._last(normalized_shape), keepdim=True))
+    if weight is not None:
+        weight.g = y.g * normal
+    return None
 
 
 @opening(F.batch_norm, book=KERNELS)
