@@ -7,7 +7,7 @@ recorded as further nodes.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice, takewhile
 from typing import Any
 
@@ -16,30 +16,13 @@ from torch import fx
 
 from chainrule.errors import ChainruleError
 from chainrule.program import Program, differentiable
+from chainrule.reached import reached_from
 from chainrule.recording import Recorder, Region
 from chainrule.recording.numbers import slot
 from chainrule.rules import BOOK, Rule, RuleBook
 from chainrule.rules.autograd import autograd_step, function_step
 from chainrule.rules.broadcast import unbroadcast
 from chainrule.run import blank
-
-
-def reached_from(sources: Iterable[fx.Node], graph: fx.Graph) -> set[fx.Node]:
-    """The nodes whose value depends, differentiably, on `sources`."""
-    reached = set(sources)
-    for node in graph.nodes:
-        region = node.meta.get("region")
-        if region is not None and any(n in reached for n in region.reads):
-            if differentiable(node):
-                reached.add(node)  # whatever happens inside: the call has a backward step of its own
-            continue
-        if node.meta.get("constant") or node.meta.get("operation") in BOOK.constants:
-            continue
-        if any(n in reached for n in node.all_input_nodes):
-            value = node.meta.get("val")
-            if differentiable(node) or (isinstance(value, tuple | list) and not isinstance(value, torch.Size)):
-                reached.add(node)
-    return reached
 
 
 def backward_pass(

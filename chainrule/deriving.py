@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import backward_pass, reached_from
+from chainrule.backward import backward_pass
 from chainrule.derivation import Derivation
 from chainrule.errors import ChainruleError, Site
 from chainrule.program import differentiable
+from chainrule.reached import leading_to, reached_from
 from chainrule.recording import Recorder
 from chainrule.recording.names import caller
 from chainrule.recording.numbers import Tracked
@@ -226,9 +227,9 @@ def _wanted(recorder: Recorder, output: fx.Node, wrt: Any) -> list[fx.Node]:
     chosen = []
     for item in [wrt] if isinstance(wrt, str | torch.Tensor) else list(wrt):
         chosen.append(_one_wanted(recorder, names, item))
-    reached = {n: output in reached_from([n], recorder.graph) for n in chosen}
-    for node, depends in reached.items():
-        if not depends:
+    leading = leading_to(output)
+    for node in chosen:
+        if node not in leading and output not in reached_from([node], recorder.graph):
             raise ChainruleError(
                 f"the output {tuple(output.meta['val'].shape)} does not depend on {node.meta['name']} "
                 f"{tuple(node.meta['val'].shape)}; leave it out of wrt, or see where the path is cut (no_grad, detach)",

@@ -14,6 +14,7 @@ from chainrule.rules.kernels import (  # noqa: F401  (adds their rules)
     losses,
     normalisation,
     pooling,
+    selections,
 )
 
 __all__ = ["KERNELS"]
