@@ -7,7 +7,7 @@ recorded as further nodes.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice, takewhile
 from typing import Any
 
@@ -16,38 +16,23 @@ from torch import fx
 
 from chainrule.errors import ChainruleError
 from chainrule.program import Program, differentiable
+from chainrule.reached import reached_from
 from chainrule.recording import Recorder, Region
 from chainrule.recording.numbers import slot
-from chainrule.rules import BOOK, Rule
+from chainrule.rules import BOOK, Rule, RuleBook
 from chainrule.rules.autograd import autograd_step, function_step
 from chainrule.rules.broadcast import unbroadcast
 from chainrule.run import blank
 
 
-def reached_from(sources: Iterable[fx.Node], graph: fx.Graph) -> set[fx.Node]:
-    """The nodes whose value depends, differentiably, on `sources`."""
-    reached = set(sources)
-    for node in graph.nodes:
-        region = node.meta.get("region")
-        if region is not None and any(n in reached for n in region.reads):
-            if differentiable(node):
-                reached.add(node)  # whatever happens inside: the call has a backward step of its own
-            continue
-        if node.meta.get("constant") or node.meta.get("operation") in BOOK.constants:
-            continue
-        if any(n in reached for n in node.all_input_nodes):
-            value = node.meta.get("val")
-            if differentiable(node) or (isinstance(value, tuple | list) and not isinstance(value, torch.Size)):
-                reached.add(node)
-    return reached
-
-
-def backward_pass(recorder: Recorder, output: fx.Node, upstream: torch.Tensor | None, wanted: list[fx.Node]) -> Program:
-    """Record the backward pass from `output` to `wanted`; values are computed on the way.
+def backward_pass(
+    recorder: Recorder, output: fx.Node, upstream: torch.Tensor | None, wanted: list[fx.Node], book: RuleBook = BOOK
+) -> Program:
+    """Record the backward pass from `output` to `wanted`, by the rules of `book`; values are computed on the way.
 
     `upstream` is dL/d(output); without it the output is the loss, and its gradient is one.
     """
-    return _Walk(recorder, output, wanted).run(upstream)
+    return _Walk(recorder, output, wanted, book).run(upstream)
 
 
 def _is_complex(node: fx.Node) -> bool:
@@ -76,8 +61,8 @@ def _after(node: fx.Node) -> Iterator[fx.Node]:
 
 
 class _Walk:
-    def __init__(self, recorder: Recorder, output: fx.Node, wanted: list[fx.Node]) -> None:
-        self.recorder, self.output, self.wanted = recorder, output, wanted
+    def __init__(self, recorder: Recorder, output: fx.Node, wanted: list[fx.Node], book: RuleBook) -> None:
+        self.recorder, self.output, self.wanted, self.book = recorder, output, wanted, book
         self.reached = reached_from(wanted, recorder.graph)
         self.parts: dict[fx.Node, list[torch.Tensor]] = defaultdict(list)
         self.pending: Counter[int] = Counter()  # how often each tensor waits among the parts, by its id
@@ -113,7 +98,7 @@ class _Walk:
                 if node.meta["operation"] != "part":  # else its tuple will read the gradient
                     self._forget(known)
         return Program(recorder.graph, list(recorder.inputs), output, seed, self.gradients, self.wanted,
-                       recorder.guards, self.fallbacks)  # fmt: skip
+                       recorder.guards, self.fallbacks, recorder.left())  # fmt: skip
 
     def _pass(self, to: fx.Node, g: torch.Tensor, by: fx.Node | None = None) -> None:
         """Note that the step through `by` gives `to` the gradient `g`."""
@@ -168,29 +153,16 @@ class _Walk:
     def _step(self, node: fx.Node) -> None:
         if node.meta["operation"] == "part":
             return  # its tuple is stepped through as a whole
-        rule = BOOK.find(node.meta["operation"])
-        complex_ = rule is not None and _is_complex(node)
-        if complex_ and not (rule.holomorphic or rule.complex):  # type: ignore[union-attr]
-            rule = None
+        complex_ = _is_complex(node)
+        rules = [r for r in self.book.steps(node.meta["operation"]) if not complex_ or r.holomorphic or r.complex]
         args = self._slots(node.args)
         kwargs = self._slots(node.kwargs)
         if node.target is getattr:
             args = args[:1]
         out = self._out(node)
-        conjugated = complex_ and rule is not None and rule.holomorphic
-        if conjugated:
-            _conjugate(out)
-        bound = rule.bind(out, args, kwargs) if rule else None
         before = next(reversed(self.recorder.graph.nodes))
         try:
-            if (
-                rule is None
-                or bound is None
-                or self._run(rule, bound) is NotImplemented
-                or self._missed((args, kwargs))
-            ):
-                if conjugated:
-                    _conjugate(out)
+            if not any(self._by_rule(rule, out, args, kwargs, complex_ and rule.holomorphic) for rule in rules):
                 self.fallbacks.append(node.meta["operation"])
                 self._pass_back(autograd_step(node, out, self.recorder, self.reached), node)
                 return
@@ -203,11 +175,21 @@ class _Walk:
                 "give it a rule with cr.rule, and please report it",
                 node.meta.get("site"),
             ) from error
-        if conjugated:
-            _conjugate((args, kwargs))
         for made in takewhile(lambda n: n.op != "root", _after(before)):
             made.meta["rule"] = node.meta["operation"]
         self._collect((args, kwargs), node)
+
+    def _by_rule(self, rule: Rule, out: Any, args: Any, kwargs: Any, conjugated: bool) -> bool:
+        """Run `rule`, where it covers the call; whether it did."""
+        if conjugated:
+            _conjugate(out)
+        bound = rule.bind(out, args, kwargs)
+        covered = (
+            bound is not None and self._run(rule, bound) is not NotImplemented and not self._missed((args, kwargs))
+        )
+        if conjugated:
+            _conjugate((args, kwargs) if covered else out)
+        return covered
 
     def _run(self, rule: Rule, bound: Any) -> Any:
         recorder = self.recorder
@@ -239,7 +221,7 @@ class _Walk:
             outputs = [node, *(n for n in region.nodes if self._upstream_of(n) is not None)]
             self._pass_back(function_step(outputs, region, self.recorder, self.reached), node)
             return
-        rule = BOOK.of_code(region.code)
+        rule = self.book.of_code(region.code)
         assert rule is not None
         args = self._slots(region.arguments)
         bound = rule.bind(self._out(node), tuple(args.values()), {})
@@ -277,7 +259,10 @@ class _Walk:
     def _slots(self, value: Any) -> Any:
         """A slot for each argument: a tensor of its own, even where one tensor is passed twice."""
         if isinstance(value, fx.Node):
-            return self.recorder.alias(value.meta["val"], value)
+            alias = self.recorder.alias(value.meta["val"], value)
+            if isinstance(alias, torch.Tensor):
+                alias.reached = value in self.reached  # type: ignore[attr-defined]
+            return alias
         if isinstance(value, tuple):
             return tuple(self._slots(v) for v in value)
         if isinstance(value, list):

@@ -54,7 +54,9 @@ class Derivation(Questions):
         simplify(self.program)
         self._names = keys(self.program.graph.nodes)
         self._close_graph()
-        self._run()
+        self._refuse_overwritten(self._backward(self.program)[0])
+        if check:
+            self._run()
         self.fallbacks: list[str] = sorted(set(base.fallbacks))
         self.notes: list[str] = []
         self._confirmed: set[str] = set()  # emitted code that was run and compared
@@ -63,7 +65,7 @@ class Derivation(Questions):
             from chainrule.checking.oracles import confirm
 
             confirm(self)
-        self._report_not_finite()
+            self._report_not_finite()
 
     def _close_graph(self) -> None:
         """Name the inputs as the person does, and return (output, {name: gradient})."""
@@ -79,8 +81,7 @@ class Derivation(Questions):
 
     def _run(self) -> None:
         """Compute the gradients that were asked for, and nothing that they do not need for long."""
-        todo, forward = self._backward(self.program)
-        self._refuse_overwritten(todo)
+        _, forward = self._backward(self.program)
         asked = [self.program.gradients[w] for w in self.program.wanted if w in self.program.gradients]
         with torch.no_grad():
             values = run(needed(asked, given=forward), forward, keep=asked)

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import backward_pass, reached_from
+from chainrule.backward import backward_pass
 from chainrule.derivation import Derivation
 from chainrule.errors import ChainruleError, Site
 from chainrule.program import differentiable
+from chainrule.reached import leading_to, reached_from
 from chainrule.recording import Recorder
 from chainrule.recording.names import caller
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.plainly import as_plain_python
 from chainrule.recording.sizes import lent
-from chainrule.rules import BOOK
+from chainrule.rules import BOOK, RuleBook
 from chainrule.run import needed, restore
 from chainrule.show.names import keys
 
@@ -52,17 +53,41 @@ def derive(
     """
     if not callable(forward):
         raise ChainruleError(f"derive was given {_described(forward)}, not a function; give the forward pass itself")
-    recorder = new_recorder()
-    recorder.forward = forward
-    recorder.arguments = arguments_of(forward, args, kwargs, caller())
-    with torch.enable_grad():
-        output = record_call(recorder, forward, args, kwargs)
+    recorder, output = _recorded(BOOK, forward, args, kwargs)
     return derivation(recorder, output, wrt, upstream)
 
 
-def new_recorder() -> Recorder:
+def derivation_with(
+    book: RuleBook,
+    forward: Callable[..., Any],
+    *args: Any,
+    wrt: Any = None,
+    upstream: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> Derivation:
+    """As `derive`, by the rules of `book`. No gradient is computed before it is asked for, and none is compared.
+
+    >>> from chainrule.rules import KERNELS
+    >>> d = derivation_with(KERNELS, lambda x: x.sigmoid().sum(), torch.zeros(2))
+    >>> [n.meta["operation"] for n in d.graph.nodes][-2], d.grads["x"]
+    ('sigmoid_backward', tensor([0.2500, 0.2500]))
+    """
+    recorder, output = _recorded(book, forward, args, kwargs)
+    return derivation(recorder, output, wrt, upstream, check=False, book=book)
+
+
+def _recorded(book: RuleBook, forward: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Recorder, Any]:
+    """The forward pass under a recorder, and what it returned."""
+    recorder = new_recorder(book)
+    recorder.forward = forward
+    recorder.arguments = arguments_of(forward, args, kwargs, caller(2))
+    with torch.enable_grad():
+        return recorder, record_call(recorder, forward, args, kwargs)
+
+
+def new_recorder(book: RuleBook = BOOK) -> Recorder:
     own_rules = any(not isinstance(key, str) for key in BOOK.rules)
-    return Recorder(BOOK.whole, BOOK.opened, BOOK.of_code if own_rules else None)
+    return Recorder(book.whole, book.opened, book.of_code if own_rules else None)
 
 
 def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -136,9 +161,15 @@ def _tensors(value: Any, path: str) -> Iterable[tuple[str, torch.Tensor]]:
 
 
 def derivation(
-    recorder: Recorder, output: Any, wrt: Any, upstream: torch.Tensor | None, check: bool = True
+    recorder: Recorder,
+    output: Any,
+    wrt: Any,
+    upstream: torch.Tensor | None,
+    check: bool = True,
+    book: RuleBook = BOOK,
 ) -> Derivation:
-    """The derivation of `output`, a tensor that `recorder` saw being made."""
+    """The derivation of `output`, a tensor that `recorder` saw being made. Without `check` it is neither run nor
+    compared."""
     name = getattr(recorder.forward, "__name__", "") or type(recorder.forward).__name__
     place = site_of_definition(recorder.forward)
     if not isinstance(output, torch.Tensor):
@@ -174,7 +205,7 @@ def derivation(
             node.meta.get("site"),
         )
     restore(node)
-    base = backward_pass(recorder, node, upstream, wanted)
+    base = backward_pass(recorder, node, upstream, wanted, book)
     return Derivation(base, explicit=upstream is not None, check=check)
 
 
@@ -196,9 +227,9 @@ def _wanted(recorder: Recorder, output: fx.Node, wrt: Any) -> list[fx.Node]:
     chosen = []
     for item in [wrt] if isinstance(wrt, str | torch.Tensor) else list(wrt):
         chosen.append(_one_wanted(recorder, names, item))
-    reached = {n: output in reached_from([n], recorder.graph) for n in chosen}
-    for node, depends in reached.items():
-        if not depends:
+    leading = leading_to(output)
+    for node in chosen:
+        if node not in leading and output not in reached_from([node], recorder.graph):
             raise ChainruleError(
                 f"the output {tuple(output.meta['val'].shape)} does not depend on {node.meta['name']} "
                 f"{tuple(node.meta['val'].shape)}; leave it out of wrt, or see where the path is cut (no_grad, detach)",

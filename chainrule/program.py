@@ -25,6 +25,7 @@ class Program:
     wanted: list[fx.Node]  # the inputs whose gradients were asked for
     guards: list[Any]
     fallbacks: list[str] = field(default_factory=list)
+    left: dict[fx.Node, fx.Node] = field(default_factory=dict)  # inputs that it overwrites -> what it leaves in them
     comment: Callable[[Any, Any], str] | None = None  # of a line in its layout, for code with its reasons
 
     def seeded(self, explicit: bool) -> Program:
@@ -48,7 +49,8 @@ class Program:
             upstream = None
         return Program(graph, [at[n] for n in self.inputs if n is not self.upstream], at[self.output], upstream,
                        {at[v]: at[g] for v, g in self.gradients.items()}, [at[n] for n in self.wanted],
-                       [Guard(at[g.node], g.site) for g in self.guards], list(self.fallbacks))  # fmt: skip
+                       [Guard(at[g.node], g.site) for g in self.guards], list(self.fallbacks),
+                       {at[n]: at[value] for n, value in self.left.items()})  # fmt: skip
 
 
 def differentiable(node: fx.Node) -> bool:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from chainrule.backward import backward_pass, reached_from
+from chainrule.backward import backward_pass
 from chainrule.checking.oracles import confirm_pullback
 from chainrule.deriving import new_recorder
 from chainrule.errors import ChainruleError
 from chainrule.program import Program, differentiable
+from chainrule.reached import reached_from
 from chainrule.recording import Entry
 from chainrule.recording.entries import version_of
 from chainrule.run import needed, restore, run

@@ -12,11 +12,11 @@ from torch import Tensor
 from zoo import Entry
 
 import chainrule as cr
-from chainrule.backward import reached_from
 from chainrule.checking.oracles import _replay
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
 from chainrule.pullback import Pullback
+from chainrule.reached import reached_from
 
 LARGE = 20_000  # entries; more are left to the others
 

@@ -106,6 +106,11 @@ class Recorder(TorchFunctionMode):
             return self.numbers.tracked_shape(node, value)
         return value
 
+    def left(self) -> dict[fx.Node, fx.Node]:
+        """The inputs that the program overwrites, each with the value that it leaves in them: running statistics."""
+        changed = [n for n in self.inputs if "overwritten" in n.meta]
+        return {n: entry.node for n in changed if (entry := self.entry(n.meta["given"])) and entry.node is not n}
+
     @contextmanager
     def recording(self, phase: str) -> Iterator[None]:
         before, self.phase = self.phase, phase

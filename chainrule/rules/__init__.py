@@ -39,6 +39,7 @@ from chainrule.rules import (
     windows,
 )
 from chainrule.rules.book import BOOK, Rule, RuleBook, constant, opening, rule
+from chainrule.rules.kernels import KERNELS  # after the rules that they stand in for
 
 FAMILIES = (
     arithmetic,
@@ -79,4 +80,4 @@ FAMILIES = (
     fourier,
 )
 
-__all__ = ["BOOK", "FAMILIES", "Rule", "RuleBook", "constant", "opening", "rule"]
+__all__ = ["BOOK", "FAMILIES", "KERNELS", "Rule", "RuleBook", "constant", "opening", "rule"]

@@ -11,13 +11,16 @@ tensors; `out.g` is the upstream gradient, and the rule leaves `.g` on each argu
 Where an argument was stretched by broadcasting, its `.g` may have the stretched shape: the sum over
 the stretched axes is taken for all rules in one place. Rules branch on shapes and on static
 arguments, never on values.
+
+A second shelf, KERNELS, is for the fast step: there a rule's step is one or two of torch's own kernels. Nobody
+reads what is derived with it, so its rules say less.
 """
 
 from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,29 +76,55 @@ KEYWORDS: dict[str, int | str] = {"input": 0, "self": 0, "tensors": 0, "other": 
 
 @dataclass
 class RuleBook:
-    """Rules by operation, operations that pass no gradient, and functions run as other functions."""
+    """Rules by operation, operations that pass no gradient, and functions run as other functions.
+
+    What a book does not say is looked up in the book `beneath` it. A person's rule goes into the book beneath: it
+    counts, and what this book had `replaced` the former rule with does not.
+    """
 
     rules: dict[Any, Rule] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
     openings: dict[Any, Callable[..., Any]] = field(default_factory=dict)
+    beneath: RuleBook | None = None
+    replaced: dict[str, Rule | None] = field(default_factory=dict)
 
     def find(self, operation: str) -> Rule | None:
-        return self.rules.get(operation)
+        return next(self.steps(operation), None)
+
+    def steps(self, operation: str) -> Iterator[Rule]:
+        """The rules for `operation`: where one does not cover a call, the next is asked."""
+        if operation in self.rules and self._counts(operation):
+            yield self.rules[operation]
+        if self.beneath is not None:
+            yield from self.beneath.steps(operation)
 
     def of_code(self, code: Any) -> Rule | None:
         """The rule for a Python function of the person's own."""
-        return self.rules.get(code)
+        return self.rules.get(code) or (self.beneath.of_code(code) if self.beneath else None)
 
     def whole(self, function: Any) -> bool:
         """Whether the recorder writes `function` down as one operation."""
         name = operation_name(function)
-        return name in self.rules or name in self.constants
+        return (
+            name in self.rules or name in self.constants or (self.beneath is not None and self.beneath.whole(function))
+        )
 
     def opened(self, function: Any) -> Callable[..., Any] | None:
-        return self.openings.get(function)
+        if function in self.openings and self._counts(operation_name(function)):
+            return self.openings[function]
+        return self.beneath.opened(function) if self.beneath else None
+
+    def _counts(self, operation: str) -> bool:
+        return self.beneath is None or self.beneath.find(operation) is self.replaced[operation]
+
+    def replaces(self, operation: str) -> None:
+        """From here on, this book says what is done with `operation`."""
+        if self.beneath is not None:
+            self.replaced[operation] = self.beneath.find(operation)
 
 
 BOOK = RuleBook()
+KERNELS = RuleBook(beneath=BOOK)
 
 
 def rule(
@@ -146,7 +175,24 @@ def constant(*functions: Any, why: str) -> None:
         BOOK.constants[function if isinstance(function, str) else operation_name(function)] = why
 
 
-def opening(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel(*functions: Any, samples: list[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a backward step made of torch's own kernels to the second shelf, for each of `functions`.
+
+    A kernel that gives several gradients is asked for those that are `reached` alone. Where the rule returns
+    NotImplemented, the ordinary one is taken.
+    """
+
+    def add(backward: Callable[..., None]) -> Callable[..., None]:
+        for function in functions:
+            name = operation_name(function)
+            KERNELS.rules[name] = Rule(name, function, backward, tuple(samples))
+            KERNELS.replaces(name)
+        return backward
+
+    return add
+
+
+def opening(*functions: Any, book: RuleBook = BOOK) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Record the decorated function in place of `functions`: the same values from simpler parts.
 
     Where it returns NotImplemented, the call is recorded as it is.
@@ -154,15 +200,17 @@ def opening(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
         for function in functions:
-            BOOK.openings[function] = replacement
+            book.openings[function] = replacement
+            book.replaces(operation_name(function))
         return replacement
 
     return add
 
 
-def reached(part: Any) -> bool:
-    """Whether the program goes on from this one of several results; where it does not, its `.g` is zero."""
-    return getattr(part, "reached", True)
+def reached(value: Any) -> bool:
+    """Of an argument, whether its gradient is asked for. Of one of several results, whether the program goes on from
+    it; where it does not, its `.g` is zero."""
+    return getattr(value, "reached", value is not None)
 
 
 def assume_size(x: Any, axis: int, size: int) -> None:

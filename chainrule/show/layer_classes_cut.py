@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.backward import reached_from
 from chainrule.program import Program
+from chainrule.reached import reached_from
 from chainrule.run import needed
 
 # Each reader of a piece takes it for itself.
