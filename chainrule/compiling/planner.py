@@ -21,9 +21,9 @@ from chainrule.compiling.recomputing import recompute
 from chainrule.compiling.straight import Straight
 from chainrule.compiling.verify import confirm, put_back
 from chainrule.derivation import Derivation
-from chainrule.deriving import arguments_of, derivation, new_recorder, record_call
+from chainrule.deriving import derivation_with
 from chainrule.errors import ChainruleError
-from chainrule.recording.names import caller
+from chainrule.rules import KERNELS
 
 
 class Planner:
@@ -52,7 +52,7 @@ class Planner:
         """The plan for batches like this one. Nothing that the person holds is changed by planning."""
         clock = [time.perf_counter()]
         with undisturbed():
-            d = self._derived(args, kwargs)
+            d = derivation_with(KERNELS, self.forward, *args, wrt=self.params, **kwargs)
         for home in written(d.program):
             home.meta["given"].data.copy_(home.meta["val"])
         clock.append(time.perf_counter())
@@ -106,14 +106,6 @@ class Planner:
 
             plan.call = call
         return plan
-
-    def _derived(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Derivation:
-        recorder = new_recorder()
-        recorder.forward = self.forward
-        recorder.arguments = arguments_of(self.forward, args, kwargs, caller())
-        with torch.enable_grad():
-            output = record_call(recorder, self.forward, args, kwargs)
-        return derivation(recorder, output, self.params, None, check=False)
 
     def _lowered(self, d: Derivation, batch: Sequence[torch.Tensor]) -> Lowered:
         if self.params is None:
