@@ -10,7 +10,6 @@ import torch
 from torch import fx
 
 from chainrule.program import Program
-from chainrule.run import needed
 from chainrule.show.folded import folded, in_dictionary
 from chainrule.show.layers import layers_of
 from chainrule.show.layout import Layout, Line
@@ -62,12 +61,10 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     layout = Layout(program, dotted=False, indent=8, upstream_of_output=True)
     upstream = layout.variables[program.upstream] if program.upstream is not None else "out_g"
     arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in inputs]
-    asked = [program.gradients[w] for w in program.wanted if w in program.gradients]
-    read = {n for node in needed(asked) if node.meta["phase"] == "backward" for n in node.all_input_nodes}
-    saved = _saved(layout, read)
-    tensors = [layout.variables[n] for n in saved if isinstance(n.meta["val"], torch.Tensor)]
+    kept = [n for n in layout.live if n.meta.get("kept") and isinstance(n.meta["val"], torch.Tensor)]
+    tensors = [layout.variables[n] for n in kept]
     grads = [_gradient(layout, n) if n in program.wanted else "None" for n in inputs]
-    forward, backward = layout.written("given", "forward", "holds"), layout.written("backward")
+    forward, backward = layout.written("given", "forward", "holds", "kept"), layout.written("backward")
     lines = [
         f"class {name}(torch.autograd.Function):",
         *docstring(f"{signature(layout, inputs)} -> {layout.python.text(program.output)}.", "    "),
@@ -81,11 +78,7 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
         "    @staticmethod",
         "    @torch.autograd.function.once_differentiable",
         f"    def backward(ctx, {upstream}):",
-        *(
-            [wrapped("        (", tensors, ",) = ctx.saved_tensors" if len(tensors) == 1 else ") = ctx.saved_tensors")]
-            if tensors
-            else []
-        ),
+        *([_unpacked(tensors)] if tensors else []),
         *(f"        {line}" for line in backward),
         _returned(grads),
     ]
@@ -145,22 +138,11 @@ def _gradient(layout: Layout, wanted: fx.Node) -> str:
     return line.target if line else layout.python.text(node)
 
 
-def _saved(layout: Layout, read: set[fx.Node]) -> list[fx.Node]:
-    """The named values that the backward lines read, directly or inside an expression."""
-    found: dict[fx.Node, None] = {}
-
-    def visit(node: fx.Node) -> None:
-        if node in layout.shown and node.meta["phase"] == "forward":
-            if node is not layout.program.upstream:
-                found[node] = None
-        elif node.meta["phase"] == "forward":
-            for child in node.all_input_nodes:
-                visit(child)
-
-    for node in layout.live:
-        if node in read:
-            visit(node)
-    return list(found)
+def _unpacked(names: list[str]) -> str:
+    line = f"        {', '.join(names)} = ctx.saved_tensors"
+    if len(names) > 1 and len(line) <= 88:
+        return line
+    return wrapped("        (", names, ",) = ctx.saved_tensors" if len(names) == 1 else ") = ctx.saved_tensors")
 
 
 def _returned(values: list[str]) -> str:
