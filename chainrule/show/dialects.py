@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from chainrule.show.folded import folded, in_dictionary
 from chainrule.show.layers import layers_of
 from chainrule.show.layout import Layout, Line
 from chainrule.show.names import keys
-from chainrule.show.text import comment, docstring, signature, wrapped
+from chainrule.show.text import broken, comment, docstring, signature, wrapped
 
 
 def dotg(program: Program) -> str:
@@ -64,14 +65,14 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     kept = [n for n in layout.live if n.meta.get("kept") and isinstance(n.meta["val"], torch.Tensor)]
     tensors = [layout.variables[n] for n in kept]
     grads = [_gradient(layout, n) if n in program.wanted else "None" for n in inputs]
-    forward, backward = layout.written("given", "forward", "holds", "kept"), layout.written("backward")
+    forward, backward = layout.written("given", "forward", "holds", "kept"), _where_needed(layout, inputs)
     lines = [
         f"class {name}(torch.autograd.Function):",
         *docstring(f"{signature(layout, inputs)} -> {layout.python.text(program.output)}.", "    "),
         "",
         "    @staticmethod",
         wrapped("    def forward(", ["ctx", *arguments], "):"),
-        *(f"        {line}" for line in forward),
+        *_indented(forward),
         *([wrapped("        ctx.save_for_backward(", tensors, ")")] if tensors else []),
         f"        return {layout.python.text(program.output)}",
         "",
@@ -79,10 +80,39 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
         "    @torch.autograd.function.once_differentiable",
         f"    def backward(ctx, {upstream}):",
         *([_unpacked(tensors)] if tensors else []),
-        *(f"        {line}" for line in backward),
+        *_indented(backward),
         _returned(grads),
     ]
     return _file("\n".join(lines))
+
+
+def _where_needed(layout: Layout, inputs: list[fx.Node]) -> list[str]:
+    """The lines of the backward pass; a product that gives the gradient of one input alone is left out where that
+    input needs none."""
+    lines: list[str] = []
+    read = {n for node in layout.live for n in node.all_input_nodes}
+    for line in layout.part("backward"):
+        products = [n for n in (line.node, *layout.inlined(line.node)) if _is_product(n)]
+        if line.of not in inputs or line.alias or line.node in read or not products:
+            lines += line.commented
+            continue
+        needed = f"ctx.needs_input_grad[{inputs.index(line.of)}]"
+        code = f"{line.code} if {needed} else None"
+        if len(f"{line.target} = {code}") <= layout.width:
+            lines += replace(line, code=code).commented
+        else:
+            lines += [f"{line.target} = None", f"if {needed}:", *(f"    {text}" for text in line.commented)]
+    return lines
+
+
+def _is_product(node: fx.Node) -> bool:
+    operation = node.meta["operation"]
+    return operation in ("matmul", "mm", "bmm", "einsum", "outer") or operation.startswith("conv")
+
+
+def _indented(lines: list[str]) -> list[str]:
+    """The lines of a method, those that are too wide broken inside their brackets."""
+    return [text for line in lines for text in (broken(f"        {line}") if "#" not in line else [f"        {line}"])]
 
 
 def described(program: Program) -> str:

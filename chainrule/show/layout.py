@@ -16,7 +16,7 @@ from chainrule.program import Program
 from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.holds import statements
-from chainrule.show.names import name_of, name_values
+from chainrule.show.names import name_of, name_of_size, name_values
 from chainrule.show.python import Python
 
 WIDTH = 88
@@ -183,7 +183,7 @@ class Layout:
                 continue
             owner = self.owners.get(node)
             if node.meta.get("kept") and not isinstance(node.meta["val"], torch.Tensor):
-                self.variables[node] = f"ctx.{self.namer.give(self._number(node))}"
+                self.variables[node] = f"ctx.{self.namer.give(name_of_size(node, self.variables))}"
             elif self.within is not None and node in self.within.names:
                 self.variables[node] = self.within.names[node]
             elif self.within is not None and owner in self.within.targets:
@@ -200,13 +200,6 @@ class Layout:
                 self.variables[node] = self.namer.give("loss" if scalar else "out")
             else:
                 self.variables[node] = self.namer.give(name_of(node))
-
-    def _number(self, node: fx.Node) -> str:
-        """A name for a size that the backward pass keeps: `x_shape`."""
-        of = node.args[0]
-        if node.meta["operation"] not in ("shape", "numel") or not isinstance(of, fx.Node):
-            return name_of(node)
-        return f"{self.variables.get(of) or name_of(of)}_{node.meta['operation']}"
 
     def _variable(self, node: fx.Node) -> str | None:
         return self.variables.get(node) if node in self.shown else None
