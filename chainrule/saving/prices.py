@@ -92,7 +92,7 @@ def _memory(node: fx.Node) -> Collection[int]:
     """Where the numbers of a value lie."""
     value = node.meta["val"]
     values = [v for v in (value if is_tuple(value) else (value,)) if isinstance(v, torch.Tensor)]
-    return {v.untyped_storage().data_ptr() for v in values if v.layout is torch.strided and v.numel()}
+    return {v.untyped_storage().data_ptr() for v in values if v.layout is torch.strided and v.numel()} - {0}
 
 
 def _viewed(node: fx.Node) -> fx.Node | None:
