@@ -22,6 +22,11 @@ _CHEAP = frozenset((
     "reshape", "roll", "rot90", "sign", "sqrt", "square", "stack", "sub", "threshold", "tile", "to", "tril", "triu", "type",
     "type_as", "vstack", "where", "zeros", "zeros_like",
 ))  # fmt: skip
+# Views that the backward pass takes itself: what they are of is as large in memory, and as good to keep.
+_VIEWS = frozenset((
+    "T", "mT", "H", "mH", "diagonal", "expand", "flatten", "movedim", "narrow", "permute", "reshape", "select", "squeeze", "t",
+    "transpose", "unflatten", "unfold", "unsqueeze", "view",
+))  # fmt: skip
 _POWERS = (-3, -2, -1, 0.5, 1, 2, 3)
 _SIZES = frozenset(("shape", "numel", "size"))
 
@@ -36,6 +41,8 @@ def price_of_keeping(node: fx.Node, output: fx.Node) -> int:
     value = node.meta["val"]
     if is_tuple(value):
         return NEVER  # its parts are kept
+    if node.meta["phase"] == "backward" and _is_plain_view(node):
+        return NEVER
     if not isinstance(value, torch.Tensor):
         return _NUMBER
     base = _base(node)
@@ -106,6 +113,11 @@ def _viewed(node: fx.Node) -> fx.Node | None:
         if node.meta["operation"] == "part" and _viewed(used) is not None:
             return used
     return None
+
+
+def _is_plain_view(node: fx.Node) -> bool:
+    of_one = [n for n in node.all_input_nodes if is_tensor(n)] == [node.args[0]]
+    return of_one and node.meta["operation"] in (_VIEWS | {"getitem"})
 
 
 def _base(node: fx.Node) -> fx.Node:
