@@ -218,8 +218,9 @@ class Derivation(Questions):
         """Stand-alone code, run and compared before it is given.
 
         "dotg" leaves `.g` on tensors; "function" defines `forward_and_backward(...)`, which returns
-        (output, {name: gradient}); "autograd" defines a torch.autograd.Function; "layers" a class for each layer,
-        with a `bwd`, and a model. These import torch alone. "numpy" and "jax" are the function in NumPy or JAX.
+        (output, {name: gradient}); "autograd" defines a torch.autograd.Function, which keeps little for its backward
+        pass; "layers" a class for each layer, with a `bwd`, and a model. These import torch alone. "numpy" and "jax"
+        are the function in NumPy or JAX.
 
         `comments` puts the "shapes", the "math" or the reason ("why") of each line beside it.
 

@@ -37,7 +37,7 @@ def network() -> dict[str, Any]:
     return space
 
 
-@pytest.mark.parametrize("style", TARGETS)
+@pytest.mark.parametrize("style", [*TARGETS, "autograd"])
 def test_the_page_shows_what_is_printed(network: dict[str, Any], style: str) -> None:
     section = PAGE.split(f'## `print(d.source("{style}"))`')[1]
     assert blocks(section)[0] == network["d"].source(style)

@@ -66,7 +66,7 @@ def _run_autograd(d: Derivation, space: dict[str, Any], given: list[Any], upstre
     with torch.enable_grad():
         output = space["Derived"].apply(*leaves)
         if output.requires_grad:
-            (output * upstream).sum().backward()
+            output.backward(upstream)
     found = dict(zip(d._arguments(), leaves, strict=True))
     return [found[n].grad for n in d.program.wanted]
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import linecache
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.program import Program
-from chainrule.run import needed
 from chainrule.show.folded import folded, in_dictionary
 from chainrule.show.layers import layers_of
 from chainrule.show.layout import Layout, Line
 from chainrule.show.names import keys
-from chainrule.show.text import comment, docstring, signature, wrapped
+from chainrule.show.text import broken, comment, docstring, signature, wrapped
 
 
 def dotg(program: Program) -> str:
@@ -62,34 +62,57 @@ def autograd(program: Program, inputs: list[fx.Node], name: str) -> str:
     layout = Layout(program, dotted=False, indent=8, upstream_of_output=True)
     upstream = layout.variables[program.upstream] if program.upstream is not None else "out_g"
     arguments = [layout.variables.get(n) or layout.namer.give(n.meta.get("name") or "t") for n in inputs]
-    asked = [program.gradients[w] for w in program.wanted if w in program.gradients]
-    read = {n for node in needed(asked) if node.meta["phase"] == "backward" for n in node.all_input_nodes}
-    saved = _saved(layout, read)
-    tensors = [layout.variables[n] for n in saved if isinstance(n.meta["val"], torch.Tensor)]
+    kept = [n for n in layout.live if n.meta.get("kept") and isinstance(n.meta["val"], torch.Tensor)]
+    tensors = [layout.variables[n] for n in kept]
     grads = [_gradient(layout, n) if n in program.wanted else "None" for n in inputs]
-    forward, backward = layout.written("given", "forward", "holds"), layout.written("backward")
+    forward, backward = layout.written("given", "forward", "holds", "kept"), _where_needed(layout, inputs)
     lines = [
         f"class {name}(torch.autograd.Function):",
         *docstring(f"{signature(layout, inputs)} -> {layout.python.text(program.output)}.", "    "),
         "",
         "    @staticmethod",
         wrapped("    def forward(", ["ctx", *arguments], "):"),
-        *(f"        {line}" for line in forward),
+        *_indented(forward),
         *([wrapped("        ctx.save_for_backward(", tensors, ")")] if tensors else []),
         f"        return {layout.python.text(program.output)}",
         "",
         "    @staticmethod",
         "    @torch.autograd.function.once_differentiable",
         f"    def backward(ctx, {upstream}):",
-        *(
-            [wrapped("        (", tensors, ",) = ctx.saved_tensors" if len(tensors) == 1 else ") = ctx.saved_tensors")]
-            if tensors
-            else []
-        ),
-        *(f"        {line}" for line in backward),
+        *([_unpacked(tensors)] if tensors else []),
+        *_indented(backward),
         _returned(grads),
     ]
     return _file("\n".join(lines))
+
+
+def _where_needed(layout: Layout, inputs: list[fx.Node]) -> list[str]:
+    """The lines of the backward pass; a product that gives the gradient of one input alone is left out where that
+    input needs none."""
+    lines: list[str] = []
+    read = {n for node in layout.live for n in node.all_input_nodes}
+    for line in layout.part("backward"):
+        products = [n for n in (line.node, *layout.inlined(line.node)) if _is_product(n)]
+        if line.of not in inputs or line.alias or line.node in read or not products:
+            lines += line.commented
+            continue
+        needed = f"ctx.needs_input_grad[{inputs.index(line.of)}]"
+        code = f"{line.code} if {needed} else None"
+        if len(f"{line.target} = {code}") <= layout.width:
+            lines += replace(line, code=code).commented
+        else:
+            lines += [f"{line.target} = None", f"if {needed}:", *(f"    {text}" for text in line.commented)]
+    return lines
+
+
+def _is_product(node: fx.Node) -> bool:
+    operation = node.meta["operation"]
+    return operation in ("matmul", "mm", "bmm", "einsum", "outer") or operation.startswith("conv")
+
+
+def _indented(lines: list[str]) -> list[str]:
+    """The lines of a method, those that are too wide broken inside their brackets."""
+    return [text for line in lines for text in (broken(f"        {line}") if "#" not in line else [f"        {line}"])]
 
 
 def described(program: Program) -> str:
@@ -145,22 +168,11 @@ def _gradient(layout: Layout, wanted: fx.Node) -> str:
     return line.target if line else layout.python.text(node)
 
 
-def _saved(layout: Layout, read: set[fx.Node]) -> list[fx.Node]:
-    """The named values that the backward lines read, directly or inside an expression."""
-    found: dict[fx.Node, None] = {}
-
-    def visit(node: fx.Node) -> None:
-        if node in layout.shown and node.meta["phase"] == "forward":
-            if node is not layout.program.upstream:
-                found[node] = None
-        elif node.meta["phase"] == "forward":
-            for child in node.all_input_nodes:
-                visit(child)
-
-    for node in layout.live:
-        if node in read:
-            visit(node)
-    return list(found)
+def _unpacked(names: list[str]) -> str:
+    line = f"        {', '.join(names)} = ctx.saved_tensors"
+    if len(names) > 1 and len(line) <= 88:
+        return line
+    return wrapped("        (", names, ",) = ctx.saved_tensors" if len(names) == 1 else ") = ctx.saved_tensors")
 
 
 def _returned(values: list[str]) -> str:

@@ -16,7 +16,7 @@ from chainrule.program import Program
 from chainrule.recording import Guard
 from chainrule.run import needed
 from chainrule.show.holds import statements
-from chainrule.show.names import name_of, name_values
+from chainrule.show.names import name_of, name_of_size, name_values
 from chainrule.show.python import Python
 
 WIDTH = 88
@@ -31,7 +31,7 @@ class Line:
     target: str
     code: str
     node: fx.Node
-    phase: str  # "given", "forward", "holds" or "backward"
+    phase: str  # "given", "forward", "holds", "kept" or "backward"
     of: fx.Node | None = None  # the forward value whose gradient this is
     alias: bool = False  # a gradient that is another value, or stands inside one
     then: Sequence[str] = ()  # statements that write into the value
@@ -146,7 +146,7 @@ class Layout:
 
     def _has_line(self, node: fx.Node) -> bool:
         operation = node.meta["operation"]
-        if node in self.forced or node is self.program.output or self.python.needs_line(node):
+        if node in self.forced or node is self.program.output or self.python.needs_line(node) or node.meta.get("kept"):
             return True
         if self.only is not None:
             return node in self.variables if node.meta["phase"] == "forward" else self.owners.get(node) in self.only
@@ -162,6 +162,8 @@ class Layout:
         owner = self.owners.get(node)
         if owner is not None and (owner in self.program.wanted or owner.meta.get("name")):
             return True
+        if "again" in node.meta and node.meta.get("name"):
+            return True
         return self.uses[node] > 1 and operation not in _FREE
 
     def _name_the_rest(self) -> None:
@@ -172,10 +174,17 @@ class Layout:
                 self.variables[output] = self.namer.give("out" if output.meta["val"].ndim else "loss")
             self.variables[upstream] = self.namer.give(f"{self.variables[output]}_g")
         for node in self.live:
+            made = node.meta.get("again")
+            if made is not None and node.meta["phase"] == "backward" and node in self.shown:
+                self.variables[node] = self.variables.get(made) or self.namer.give(name_of(made))
+                self.variables.setdefault(made, self.variables[node])
+        for node in self.live:
             if node not in self.shown or node in self.variables:
                 continue
             owner = self.owners.get(node)
-            if self.within is not None and node in self.within.names:
+            if node.meta.get("kept") and not isinstance(node.meta["val"], torch.Tensor):
+                self.variables[node] = f"ctx.{self.namer.give(name_of_size(node, self.variables))}"
+            elif self.within is not None and node in self.within.names:
                 self.variables[node] = self.within.names[node]
             elif self.within is not None and owner in self.within.targets:
                 self.variables[node] = self.within.targets[owner]
@@ -210,7 +219,8 @@ class Layout:
         self.python.place = functools.partial(self._place, node.meta["phase"])
         code = self.python.expression(node)[0]
         of = of if node.meta["phase"] == "backward" else None
-        return Line(target, code, node, node.meta["phase"], of, then=self.python.statements(target, node))
+        phase = "kept" if target.startswith("ctx.") else node.meta["phase"]
+        return Line(target, code, node, phase, of, then=self.python.statements(target, node))
 
     def _place(self, phase: str) -> tuple[torch.device, str] | None:
         """The device of the program, and a value in reach that is on it."""

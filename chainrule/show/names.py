@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from torch import fx
@@ -88,6 +88,14 @@ def name_of(node: fx.Node) -> str:
     if node.meta["operation"] == "detach" and isinstance(node.args[0], fx.Node):
         return name_of(node.args[0])
     return temporary(str(node.meta["operation"]))
+
+
+def name_of_size(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
+    """A name for a number that is kept: `x_shape`, where `names` has x."""
+    of = node.args[0] if node.args else None
+    if node.meta["operation"] not in ("shape", "numel") or not isinstance(of, fx.Node):
+        return name_of(node)
+    return f"{names.get(of) or name_of(of)}_{node.meta['operation']}"
 
 
 def temporary(operation: str) -> str:

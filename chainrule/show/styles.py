@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainrule.errors import ChainruleError
 from chainrule.program import Program
+from chainrule.saving import keep_less
 from chainrule.show import dialects
 from chainrule.simplify import simplify
 
@@ -34,6 +35,7 @@ def written(d: Derivation, style: str, comment: Comment | None = None) -> str:
 def _autograd(d: Derivation, program: Program) -> str:
     seeded = replace(d._base.seeded(explicit=True), comment=program.comment)
     simplify(seeded)
+    keep_less(seeded)
     arguments = [n for n, ours in zip(seeded.inputs, d.program.inputs, strict=True) if d._names[ours] in d.inputs]
     return dialects.autograd(seeded, arguments, "Derived")
 

@@ -66,8 +66,9 @@ def broken(line: str) -> list[str]:
     indent = " " * (len(line) - len(line.lstrip()))
     pairs = _outermost(line)
     start, end = max(pairs, key=lambda pair: pair[1] - pair[0], default=(0, 0))
-    if 2 * (end - start) < len(line.strip()) and " = " in line:
-        target, code = line.split(" = ", 1)
+    target, _, code = line.partition(" = ")
+    call = end == len(line) - 1 and " " not in line[len(target) + 3 : start]
+    if code and 2 * (end - start) < len(line.strip()) and not call:
         terms = [piece for term in _terms(code) for piece in broken(f"{indent}    {term}")]
         return [f"{target} = (", *terms, f"{indent})"]
     if not pairs:

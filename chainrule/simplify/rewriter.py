@@ -98,6 +98,7 @@ class Rewriter:
             key = (node.op, _key(node.target), _key(node.args), _key(node.kwargs))
             first = seen.setdefault(key, node)
             if first is not node and node.meta["phase"] == "backward":
+                first.meta["repeated"] = True  # the backward pass computes it too
                 self.replace(node, first)
 
 
