@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention import SDPBackend
 
 from chainrule.rules import attention as ordinary
 from chainrule.rules.book import KERNELS, kernel, opening, reached
@@ -13,7 +12,7 @@ aten = torch.ops.aten
 def _takes_the_kernel(query, key, value, attn_mask, dropout_p, is_causal, scale):
     with torch._C.DisableTorchFunction():
         chosen = torch._fused_sdp_choice(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
-    return query.device.type == "cpu" and chosen == SDPBackend.FLASH_ATTENTION.value
+    return query.device.type == "cpu" and chosen == int(torch._C._SDPBackend.FLASH_ATTENTION)
 
 
 @opening(F.scaled_dot_product_attention, aten.scaled_dot_product_attention, book=KERNELS)
