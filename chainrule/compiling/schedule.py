@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import fx
 
 from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.memory import owner
+from chainrule.compiling.memory import owner, size_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ def scheduled(
     nodes = [n for n in lowered.graph.nodes if n.op == "call_function" and n not in folded.values()]
     place = {n: i for i, n in enumerate(nodes)}
     checked = max([place.get(n, -1) for n in (lowered.loss, *(g for g, _ in lowered.guards))])
+    nodes = [*nodes[: checked + 1], *freeing(nodes, checked + 1)]
+    place = {n: i for i, n in enumerate(nodes)}
     last: dict[fx.Node, int] = {}
     for i, node in enumerate(nodes):
         for read in node.all_input_nodes:
@@ -88,4 +92,68 @@ def lives(lines: list[Line], folded: dict[fx.Node, fx.Node], kept: set[fx.Node])
         home = owner(node)
         if home in found:
             found[home] = (found[home][0], len(lines))
+    return found
+
+
+def freeing(nodes: list[fx.Node], start: int) -> list[fx.Node]:
+    """The nodes from `start` on, so ordered that one which frees more memory than it takes runs as soon as it can:
+    the gradient of a weight before that of the layer's input, since it is the last to read the input."""
+    left = nodes[start:]
+    done, waiting = set(nodes[:start]), set(left)
+    readers: dict[fx.Node, dict[fx.Node, None]] = {}
+    for node in left:
+        for read in node.all_input_nodes:
+            if owner(node) is node and node.target is not operator.getitem:
+                readers.setdefault(owner(read), {})[node] = None
+    order: list[fx.Node] = []
+
+    def run(node: fx.Node) -> None:
+        """Add a node, behind the views that it reads, with the parts that it gives."""
+        if node not in waiting:
+            return
+        waiting.discard(node)
+        for read in node.all_input_nodes:
+            run(read)
+        order.append(node)
+        done.add(node)
+        for part in node.users:
+            if part.target is operator.getitem:
+                run(part)
+        for read in node.all_input_nodes:
+            readers.get(owner(read), {}).pop(node, None)
+
+    def ready(node: fx.Node) -> bool:
+        return all(owner(n) in done or owner(n).op == "placeholder" for n in node.all_input_nodes)
+
+    def gain(node: fx.Node) -> int:
+        """The bytes that it frees less those that it takes."""
+        freed = {owner(n) for n in node.all_input_nodes if list(readers.get(owner(n), ())) == [node]}
+        return sum(_size(n) for n in freed if n.op != "placeholder") - _size(node)
+
+    for node in left:
+        run(node)
+        stack = [node]
+        while stack:
+            last = stack.pop()
+            touched = [*_operations(last), *(r for n in last.all_input_nodes for r in readers.get(owner(n), ()))]
+            for candidate in dict.fromkeys(touched):
+                if candidate in waiting and ready(candidate) and gain(candidate) > 0:
+                    run(candidate)
+                    stack.append(candidate)
+    return order
+
+
+def _size(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    if isinstance(value, tuple | list):
+        return sum(size_of(v) for v in value if isinstance(v, torch.Tensor))
+    return size_of(value) if isinstance(value, torch.Tensor) else 0
+
+
+def _operations(node: fx.Node) -> list[fx.Node]:
+    """The operations that read a value, its parts or views of it."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        through = owner(user) is not user or user.target is operator.getitem
+        found += _operations(user) if through else [user] if user.op == "call_function" else []
     return found
