@@ -25,7 +25,8 @@ def shorten(lowered: Lowered) -> None:
         for row in ROWS:
             shorter = row(graph, node)
             if shorter is not None:
-                shorter.meta = {**node.meta, **shorter.meta}
+                if shorter.op == "call_function" and "val" not in shorter.meta:
+                    shorter.meta = {**node.meta, **shorter.meta}
                 node.replace_all_uses_with(shorter)
                 replaced[node] = shorter
                 break
@@ -100,4 +101,21 @@ def _of_one_number(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return graph.call_function(aten.full.default, (size, number), {"dtype": value.dtype, "device": value.device})
 
 
-ROWS: list[Row] = [_product_and_bias, _numbers, _of_one_number]
+def _view_of_a_view(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """x.view(a).view(b) = x.view(b); the same for x itself, where it has that shape"""
+    if node.target is not aten.view.default:
+        return None
+    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    if source.target is not aten.view.default:
+        return None
+    base: fx.Node = source.args[0]  # type: ignore[assignment]
+    wanted, given = node.meta["val"], base.meta["val"]
+    if wanted.shape == given.shape and wanted.stride() == given.stride():
+        return base
+    if not given.is_contiguous():
+        return None
+    with graph.inserting_before(node):
+        return graph.call_function(aten.view.default, (base, list(wanted.shape)))
+
+
+ROWS: list[Row] = [_product_and_bias, _numbers, _of_one_number, _view_of_a_view]

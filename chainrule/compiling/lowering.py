@@ -137,7 +137,7 @@ class _Lowering:
             spelled,
             {low: high.meta["site"] for low, high in made.items() if high.meta.get("site")},
             {low: high.meta["operation"] for low, high in made.items()},
-            {low for low, high in made.items() if high.meta["phase"] == "backward"},
+            trail.backward,
         )  # fmt: skip
         return lowered
 
@@ -211,6 +211,7 @@ class _Trail:
     def __init__(self, nodes: list[fx.Node], order: dict[fx.Node, fx.Node]) -> None:
         self.nodes = nodes
         self.found: dict[fx.Node, Any] = {}
+        self.backward: set[fx.Node] = set()
 
     def run(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
         from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -226,4 +227,7 @@ class _Trail:
             values[node] = step(node, values)
             if graph._root.prev is not last and isinstance(values[node], torch.Tensor):
                 self.found[node] = graph._root.prev
+            while node.meta["phase"] == "backward" and last is not graph._root.prev:
+                last = last.next
+                self.backward.add(last)
         return values

@@ -17,6 +17,7 @@ from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
 from chainrule.compiling.ownership import Place, places
 from chainrule.compiling.plan import Plan
+from chainrule.compiling.products import products_time
 from chainrule.compiling.recomputing import recompute
 from chainrule.compiling.straight import Straight
 from chainrule.compiling.verify import confirm, put_back
@@ -115,7 +116,7 @@ class Planner:
         merge(lowered)
         shorten(lowered)
         budget = None if self.memory is None else int(self.memory * 1e6)
-        self.recomputed = recompute(lowered, self.recompute, budget, lambda: self._peak(lowered))
+        self.recomputed = recompute(lowered, self.recompute, budget, lambda: self._peak(lowered), lambda: products_time(lowered.graph))
         self.names |= {id(t): lowered.names[p] for p, t in lowered.params.items()}
         if not self.places:
             self.places = places(self.forward, self.params)

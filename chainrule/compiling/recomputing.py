@@ -22,34 +22,47 @@ _CHEAP = {
 MOST = 8  # operations that one value may take to be computed again
 
 
-def recompute(lowered: Lowered, how: str, budget: int | None, peak: Callable[[], int]) -> list[str]:
-    """Compute values again in the backward pass: as few as meet `budget` (bytes, as `peak` predicts them), or "all"
-    that are cheap. The names of those values. Raises ChainruleError where the budget cannot be met."""
-    if how == "none" or (how == "auto" and budget is None):
-        _refuse(budget, peak)
-        return []
+FREE = 0.05  # of the time of a step's products: what may be spent on memory where nobody gave a budget
+SPEED = 1e10  # bytes a second that a cheap operation moves
+
+
+def recompute(
+    lowered: Lowered, how: str, budget: int | None, peak: Callable[[], int], seconds: Callable[[], float]
+) -> list[str]:
+    """Compute values again in the backward pass: "all" that are cheap, or ("auto") as few as meet `budget` (bytes, as
+    `peak` predicts them) and, without one, those that cost little beside the products, which take `seconds`.
+
+    The names of those values. Raises ChainruleError where the budget cannot be met.
+    """
     done: list[str] = []
-    left = _saved(lowered)
-    while left and (how == "all" or (budget is not None and peak() > budget)):
+    left = _saved(lowered) if how != "none" else []
+    allowance = FREE * seconds() if how == "auto" and budget is None else float("inf")
+    most, there = peak(), set(left)
+    while left and (how == "all" or budget is None or most > budget):
         node = left.pop(0)
-        before = peak() if how == "auto" else 0
-        undo = _again(lowered, node, set(left))
+        cost = _seconds(node, there)
+        undo = _again(lowered, node, there) if cost <= allowance else None
         if undo is None:
             continue
-        if how == "auto" and peak() >= before:
+        less = peak()
+        if how == "auto" and less > most:
             undo()
             continue
+        most, allowance = less, allowance - cost
+        there.discard(node)
         done.append(lowered.names.get(node, node.name))
-    _refuse(budget, peak)
+    if budget is not None and most > budget:
+        raise ChainruleError(
+            f"the step needs at least {most / 1e6:.1f} MB beside its parameters, and memory={budget / 1e6:g} was given; "
+            "give that much, or a smaller batch"
+        )
     return done
 
 
-def _refuse(budget: int | None, peak: Callable[[], int]) -> None:
-    if budget is not None and (least := peak()) > budget:
-        raise ChainruleError(
-            f"the step needs at least {least / 1e6:.1f} MB beside its parameters, and memory={budget / 1e6:g} was given; "
-            'give that much, a smaller batch, or recompute="all"'
-        )
+def _seconds(node: fx.Node, saved: set[fx.Node]) -> float:
+    """A guess at the time that computing a value again takes: of the bytes that are read and written."""
+    moved = [n for made in _recipe(node, saved) or () for n in (made, *made.all_input_nodes)]
+    return sum(size_of(n.meta["val"]) for n in moved if isinstance(n.meta.get("val"), torch.Tensor)) / SPEED
 
 
 def _saved(lowered: Lowered) -> list[fx.Node]:

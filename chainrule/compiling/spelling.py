@@ -80,12 +80,39 @@ def _out_overload(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None
 
 @functools.cache
 def in_place(target: torch._ops.OpOverload) -> Callable[..., Any] | None:
-    """The method that writes the result over its first argument, for an operation on single elements."""
+    """The method that writes the result over the first argument, which torch has for some operations."""
     name = target._schema.name.split("::")[1]
-    if torch.Tag.pointwise not in target.tags or name.startswith("__"):
+    packet = getattr(aten, f"{name}_", None)
+    if packet is None or name.startswith("__"):
         return None
-    found = getattr(torch.Tensor, f"{name}_", None)
-    return found if callable(found) else None
+    wanted = [(a.name, str(a.type)) for a in target._schema.arguments]
+    overloads = (getattr(packet, o)._schema for o in packet.overloads())
+    if not any([(a.name, str(a.type)) for a in s.arguments] == wanted for s in overloads):
+        return None
+    return getattr(torch.Tensor, f"{name}_", None)
+
+
+# Their kernels reduce a row before they write it, so that the result may lie over the upstream gradient.
+_ROW_BY_ROW = {aten._log_softmax_backward_data.default, aten._softmax_backward_data.default}
+# Elementwise, though torch does not tag them so.
+_ELEMENTWISE = {
+    aten.mse_loss_backward.default, aten.huber_loss_backward.default, aten.smooth_l1_loss_backward.default,
+    aten.hardtanh_backward.default, aten.binary_cross_entropy_backward.default,
+}  # fmt: skip
+
+
+def overwritable(node: fx.Node) -> list[fx.Node]:
+    """The operands in whose memory the result may be written, if nobody reads them after."""
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return []
+    operands = [a for a in node.args if isinstance(a, fx.Node)]
+    if (torch.Tag.pointwise in target.tags or target in _ELEMENTWISE) and spelling(target).out is not None:
+        return operands
+    if target in _ROW_BY_ROW or (in_place(target) is not None and isinstance(node.args[0], fx.Node)):
+        first = operands[:1]
+        return first if torch.Tag.pointwise in target.tags or operands.count(operands[0]) == 1 else []
+    return []
 
 
 class Names:

@@ -17,7 +17,7 @@ from chainrule.compiling.merging import parts
 from chainrule.compiling.moves import Moves
 from chainrule.compiling.schedule import Line, lives, scheduled
 from chainrule.errors import ChainruleError
-from chainrule.compiling.spelling import COPIES, Names, in_place, literal, spelling
+from chainrule.compiling.spelling import COPIES, Names, in_place, literal, overwritable, spelling
 
 
 LARGE = 1 << 17  # bytes: a value of this size is allocated when it is made, so that its memory is free after it
@@ -97,7 +97,7 @@ class Straight:
         arena = arranged(i for i in intervals if self.at[i.node] == "arena")
         self._allocate(arena, lines)
         body = self._body(lines, alive)
-        fresh = [i for i in intervals if self.at[i.node] == "allocated"]
+        fresh = [i for i in intervals if self.at[i.node] == "allocated"] + self._copied(alive)
         buffers = [
             Buffer(self.text_of[i.node], tuple(i.node.meta["val"].shape), i.size, arena.offsets.get(i.node), i.first, i.last)
             for i in sorted(intervals, key=lambda i: i.first)
@@ -111,7 +111,8 @@ class Straight:
         lines, alive, constants = self._arranged()
         intervals = self._intervals(alive)
         arena = arranged(i for i in intervals if self.at[i.node] == "arena")
-        return arena.size + most_alive([i for i in intervals if self.at[i.node] == "allocated"]) + constants
+        fresh = [i for i in intervals if self.at[i.node] == "allocated"] + self._copied(alive)
+        return arena.size + most_alive(fresh) + constants
 
     def _arranged(self) -> tuple[list[Line], dict[fx.Node, tuple[int, int]], int]:
         """The lines in order, how long each value lives, and the bytes of constants."""
@@ -233,16 +234,9 @@ class Straight:
     def _dying_operand(
         self, node: fx.Node, i: int, alive: dict[fx.Node, tuple[int, int]], returned: set[fx.Node]
     ) -> fx.Node | None:
-        """An operand of the same layout that nobody reads after an elementwise operation."""
-        target: Any = node.target
-        if not isinstance(target, torch._ops.OpOverload) or torch.Tag.pointwise not in target.tags:
-            return None
-        first_only = spelling(target).out is None
-        if first_only and in_place(target) is None:
-            return None
-        value = node.meta["val"]
-        operands = [n for n in node.args if isinstance(n, fx.Node)]
-        for operand in operands[:1] if first_only else operands:
+        """An operand of the same layout that nobody reads after this operation, which may write over it."""
+        value = node.meta.get("val")
+        for operand in overwritable(node):
             home = owner(operand)
             root = self._root(home)
             given = operand.meta["val"]
@@ -257,11 +251,27 @@ class Straight:
         return None
 
     def _intervals(self, alive: dict[fx.Node, tuple[int, int]]) -> list[Interval]:
-        return [
+        found = [
             Interval(node, size_of(node.meta["val"]), *alive[node])
             for node, where in self.at.items()
             if where != "over" and isinstance(node.meta.get("val"), torch.Tensor)
         ]
+        return found
+
+    def _copied(self, alive: dict[fx.Node, tuple[int, int]]) -> list[Interval]:
+        """Operands that are copied while an operation runs: the left one of oneDNN, unless it lies in rows."""
+        found = []
+        for node, (line, _) in alive.items():
+            copied: Any = None
+            if node in self.ways and not self.ways[node].into:
+                a, b, _ = products.operands(node)  # type: ignore[misc]
+                left, step = (b, 0) if self.ways[node].transposed else (a, 1)
+                copied = left if left.meta["val"].stride(step) != 1 else None
+            elif node.target is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
+                copied = node.args[0]
+            if copied is not None:
+                found.append(Interval(copied, size_of(copied.meta["val"]), line, line))
+        return found
 
     def _allocate(self, arena: Arena, lines: list[Line]) -> None:
         """Make the tensors that lie in the arena, and all views of what is known."""
