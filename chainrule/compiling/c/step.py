@@ -1,0 +1,123 @@
+"""A functional graph of aten as a C function that is called with raw pointers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from chainrule.compiling.c.build import library, machine
+from chainrule.compiling.c.lowering import Lowering
+from chainrule.compiling.c.page import ALIGNMENT, Page, index_checks, write_page
+from chainrule.compiling.c.schedule import Schedule
+from chainrule.compiling.c.storage import Home, own_memory, stored_values
+from chainrule.compiling.c.values import Buffer, Value, View, dims
+from chainrule.errors import ChainruleError
+
+
+class CStep:
+    """The compiled step. Called with the tensors of the placeholders in order, it gives the outputs, in new tensors,
+    and leaves the written values in place. Their types, shapes and strides are those of the graph: the caller sees to
+    that. One step is not to be called from two threads at a time.
+
+    `source` is the C text; `large_products` names the products that a tuned library is better at.
+    """
+
+    def __init__(self, page: Page, placeholders: Sequence[fx.Node], results: Sequence[tuple[tuple[int, ...], torch.dtype]], threads: int) -> None:
+        self.source, self.large_products = page.text, page.large_products
+        self._page, self._placeholders, self._results = page, list(placeholders), list(results)
+        self._library = library(page.text, threads)
+        self._function = self._library.step
+        self._function.argtypes, self._function.restype = [ctypes.c_void_p], ctypes.c_int
+        self._arena = torch.empty(page.arena + ALIGNMENT, dtype=torch.uint8)
+        self._call = self.bind({})
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return self._call(*tensors)
+
+    def bind(self, fixed: Mapping[fx.Node, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+        """The step with some placeholders fixed: their memory is looked up once. The function that comes back takes
+        the other tensors, in order."""
+        count = len(self._placeholders)
+        arguments = (ctypes.c_void_p * (count + len(self._results) + 1))()
+        for place, node in enumerate(self._placeholders):
+            if node in fixed:
+                arguments[place] = fixed[node].data_ptr()
+        start = self._arena.data_ptr()
+        arguments[len(arguments) - 1] = start + -start % ALIGNMENT
+        varying = [place for place, node in enumerate(self._placeholders) if node not in fixed]
+        function, address, empty = self._function, ctypes.addressof(arguments), torch.empty
+        outputs = [(count + i, shape, dtype) for i, (shape, dtype) in enumerate(self._results)]
+        kept = (arguments, dict(fixed), self._arena)
+
+        def call(*tensors: Tensor) -> tuple[Tensor, ...]:
+            for place, tensor in zip(varying, tensors):
+                arguments[place] = tensor.data_ptr()
+            results = []
+            for place, shape, dtype in outputs:
+                result = empty(shape, dtype=dtype)
+                arguments[place] = result.data_ptr()
+                results.append(result)
+            status = function(address)
+            if status:
+                raise self._failure(status)
+            return tuple(results)
+
+        call.__dict__["kept"] = kept
+        return call
+
+    def _failure(self, status: int) -> ChainruleError:
+        return ChainruleError(f"{self._page.checks[status - 1]}; nothing was changed")
+
+
+def compile_c(
+    graph: fx.Graph,
+    outputs: Sequence[fx.Node],
+    writes: Mapping[fx.Node, fx.Node],
+    names: Mapping[fx.Node, str] | None = None,
+    threads: int | None = None,
+) -> CStep:
+    """The graph, functional and of aten alone with static shapes, as one C function.
+
+    `outputs` are given back in new tensors; `writes` says which placeholder is given the value of which node, in place.
+    Raises NoSpelling where C has no spelling for an operation, NoCompiler where no C compiler is found.
+    """
+    threads = threads or torch.get_num_threads()
+    lowering = Lowering(graph, names or {})
+    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    homes: dict[Value, Home] = {}
+    roots: list[Value] = []
+
+    def root(value: Value, home: Home) -> None:
+        """The value, or a copy of it where it is in memory already, is stored there."""
+        if isinstance(value, Buffer) or value in homes:
+            value = View(value.shape, value.dtype, value, dims(value.shape))
+        homes[value] = home
+        roots.append(value)
+
+    for placeholder, node in writes.items():
+        if lowering.values[node] is lowering.values[placeholder]:
+            continue
+        read = lowering.values[placeholder]
+        root(lowering.values[node], Home(lowering.buffers[placeholder], read.index if isinstance(read, View) else dims(read.shape)))
+    results = []
+    for node in outputs:
+        value = lowering.values[node]
+        home = own_memory(value, value.name or node.name)
+        root(value, home)
+        results.append(home.buffer)
+    checks = index_checks(roots)
+    stored = stored_values([*(value for value, _ in checks), *roots])
+    for value in stored:
+        if value not in homes:
+            homes[value] = own_memory(value, value.name or "t")
+    schedule = Schedule(stored, homes, set(lowering.buffers.values()))
+    given = [*(lowering.buffers[n] for n in placeholders), *results]
+    page = write_page(schedule, checks, given, machine(), title(placeholders, writes))
+    return CStep(page, placeholders, [(b.shape, b.dtype) for b in results], threads)
+
+
+def title(placeholders: Sequence[fx.Node], writes: Mapping[fx.Node, fx.Node]) -> str:
+    return f"{len(placeholders)} arguments, {len(writes)} of them written"
