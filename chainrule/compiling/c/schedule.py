@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from chainrule.compiling.c.index import Index
 from chainrule.compiling.c.members import LOOPS, Member, assignment, statements
 from chainrule.compiling.c.storage import Home, own_memory
-from chainrule.compiling.c.values import Buffer, Product, Value
+from chainrule.compiling.c.values import Buffer, Value, dims
 
 
 @dataclass(eq=False)
@@ -84,104 +84,101 @@ def tree(members: list[Member], depth: int) -> list[Loop | Member]:
 
 
 class Schedule:
-    """Runs of members, each run one nest of loops; `temporaries` are the values that could not be written in place."""
+    """Runs of members, each run one nest of loops. Each of `alone` is a run of its own, before all others."""
 
-    def __init__(self, stored: list[Value], homes: dict[Value, Home], arguments: set[Buffer]) -> None:
+    def __init__(self, stored: list[Value], homes: dict[Value, Home], arguments: set[Buffer], alone: set[Value]) -> None:
         self.homes, self.arguments = homes, arguments
-        self.waiting = [m for v in stored for m in statements(v, homes[v], homes)]
-        self._own_what_reads_itself()
-        self.runs: list[list[Member]] = []
+        members = [m for v in stored for m in statements(v, homes[v], homes)]
+        self.runs = [[m] for m in members if m.target in alone]
+        self.waiting = dict.fromkeys(m for m in members if m.target not in alone)
+        for target in {m.target: None for m in members if m.home.buffer in arguments}:
+            own = [m for m in members if m.target is target]
+            if not all(_in_place(m, len(own)) for m in own):
+                self._elsewhere(target)
+        self._note()
         while self.waiting:
             self.runs.append(self._run())
 
-    # -- memory of arguments: old values are read before new ones are written --
-
-    def _own_what_reads_itself(self) -> None:
-        """Values that need other old elements than the one they replace are computed elsewhere and copied."""
-        for target in {m.target: None for m in self.waiting if m.home.buffer in self.arguments}:
-            members = [m for m in self.waiting if m.target is target]
-            plain = all(self._in_place(m, len(members)) for m in members)
-            if not plain:
-                self._elsewhere(target)
-
-    def _in_place(self, member: Member, count: int) -> bool:
-        own = [index for value, buffer, index in member.reads if buffer is member.home.buffer and value is not member.target]
-        if member.kind == "product":
-            flat_home = tuple(i.terms[0][0] if i.terms else None for i in member.home.index)
-            return not own and flat_home == tuple(range(len(flat_home)))
-        return not own or (count == 1 and member.kind == "map" and all(index == member.store for index in own))
+    def _note(self) -> None:
+        """Who makes each value, who reads it, and who reads what was in each memory before."""
+        self.makers: dict[Value, list[Member]] = {}
+        self.users: dict[Value, list[Member]] = {}
+        self.old: dict[Buffer, list[Member]] = {}
+        written = {m.target: m.home.buffer for m in self.waiting}
+        for member in self.waiting:
+            self.makers.setdefault(member.target, []).append(member)
+            for value, buffer, _ in member.reads:
+                self.users.setdefault(value, []).append(member)
+                if written.get(value) is not buffer:
+                    self.old.setdefault(buffer, []).append(member)
 
     def _elsewhere(self, target: Value) -> None:
+        """Has a value computed in memory of its own, and copied to its place once nobody needs what is there."""
         home = self.homes[target]
         self.homes[target] = own_memory(target, f"{home.buffer.name}_new")
-        again = statements(target, self.homes[target], self.homes)
-        place = next(i for i, m in enumerate(self.waiting) if m.target is target)
-        rest = [m for m in self.waiting if m.target is not target]
-        copy_of = Value(target.shape, target.dtype)
-        self.waiting = [*rest[:place], *again, *rest[place:], assignment(copy_of, target, home, self.homes)]
-        for i, member in enumerate(self.waiting):  # what reads the target finds it elsewhere
-            if any(value is target for value, _, _ in member.reads) and member.target is not copy_of:
-                reads = [(v, self.homes[v].buffer if v is target else b, x) for v, b, x in member.reads]
-                self.waiting[i] = replace(member, reads=reads)
-
-    # -- order --
+        waiting: list[Member] = []
+        for member in self.waiting:
+            if member.target is target:
+                if target not in {m.target for m in waiting}:
+                    waiting += statements(target, self.homes[target], self.homes)
+                continue
+            reads = [(v, self.homes[v].buffer if v is target else b, x) for v, b, x in member.reads]
+            waiting.append(replace(member, reads=reads))
+        copy = assignment(Value(target.shape, target.dtype), target, home, self.homes)
+        self.waiting = dict.fromkeys([*waiting, copy])
 
     def _ready(self, member: Member, run: list[Member]) -> bool:
-        """Whether what the member reads is there, and what it overwrites is read."""
-        for other in self.waiting:
-            if other is member or other in run:
-                continue
-            if other.target is member.target:
-                if self.waiting.index(other) < self.waiting.index(member):
-                    return False
-            elif any(value is other.target for value, _, _ in member.reads) or self._reads_old(other, member):
-                return False
-        return True
-
-    @staticmethod
-    def _reads_old(other: Member, member: Member) -> bool:
-        return any(b is member.home.buffer and v is not member.target for v, b, _ in other.reads)
+        """Whether what the member reads is made, and what it overwrites is read."""
+        before = self.makers[member.target]
+        needed = [*before[: before.index(member)], *self.old.get(member.home.buffer, ())]
+        for value, _, _ in member.reads:
+            if value is not member.target:
+                needed += self.makers.get(value, ())
+        return all(m is member or m in run or m not in self.waiting for m in needed)
 
     def _blocked_update(self, member: Member) -> bool:
         """Whether what is made of the member at once overwrites an argument that others have still to read."""
-        for update in self.waiting:
-            if update.home.buffer in self.arguments and any(v is member.target for v, _, _ in update.reads):
-                if any(o is not update and o is not member and self._reads_old(o, update) for o in self.waiting):
-                    return True
-        return False
+        return any(
+            other in self.waiting and other is not update and other is not member
+            for update in self.users.get(member.target, ())
+            if update.home.buffer in self.arguments
+            for other in self.old.get(update.home.buffer, ())
+        )
 
     def _run(self) -> list[Member]:
         ready = [m for m in self.waiting if self._ready(m, [])]
-        if not ready:
-            blocked = next((m for m in self.waiting if m.home.buffer in self.arguments and not self._unmade(m)), None)
-            assert blocked is not None, "the graph has a cycle"
+        if not ready:  # each waits for another to read the old value
+            made = [m for m in self.waiting if all(o is m or o not in self.waiting for v, _, _ in m.reads for o in self.makers.get(v, ()))]
+            blocked = next(m for m in made if m.home.buffer in self.arguments)
             self._elsewhere(blocked.target)
+            self._note()
             return self._run()
-        first = next((m for m in ready if not self._blocked_update(m)), ready[0])
-        run = [first]
-        found = bool(first.extents)
-        while found:
-            found = False
-            for member in self.waiting:
-                if member in run or not self._joins(member, run):
-                    continue
-                run.append(member)
-                found = True
+        run = [next((m for m in ready if not self._blocked_update(m)), ready[0])]
+        while run[0].extents:
+            member = next((m for m in self.waiting if m not in run and self._joins(m, run)), None)
+            if member is None:
                 break
+            run.append(member)
         for member in run:
-            self.waiting.remove(member)
+            del self.waiting[member]
         return run
 
-    def _unmade(self, member: Member) -> bool:
-        return any(value is o.target for o in self.waiting if o is not member for value, _, _ in member.reads)
-
     def _joins(self, member: Member, run: list[Member]) -> bool:
-        if not all(shares_loop(m, member, 0) for m in run):
+        """Whether the member may run in the loop of the others, and reads what they make or read."""
+        if member.extents[:1] != run[0].extents[:1]:
             return False
         made = {m.target for m in run}
-        read = {b for m in run for _, b, _ in m.reads if not isinstance(m.value, Product)}
+        read = {b for m in run for _, b, _ in m.reads if b.shape}
         near = any(value in made or buffer in read for value, buffer, _ in member.reads)
-        return near and self._ready(member, run)
+        return near and all(shares_loop(m, member, 0) for m in run) and self._ready(member, run)
+
+
+def _in_place(member: Member, count: int) -> bool:
+    """Whether the member may write to an argument: it needs no other old elements than the one that it replaces."""
+    own = [index for value, buffer, index in member.reads if buffer is member.home.buffer and value is not member.target]
+    if member.kind == "product":
+        return not own and member.home.index == dims(member.target.shape)
+    return not own or (count == 1 and member.kind == "map" and all(index == member.store for index in own))
 
 
 def readers(runs: list[list[Member]], homes: Mapping[Value, Home]) -> dict[Value, list[Member]]:

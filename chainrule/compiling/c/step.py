@@ -41,32 +41,31 @@ class CStep:
         """The step with some placeholders fixed: their memory is looked up once. The function that comes back takes
         the other tensors, in order."""
         count = len(self._placeholders)
-        arguments = (ctypes.c_void_p * (count + len(self._results) + 1))()
+        pointers = (ctypes.c_void_p * (count + len(self._results) + 1))()
         for place, node in enumerate(self._placeholders):
             if node in fixed:
-                arguments[place] = fixed[node].data_ptr()
+                pointers[place] = fixed[node].data_ptr()
         start = self._arena.data_ptr()
-        arguments[len(arguments) - 1] = start + -start % ALIGNMENT
+        pointers[len(pointers) - 1] = start + -start % ALIGNMENT
         varying = [place for place, node in enumerate(self._placeholders) if node not in fixed]
-        function, address, empty = self._function, ctypes.addressof(arguments), torch.empty
-        outputs = [(count + i, shape, dtype) for i, (shape, dtype) in enumerate(self._results)]
-        kept = (arguments, dict(fixed), self._arena)
-
-        def call(*tensors: Tensor) -> tuple[Tensor, ...]:
-            for place, tensor in zip(varying, tensors):
-                arguments[place] = tensor.data_ptr()
-            results = []
-            for place, shape, dtype in outputs:
-                result = empty(shape, dtype=dtype)
-                arguments[place] = result.data_ptr()
-                results.append(result)
-            status = function(address)
-            if status:
-                raise self._failure(status)
-            return tuple(results)
-
-        call.__dict__["kept"] = kept
-        return call
+        # Written out, for the loops would cost as much as the call.
+        lines = [f"def call({', '.join(f'x{place}' for place in varying)}):"]
+        lines += [f"    pointers[{place}] = x{place}.data_ptr()" for place in varying]
+        for i in range(len(self._results)):
+            lines += [f"    r{i} = empty_like(like[{i}])", f"    pointers[{count + i}] = r{i}.data_ptr()"]
+        lines += ["    status = function(address)", "    if status:", "        raise failure(status)"]
+        lines += [f"    return ({''.join(f'r{i}, ' for i in range(len(self._results)))})"]
+        scope = {
+            "pointers": pointers,
+            "address": ctypes.addressof(pointers),
+            "function": self._function,
+            "empty_like": torch.empty_like,
+            "like": [torch.empty(shape, dtype=dtype) for shape, dtype in self._results],
+            "failure": self._failure,
+            "kept": (fixed, self._arena),
+        }
+        exec("\n".join(lines), scope)
+        return scope["call"]
 
     def _failure(self, status: int) -> ChainruleError:
         return ChainruleError(f"{self._page.checks[status - 1]}; nothing was changed")
@@ -113,7 +112,7 @@ def compile_c(
     for value in stored:
         if value not in homes:
             homes[value] = own_memory(value, value.name or "t")
-    schedule = Schedule(stored, homes, set(lowering.buffers.values()))
+    schedule = Schedule(stored, homes, set(lowering.buffers.values()), {value for value, _ in checks})
     given = [*(lowering.buffers[n] for n in placeholders), *results]
     page = write_page(schedule, checks, given, machine(), title(placeholders, writes))
     return CStep(page, placeholders, [(b.shape, b.dtype) for b in results], threads)
