@@ -67,6 +67,8 @@ class Lowering:
         inputs, named_inputs = fx.node.map_arg((args, kwargs), lambda n: values[n])
         if target is operator.getitem:
             return inputs[0][inputs[1]]
+        if isinstance(target, type) and issubclass(target, tuple):  # several results that a decomposition gives names
+            return inputs
         for tensor in torch.utils._pytree.tree_leaves(meta):
             if isinstance(tensor, torch.Tensor) and tensor.dtype not in C_TYPES:
                 raise NoSpelling(f"{target}: no C type for {tensor.dtype}; use another engine")
@@ -101,7 +103,10 @@ class Lowering:
             if node.op == "call_function":
                 if node.target is target:
                     raise NoSpelling(f"{target}: C has no spelling for it; use another engine")
-                inner[node] = self._call(node.target, node.args, node.kwargs, node.meta.get("val"), inner)
+                try:
+                    inner[node] = self._call(node.target, node.args, node.kwargs, node.meta.get("val"), inner)
+                except NoSpelling as error:
+                    raise NoSpelling(f"{target}: C has no spelling for it; use another engine") from error
             elif node.op == "output":
                 return tree_map(lambda n: inner[n] if isinstance(n, fx.Node) else n, node.args[0])
             elif node.op != "placeholder":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,7 +14,7 @@ from chainrule.compiling.c.nests import Nest
 from chainrule.compiling.c.products import Block, Machine
 from chainrule.compiling.c.schedule import Schedule, readers
 from chainrule.compiling.c.storage import reachable, size_of
-from chainrule.compiling.c.values import Buffer, Constant, Placed, Product, Reduce, Value, View
+from chainrule.compiling.c.values import Buffer, Constant, Placed, Pointwise, Product, Reduce, Reshape, Value, View
 
 ALIGNMENT = 64
 
@@ -44,11 +44,18 @@ def index_checks(roots: list[Value]) -> list[tuple[Value, str]]:
             parts = reachable([index])
             if isinstance(index, Constant) or any(isinstance(p, Reduce | Product | Placed) for p in parts):
                 continue
-            outside = c.point(f"({{0}} < 0) | ({{0}} >= {size})", index, level=2, dtype=torch.bool)
+            # A copy, for the check comes before anything is stored.
+            outside = c.point(f"({{0}} < 0) | ({{0}} >= {size})", _copied(index), level=2, dtype=torch.bool)
             bad = Reduce((), torch.bool, outside, tuple(range(len(index.shape))), "amax", name="outside")
             source = next((p.name for p in parts if isinstance(p, Buffer) and not p.dtype.is_floating_point), index.name)
             found[index, size] = (bad, f"{source}: an index is outside of 0 to {size - 1}")
     return list(found.values())
+
+
+def _copied(value: Value) -> Value:
+    if isinstance(value, Pointwise):
+        return replace(value, of=tuple(map(_copied, value.of)))
+    return replace(value, base=_copied(value.base)) if isinstance(value, View | Reshape) else value
 
 
 def write_page(schedule: Schedule, checks: list[tuple[Value, str]], given: list[Buffer], machine: Machine, title: str) -> Page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -163,6 +164,18 @@ def logical_and(out: Any, x: Value, y: Value) -> Value:
     return c.both(x, y)
 
 
+@spells(aten.logical_or.default, aten.bitwise_or.Tensor)
+def logical_or(out: Any, x: Value, y: Value) -> Value:
+    if out.dtype != torch.bool:
+        raise NotImplementedError
+    return c.add(x, y, torch.bool)
+
+
+@spells(aten.lerp.Scalar, aten.lerp.Tensor)
+def lerp(out: Any, x: Value, y: Value, weight: c.Operand) -> Value:
+    return c.add(x, c.mul(c.sub(y, x), weight, out.dtype))
+
+
 @spells(aten.isnan.default)
 def isnan(out: Any, x: Value) -> Value:
     return c.compare("!=", x, x)
@@ -274,17 +287,17 @@ def flip(out: Any, x: Value, over: Sequence[int]) -> Value:
     return view(x, x.shape, index)
 
 
-@spells(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
-def split(out: Any, x: Value, size: int | Sequence[int] = 1, dim: int = 0) -> list[Value]:
-    unbind = len(out[0].shape) < len(x.shape) if out else False
-    dim = (size if unbind and isinstance(size, int) else dim) % len(x.shape)
-    parts, start = [], 0
-    for piece in out:
-        width = 1 if unbind else piece.shape[dim]
-        part = take(x, dim, start, width)
-        parts.append(squeeze(part, [dim]) if unbind else part)
-        start += width
-    return parts
+@spells(aten.split.Tensor, aten.split_with_sizes.default)
+def split(out: Any, x: Value, size: int | Sequence[int], dim: int = 0) -> list[Value]:
+    dim %= len(x.shape)
+    ends = list(accumulate(part.shape[dim] for part in out))
+    return [take(x, dim, end - part.shape[dim], part.shape[dim]) for part, end in zip(out, ends)]
+
+
+@spells(aten.unbind.int)
+def unbind(out: Any, x: Value, dim: int = 0) -> list[Value]:
+    dim %= len(x.shape)
+    return [squeeze(take(x, dim, at, 1), [dim]) for at in range(x.shape[dim])]
 
 
 @spells(aten.cat.default)
