@@ -177,7 +177,9 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Any]] = {
     "chunk": lambda x, d: [c * 2 for c in x.chunk(2, d)],
     "unbind": lambda x, d: sum(x.unbind(d)),
     "flip": lambda x, d: x.flip(d) * 2,
-    "slice_backward": lambda x, d: aten.slice_backward(x, [n + 3 * (k == d % x.dim()) for k, n in enumerate(x.shape)], d, 2, 2 + x.shape[d], 1),
+    "slice_backward": lambda x, d: aten.slice_backward(
+        x, [n + 3 * (k == d % x.dim()) for k, n in enumerate(x.shape)], d, 2, 2 + x.shape[d], 1
+    ),
 }
 
 
@@ -209,13 +211,23 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "lerp": lambda x, y: torch.lerp(x, y, 0.3),
     "addcmul": lambda x, y: torch.addcmul(x, y, y, value=0.5),
     "addcdiv": lambda x, y: torch.addcdiv(x, y, y.abs() + 1, value=0.5),
-    "gelu_backward": lambda x, y: (aten.gelu_backward(x + y * 0, y + x * 0), aten.gelu_backward(x + y * 0, y + x * 0, approximate="tanh")),
+    "gelu_backward": lambda x, y: (
+        aten.gelu_backward(x + y * 0, y + x * 0),
+        aten.gelu_backward(x + y * 0, y + x * 0, approximate="tanh"),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BINARY)
 def test_functions_of_two(name: str) -> None:
-    for one, other in [((3, 5), (3, 5)), ((3, 5), (5,)), ((4, 1), (1, 7)), ((2, 3, 4), (3, 1)), ((), (2, 3)), ((0, 3), (1, 3))]:
+    for one, other in [
+        ((3, 5), (3, 5)),
+        ((3, 5), (5,)),
+        ((4, 1), (1, 7)),
+        ((2, 3, 4), (3, 1)),
+        ((), (2, 3)),
+        ((0, 3), (1, 3)),
+    ]:
         agree(BINARY[name], r(*one), r(*other))
     agree(BINARY[name], r(5, 3).t(), r(3, 10)[:, ::2])
 
@@ -273,7 +285,12 @@ def conv(stride: int, padding: int, dilation: int, rank: int = 2) -> Callable[..
     def f(g: Tensor, x: Tensor, w: Tensor, b: Tensor) -> Any:
         spread = [[n] * rank for n in (stride, padding, dilation)]
         y = aten.convolution(x, w, b, *spread, False, [0] * rank, 1)
-        return (y, *aten.convolution_backward(g.expand(y.shape), x, w, [b.shape[0]], *spread, False, [0] * rank, 1, [True] * 3))
+        return (
+            y,
+            *aten.convolution_backward(
+                g.expand(y.shape), x, w, [b.shape[0]], *spread, False, [0] * rank, 1, [True] * 3
+            ),
+        )
 
     return f
 
@@ -314,7 +331,9 @@ def test_layers(name: str) -> None:
 
 
 def test_nan_and_infinity_go_through() -> None:
-    special = torch.tensor([1.0, torch.nan, -torch.inf, torch.inf, 0.0, -0.0, -1.0, 1e38, -1e38, 100.0, -200.0, 1e-40, 89.0]).repeat(3)
+    special = torch.tensor(
+        [1.0, torch.nan, -torch.inf, torch.inf, 0.0, -0.0, -1.0, 1e38, -1e38, 100.0, -200.0, 1e-40, 89.0]
+    ).repeat(3)
     for name, f in {**UNARY, **POSITIVE}.items():
         if "gelu" in name:  # aten's own kernel gives NaN at infinity
             continue
@@ -452,7 +471,11 @@ def random_program(seed: int) -> tuple[Callable[..., tuple[Tensor, ...]], list[T
                 lambda: x[: (x.shape[0] + 1) // 2],
             ]
             values.append(made[int(which * len(made))]())
-        return (*(v * 1.0 if v is a else v for v, a in zip(values, given)), *values[len(given) :][-3:], values[-1].sum())
+        return (
+            *(v * 1.0 if v is a else v for v, a in zip(values, given)),
+            *values[len(given) :][-3:],
+            values[-1].sum(),
+        )
 
     return program, [r(*shape) for shape in shapes]
 

@@ -193,7 +193,10 @@ def matmul(a: Value, b: Value) -> Value:
         left, right = unsqueeze(a, rank), unsqueeze(b, rank - 2)
         return total(mul(left, right), [rank - 1])
     flip = [*range(rank - 2), rank - 1, rank - 2]
-    a_packed, b_packed = unit_stride(a) == rank - 1, unit_stride(b) != rank - 1  # had a to be packed for the transposed?
+    a_packed, b_packed = (
+        unit_stride(a) == rank - 1,
+        unit_stride(b) != rank - 1,
+    )  # had a to be packed for the transposed?
     if (b_packed and (not a_packed or rows < columns)) or (not a_packed and columns < 8 <= rows):
         return permute(Product((*a.shape[:-2], columns, rows), a.dtype, permute(b, flip), permute(a, flip)), flip)
     return Product((*a.shape[:-1], columns), a.dtype, a, b)

@@ -29,7 +29,9 @@ def compiler() -> tuple[str, ...]:
     """The words of `$CC`, or `cc`."""
     words = shlex.split(os.environ.get("CC") or "cc")
     if not words or shutil.which(words[0]) is None:
-        raise NoCompiler(f"engine c: no C compiler {' '.join(words)!r} is found; install gcc, name one in CC, or choose another engine")
+        raise NoCompiler(
+            f"engine c: no C compiler {' '.join(words)!r} is found; install gcc, name one in CC, or choose another engine"
+        )
     return tuple(words)
 
 
@@ -87,8 +89,12 @@ def library(source: str, threads: int) -> ctypes.PyDLL:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             text, built = Path(folder) / "step.c", Path(folder) / "step.so"
             text.write_text(source)
-            done = subprocess.run([*compiler(), *flags, str(text), "-o", str(built), "-lm"], capture_output=True, text=True)
+            done = subprocess.run(
+                [*compiler(), *flags, str(text), "-o", str(built), "-lm"], capture_output=True, text=True
+            )
             if done.returncode:
-                raise NoCompiler(f"engine c: {compiler()[0]} refuses the step: {done.stderr.strip()[:500]}; choose another engine")
+                raise NoCompiler(
+                    f"engine c: {compiler()[0]} refuses the step: {done.stderr.strip()[:500]}; choose another engine"
+                )
             os.replace(built, path)
     return ctypes.PyDLL(str(path))

@@ -38,7 +38,9 @@ def log_softmax_backward(out: Any, g: Value, y: Value, dim: int, dtype: Any) -> 
 
 
 @spells(aten.nll_loss_forward.default)
-def nll_loss(out: Any, x: Value, target: Value, weight: Value | None, reduction: int, ignored: int) -> tuple[Value, Value]:
+def nll_loss(
+    out: Any, x: Value, target: Value, weight: Value | None, reduction: int, ignored: int
+) -> tuple[Value, Value]:
     counted = c.compare("!=", target, ignored)
     label = c.where(counted, target, 0, target.dtype)
     size = expand(lookup(weight, 0, label), target.shape) if weight else c.constant(1, x.dtype, target.shape)
@@ -187,7 +189,9 @@ def _padded(x: Value, padding: Sequence[int], number: float) -> Value:
     return Placed(shape, x.dtype, c.constant(number, x.dtype, shape), ((x, index),))
 
 
-def _windows(sizes: Sequence[int], strides: Sequence[int], dilations: Sequence[int], at: Sequence[int], inside: Sequence[int]) -> list[Index]:
+def _windows(
+    sizes: Sequence[int], strides: Sequence[int], dilations: Sequence[int], at: Sequence[int], inside: Sequence[int]
+) -> list[Index]:
     """Where in the padded image the elements of the windows lie: `at`, the dimension of the view that counts the
     windows along each axis; `inside`, the one that counts places in a window."""
     return [Index.of(a) * s + Index.of(k) * d for a, k, s, d in zip(at, inside, strides, dilations)]
@@ -197,18 +201,38 @@ def _spread(values: Sequence[int], count: int) -> list[int]:
     return list(values) * count if len(values) == 1 else list(values)
 
 
-def _columns(x: Value, kernel: Sequence[int], out: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Value:
+def _columns(
+    x: Value,
+    kernel: Sequence[int],
+    out: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Value:
     """Each window as a column: (channels * kernel, batch * places)."""
     n = len(kernel)
     padded = _padded(x, padding, 0.0)
     shape = (x.shape[1], *kernel, x.shape[0], *out)
-    index = [Index.of(n + 1), Index.of(0), *_windows(kernel, stride, dilation, range(n + 2, 2 * n + 2), range(1, n + 1))]
+    index = [
+        Index.of(n + 1),
+        Index.of(0),
+        *_windows(kernel, stride, dilation, range(n + 2, 2 * n + 2), range(1, n + 1)),
+    ]
     return reshape(view(padded, shape, index), (x.shape[1] * math.prod(kernel), x.shape[0] * math.prod(out)))
 
 
 @spells(aten.convolution.default)
 def convolution(
-    out: Any, x: Value, w: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any, transposed: bool, _: Any, groups: int
+    out: Any,
+    x: Value,
+    w: Value,
+    bias: Value | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    _: Any,
+    groups: int,
 ) -> Value:
     if transposed or groups != 1:
         raise NotImplementedError
@@ -241,7 +265,14 @@ def convolution_backward(
     return of_x, of_w, of_bias
 
 
-def _folded(columns: Value, shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Value:
+def _folded(
+    columns: Value,
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Value:
     """The sum of what each window says of an element of the image: (channels, kernel, batch, places) -> image."""
     n = len(kernel)
     padded = (*shape[:2], *(size + 2 * p for size, p in zip(shape[2:], padding)))
@@ -264,7 +295,9 @@ def _folded(columns: Value, shape: Sequence[int], kernel: Sequence[int], stride:
 
 
 @spells(aten.max_pool2d_with_indices.default)
-def max_pool2d(out: Any, x: Value, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil: bool = False) -> Any:
+def max_pool2d(
+    out: Any, x: Value, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil: bool = False
+) -> Any:
     kernel, padding, dilation = _spread(kernel, 2), _spread(padding, 2), _spread(dilation, 2)
     stride = _spread(stride, 2) if stride else kernel
     if ceil or len(x.shape) != 4:
@@ -274,17 +307,23 @@ def max_pool2d(out: Any, x: Value, kernel: Any, stride: Any = (), padding: Any =
     windows = view(_padded(x, padding, -math.inf), shape, [Index.of(0), Index.of(1), *places])
     inside = c.reduce(windows, [4, 5], "argmax", c.torch.int64)
     row, column = (c.add(c.mul(c.position(inside.shape, 2 + a), stride[a]), -padding[a]) for a in (0, 1))
-    row = c.add(row, c.mul(c.point("{0} / {1}", inside, c.constant(kernel[1], inside.dtype, inside.shape), level=6), dilation[0]))
-    column = c.add(column, c.mul(c.point("{0} % {1}", inside, c.constant(kernel[1], inside.dtype, inside.shape), level=6), dilation[1]))
+    row = c.add(
+        row,
+        c.mul(c.point("{0} / {1}", inside, c.constant(kernel[1], inside.dtype, inside.shape), level=6), dilation[0]),
+    )
+    column = c.add(
+        column,
+        c.mul(c.point("{0} % {1}", inside, c.constant(kernel[1], inside.dtype, inside.shape), level=6), dilation[1]),
+    )
     return c.largest(windows, [4, 5]), c.add(c.mul(row, x.shape[3]), column)
 
 
 @spells(aten.max_pool2d_with_indices_backward.default)
-def max_pool2d_backward(out: Any, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, where: Value) -> Value:
+def max_pool2d_backward(
+    out: Any, g: Value, x: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, where: Value
+) -> Value:
     if len(x.shape) != 4:
         raise NotImplementedError
     flat = (*x.shape[:2], x.shape[2] * x.shape[3])
     whole = Placed(flat, g.dtype, c.constant(0, g.dtype, flat), ((g, (Index.of(0), Index.of(1), where)),), "+=")
     return reshape(whole, x.shape)
-
-

@@ -98,7 +98,9 @@ class Lowering:
             raise NoSpelling(f"{target}: C has no spelling for it; use another engine")
         with mode:
             part = make_fx(run, decomposition_table={})(*fakes).graph
-        inner: dict[fx.Node, Any] = dict(zip((n for n in part.nodes if n.op == "placeholder"), (values[n] for n in nodes)))
+        inner: dict[fx.Node, Any] = dict(
+            zip((n for n in part.nodes if n.op == "placeholder"), (values[n] for n in nodes))
+        )
         for node in part.nodes:
             if node.op == "call_function":
                 if node.target is target:

@@ -72,26 +72,67 @@ static inline {t} {name}_{t}({t} x, {t} y) {{ return x {sign} y || x != x ? x : 
 #pragma omp declare reduction({name}_{t} : {t} : omp_out = {name}_{t}(omp_in, omp_out)) initializer(omp_priv = {first})"""
 
 PACKED = """\
-/* to (rows x columns, dense) = from, where `row` and `column` lead to the next one. */
+/* to (rows x columns, dense) = from, where `row` and `column` lead to the next one. Columns that lie in memory one after
+   another are turned in registers, squares of {lanes}; the last squares overlap those before. */
 __attribute__((noinline)) static void packed_{t}(int rows, int columns, const {t} *from, long row, long column, {t} *to)
 {{
-    for (int i0 = 0; i0 < rows; i0 += 16)
-        for (int j = 0; j < columns; j++)
-            for (int i = i0; i < i0 + 16 && i < rows; i++) to[(long) i * columns + j] = from[i * row + j * column];
+    if (row != 1 || rows < {lanes} || columns < {lanes}) {{
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < columns; j++) to[(long) i * columns + j] = from[i * row + j * column];
+        return;
+    }}
+    typedef {t} lanes __attribute__((vector_size({size})));
+    typedef {t} lanes_at __attribute__((vector_size({size}), aligned({item}), may_alias));
+    typedef {integer} order __attribute__((vector_size({size})));
+    for (int i0 = 0; i0 < rows; i0 += {lanes})
+        for (int j0 = 0; j0 < columns; j0 += {lanes}) {{
+            const int i = i0 < rows - {lanes} ? i0 : rows - {lanes}, j = j0 < columns - {lanes} ? j0 : columns - {lanes};
+            lanes v[{lanes}], w[{lanes}];
+#pragma GCC unroll {lanes}
+            for (int n = 0; n < {lanes}; n++) v[n] = *(const lanes_at *) (from + (j + n) * column + i);
+{stages}
+#pragma GCC unroll {lanes}
+            for (int n = 0; n < {lanes}; n++) *(lanes_at *) (to + (long) (i + n) * columns + j) = v[n];
+        }}
 }}"""
+
+
+def packed(t: str, vector: int) -> str:
+    """The definition of `packed` for vectors of so many bytes."""
+    item = 4 if t == "float" else 8
+    lanes, stages, step = vector // item, [], 1
+    while step < lanes:
+        first = ", ".join(str(lanes + n - step if n & step else n) for n in range(lanes))
+        second = ", ".join(str(lanes + n if n & step else n + step) for n in range(lanes))
+        stages.append(f"""\
+#pragma GCC unroll {lanes}
+            for (int n = 0; n < {lanes}; n++)
+                w[n] = n & {step} ? __builtin_shuffle(v[n - {step}], v[n], (order) {{{second}}})
+                         : __builtin_shuffle(v[n], v[n + {step}], (order) {{{first}}});
+            memcpy(v, w, sizeof v);""")
+        step *= 2
+    integer = "int32_t" if t == "float" else "int64_t"
+    return PACKED.format(t=t, lanes=lanes, size=vector, item=item, integer=integer, stages="\n".join(stages))
+
 
 FIRST = {
     ("larger", "float"): "-INFINITY",
     ("larger", "double"): "-INFINITY",
     ("smaller", "float"): "INFINITY",
     ("smaller", "double"): "INFINITY",
-    **{("larger", t): low for t, low in (("int64_t", "INT64_MIN"), ("int32_t", "INT32_MIN"), ("uint8_t", "0"), ("bool", "false"))},
-    **{("smaller", t): top for t, top in (("int64_t", "INT64_MAX"), ("int32_t", "INT32_MAX"), ("uint8_t", "255"), ("bool", "true"))},
+    **{
+        ("larger", t): low
+        for t, low in (("int64_t", "INT64_MIN"), ("int32_t", "INT32_MIN"), ("uint8_t", "0"), ("bool", "false"))
+    },
+    **{
+        ("smaller", t): top
+        for t, top in (("int64_t", "INT64_MAX"), ("int32_t", "INT32_MAX"), ("uint8_t", "255"), ("bool", "true"))
+    },
 }
 
 
-def definitions(text: str) -> list[str]:
-    """The definitions of those functions that the text calls."""
+def definitions(text: str, vector: int) -> list[str]:
+    """The definitions of those functions that the text calls, for vector registers of so many bytes."""
     found = []
     if re.search(r"\b(exp|tanh)_float\(", text):
         found.append(EXP)
@@ -101,8 +142,10 @@ def definitions(text: str) -> list[str]:
         found.append(TANH)
     for (name, t), first in FIRST.items():
         if f"{name}_{t}(" in text or f"{name}_{t} :" in text:
-            found.append(EXTREMES.format(name=name, t=t, which=name, sign=">" if name == "larger" else "<", first=first))
+            found.append(
+                EXTREMES.format(name=name, t=t, which=name, sign=">" if name == "larger" else "<", first=first)
+            )
     for t in ("float", "double"):
         if f"packed_{t}(" in text:
-            found.append(PACKED.format(t=t))
+            found.append(packed(t, vector))
     return found

@@ -35,7 +35,9 @@ class Member:
 
     @property
     def work(self) -> int:
-        return math.prod(self.extents) * (self.value.shape[-1] * self.value.a.shape[-1] if isinstance(self.value, Product) else 1)
+        return math.prod(self.extents) * (
+            self.value.shape[-1] * self.value.a.shape[-1] if isinstance(self.value, Product) else 1
+        )
 
 
 def _loops(shape: tuple[int, ...], order: list[int]) -> tuple[list[int], Indices]:
@@ -90,11 +92,18 @@ def _reduction(value: Reduce, home: Home, homes: Mapping[Value, Home]) -> Member
 
     last = max((d for d in value.dims if base.shape[d] != 1), key=neighbours)
     inner = max(kept_loops, key=neighbours, default=-1)
-    if inner >= 0 and neighbours(inner) > neighbours(last) and base.shape[inner] <= LARGEST_LOCAL and "arg" not in value.kind:
+    if (
+        inner >= 0
+        and neighbours(inner) > neighbours(last)
+        and base.shape[inner] <= LARGEST_LOCAL
+        and "arg" not in value.kind
+    ):
         order = [*(d for d in kept if d != inner), *value.dims, inner]
     else:
         inner = -1
-        order = [*kept, *(d for d in value.dims if d != last), last] if "arg" not in value.kind else [*kept, *value.dims]
+        order = (
+            [*kept, *(d for d in value.dims if d != last), last] if "arg" not in value.kind else [*kept, *value.dims]
+        )
     extents, index = _loops(base.shape, order)
     store = home.at(tuple(index[d] for d in kept))
     start = len(kept_loops) - (inner >= 0)
@@ -121,5 +130,3 @@ def _placed(value: Placed, home: Home, homes: Mapping[Value, Home]) -> list[Memb
                 reads += _read(i, at, homes)
         members.append(Member(value, home, part, "place", extents, at, store, reads=reads))
     return members
-
-

@@ -164,7 +164,9 @@ class Nest:
         of = [self.at(o, index, making) for o in value.of]
         level = value.level
         plain = value.template.startswith("{0}") and 0 < level < 8
-        asked = [level + (n > 0) if plain else (1 if level == 0 else 0 if level == 9 else level) for n in range(len(of))]
+        asked = [
+            level + (n > 0) if plain else (1 if level == 0 else 0 if level == 9 else level) for n in range(len(of))
+        ]
         text = value.template.format(*(o.within(a) for o, a in zip(of, asked)))
         result = Text(text, level, max((o.depth for o in of), default=0), value.cost + sum(o.cost for o in of))
         self.counts[key] += self.counting
@@ -176,7 +178,9 @@ class Nest:
         return result
 
     def _deepest(self, index: Index) -> int:
-        return max((LOOPS.index(a) + 1 if a in LOOPS else self.opaque.get(a, self.depth) for a, _ in index.terms), default=0)  # type: ignore[operator,call-overload,arg-type]
+        return max(
+            (LOOPS.index(a) + 1 if a in LOOPS else self.opaque.get(a, self.depth) for a, _ in index.terms), default=0
+        )  # type: ignore[operator,call-overload,arg-type]
 
     def _place(self, i: Index | Value, index: Indices) -> Index:
         if isinstance(i, Index):
@@ -226,7 +230,13 @@ class Nest:
         for node in nodes:
             for member in _leaves(node):
                 local = self.locals.get(member.target)
-                if local and local.depth == self.depth and local.kept and not local.first_row and not self._sums_in(member, local):
+                if (
+                    local
+                    and local.depth == self.depth
+                    and local.kept
+                    and not local.first_row
+                    and not self._sums_in(member, local)
+                ):
                     shape = "".join(f"[{member.home.buffer.shape[d]}]" for d in local.kept)
                     scope.add(f"{c_type(member.target.dtype)} {local.name}{shape};")
             if isinstance(node, Loop):
@@ -265,7 +275,8 @@ class Nest:
     def _pragmas(self, loop: Loop, members: list[Member]) -> list[str]:
         last = all(isinstance(child, Member) for child in loop.children)
         simple = all(
-            m.kind in ("map", "reduce") or (m.kind == "place" and all(isinstance(i, Index) for i in m.store)) for m in members
+            m.kind in ("map", "reduce") or (m.kind == "place" and all(isinstance(i, Index) for i in m.store))
+            for m in members
         )
         if not last or not simple or any("arg" in self._kind(m) for m in members) or loop.extent == 1:
             return []
@@ -301,7 +312,9 @@ class Nest:
         own = local is not None and local.depth == member.start
         ctype = self._sum_type(member)
         named = self.names[member.home.buffer]
-        name = named if own and (ctype == c_type(member.target.dtype) or member.inner) else self.unique(f"{named}_{kind}")
+        name = (
+            named if own and (ctype == c_type(member.target.dtype) or member.inner) else self.unique(f"{named}_{kind}")
+        )
         self.sums[member] = name
         if "arg" in kind:
             scope.add(f"{ctype} {name} = {self._initial(member)};", f"int64_t {name}_at = -1;")
@@ -311,7 +324,9 @@ class Nest:
                 scope.add(f"{ctype} {name}[{size}] = {{0}};")
             else:
                 scope.add(f"{ctype} {name}[{size}];")
-                scope.add(f"for (int {var} = 0; {var} < {size}; {var}++)", f"    {name}[{var}] = {self._initial(member)};")
+                scope.add(
+                    f"for (int {var} = 0; {var} < {size}; {var}++)", f"    {name}[{var}] = {self._initial(member)};"
+                )
         else:
             scope.add(f"{ctype} {name} = {self._initial(member)};")
 
@@ -363,10 +378,17 @@ class Nest:
             sign = ">" if kind == "argmax" else "<"
             x = self.unique("x")
             scope.add(f"const {c_type(member.value.dtype)} {x} = {text.text};")
-            scope.add(f"if ({name} == {name} && ({x} {sign} {name} || {x} != {x} || {name}_at < 0))", f"    {name} = {x}, {name}_at = {place};")
+            scope.add(
+                f"if ({name} == {name} && ({x} {sign} {name} || {x} != {x} || {name}_at < 0))",
+                f"    {name} = {x}, {name}_at = {place};",
+            )
             return
         element = f"{name}[{LOOPS[len(member.extents) - 1]}]" if member.inner else name
-        scope.add(REDUCTIONS[kind][1].format(element, text.text if kind == "sum" else text.within(6), c_type(member.value.dtype)))
+        scope.add(
+            REDUCTIONS[kind][1].format(
+                element, text.text if kind == "sum" else text.within(6), c_type(member.value.dtype)
+            )
+        )
 
     # -- products --
 
@@ -379,7 +401,11 @@ class Nest:
         for first, last, rows, calls in written.blocks:
             block = Scope(self.depth, scope.indent + "    ")
             if local:
-                block.add(f"float {local.name}[{rows}][{product.value.shape[-1]}];".replace("float", c_type(product.value.dtype)))
+                block.add(
+                    f"float {local.name}[{rows}][{product.value.shape[-1]}];".replace(
+                        "float", c_type(product.value.dtype)
+                    )
+                )
             block.add(*calls)
             if len(loop.children) > 1:
                 inner = Scope(self.depth + 1, block.indent + "    ")
@@ -399,6 +425,8 @@ def _leaves(node: Loop | Member) -> list[Member]:
 
 
 def _grouped(index: Index) -> str:
-    return str(index) if len(index.terms) + bool(index.const) <= 1 and not any(f != 1 for _, f in index.terms) else f"({index})"
-
-
+    return (
+        str(index)
+        if len(index.terms) + bool(index.const) <= 1 and not any(f != 1 for _, f in index.terms)
+        else f"({index})"
+    )

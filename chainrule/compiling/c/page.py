@@ -47,7 +47,9 @@ def index_checks(roots: list[Value]) -> list[tuple[Value, str]]:
             # A copy, for the check comes before anything is stored.
             outside = c.point(f"({{0}} < 0) | ({{0}} >= {size})", _copied(index), level=2, dtype=torch.bool)
             bad = Reduce((), torch.bool, outside, tuple(range(len(index.shape))), "amax", name="outside")
-            source = next((p.name for p in parts if isinstance(p, Buffer) and not p.dtype.is_floating_point), index.name)
+            source = next(
+                (p.name for p in parts if isinstance(p, Buffer) and not p.dtype.is_floating_point), index.name
+            )
             found[index, size] = (bad, f"{source}: an index is outside of 0 to {size - 1}")
     return list(found.values())
 
@@ -58,7 +60,9 @@ def _copied(value: Value) -> Value:
     return replace(value, base=_copied(value.base)) if isinstance(value, View | Reshape) else value
 
 
-def write_page(schedule: Schedule, checks: list[tuple[Value, str]], given: list[Buffer], machine: Machine, title: str) -> Page:
+def write_page(
+    schedule: Schedule, checks: list[tuple[Value, str]], given: list[Buffer], machine: Machine, title: str
+) -> Page:
     """`given`: the memory of each argument of the step, in order: placeholders, then results."""
     unique, homes = Names(), schedule.homes
     names: dict[Buffer, str] = {}
@@ -84,13 +88,16 @@ def write_page(schedule: Schedule, checks: list[tuple[Value, str]], given: list[
         for buffer in nest.scratches:
             lives.setdefault(buffer, []).append(number)
     offsets, size = _plan({b: (min(n), max(n)) for b, n in lives.items() if b not in given})
-    head = [_argument(b, names[b], i, b in numbers, any(m.home.buffer is b for run in schedule.runs for m in run)) for i, b in enumerate(given)]
+    head = [
+        _argument(b, names[b], i, b in numbers, any(m.home.buffer is b for run in schedule.runs for m in run))
+        for i, b in enumerate(given)
+    ]
     if offsets:
         head.append(f"    char *arena = arg[{len(given)}];")
     head += [_declared(b, names[b], f"arena + {offset}", True) for b, offset in offsets.items()]
     step = "\n".join([f"int step(void *const *arg)  /* {title} */", "{", *head, *body, "", "    return 0;", "}"])
     types = list(dict.fromkeys(b.type for b in sorted(blocks)))
-    text = "\n\n".join([HEAD.rstrip(), *definitions(step), *types, *(b.text for b in sorted(blocks)), step]) + "\n"
+    text = "\n\n".join([HEAD.rstrip(), *definitions(step, machine.vector), *types, *(b.text for b in sorted(blocks)), step]) + "\n"
     large = tuple(
         f"{names[m.home.buffer]}: {m.value.a.shape} @ {m.value.b.shape}"
         for run in schedule.runs for m in run if isinstance(m.value, Product) and m.value.flops > 50e6
@@ -154,7 +161,9 @@ def _plan(lives: dict[Buffer, tuple[int, int]]) -> tuple[dict[Buffer, int], int]
     for buffer in sorted(lives, key=size_of, reverse=True):
         first, last = lives[buffer]
         taken = sorted(
-            (offset, offset + size_of(b)) for b, offset in offsets.items() if lives[b][0] <= last and first <= lives[b][1]
+            (offset, offset + size_of(b))
+            for b, offset in offsets.items()
+            if lives[b][0] <= last and first <= lives[b][1]
         )
         place = 0
         for start, stop in taken:
@@ -164,5 +173,3 @@ def _plan(lives: dict[Buffer, tuple[int, int]]) -> tuple[dict[Buffer, int], int]
         offsets[buffer] = place
         end = max(end, place + size_of(buffer))
     return {b: offsets[b] for b in lives}, end
-
-

@@ -108,7 +108,9 @@ def pointer(nest: Nest, value: Value, index: tuple[Index, ...]) -> Pointer:
             base = nest.homes[value.base].buffer if value.base in nest.homes else value.base
             assert isinstance(base, Buffer)
             place = flat(places, value.shape)
-            return _pointer(f"{'&' * bool(base.shape)}{nest.names[base]}{'[0]' * (len(base.shape) - 1)}", place, flatly=True)
+            return _pointer(
+                f"{'&' * bool(base.shape)}{nest.names[base]}{'[0]' * (len(base.shape) - 1)}", place, flatly=True
+            )
         assert isinstance(value, View)
         places = tuple(i.at(lambda d: places[d]) for i in value.index if isinstance(i, Index))  # type: ignore[call-overload]
         value = value.base
@@ -173,7 +175,9 @@ def row_blocks(nest: Nest, member: Member, local: str | None, machine: Machine) 
             target = f"&{name}{lead}[{'0' if local else 'r'}][{column}]"
             start = b.text if not column else f"{b.text} + {column}"
             if depth <= DEPTH:
-                calls.append(f"{block.name}({depth}, {a.text}, {a.row}, {a.column}, {start}, {b.row}, {end}, {target}, {step}, 0);")
+                calls.append(
+                    f"{block.name}({depth}, {a.text}, {a.row}, {a.column}, {start}, {b.row}, {end}, {target}, {step}, 0);"
+                )
                 continue
             calls.append(f"for (int k0 = 0; k0 < {depth}; k0 += {DEPTH})")
             size = f"{depth} - k0 < {DEPTH} ? {depth} - k0 : {DEPTH}"
@@ -193,5 +197,3 @@ def _packed(nest: Nest, b: Pointer, value: Product, written: Written) -> Pointer
     name = nest.scratch(buffer)
     written.before.append(f"packed_{ctype}({depth}, {width}, {b.text}, {b.row}, {b.column}, &{name}[0][0]);")
     return Pointer(f"&{name}[0][0]", width, 1)
-
-

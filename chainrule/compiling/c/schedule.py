@@ -28,7 +28,11 @@ class Loop:
 
 def shares_loop(one: Member, other: Member, depth: int) -> bool:
     """Whether `other`, which comes later, may run in the loop of `one` at that depth, once around each time."""
-    if len(one.extents) <= depth or len(other.extents) <= depth or one.extents[: depth + 1] != other.extents[: depth + 1]:
+    if (
+        len(one.extents) <= depth
+        or len(other.extents) <= depth
+        or one.extents[: depth + 1] != other.extents[: depth + 1]
+    ):
         return False
     if other.kind in ("product", "place") or one.kind == "place":
         return False
@@ -86,7 +90,9 @@ def tree(members: list[Member], depth: int) -> list[Loop | Member]:
 class Schedule:
     """Runs of members, each run one nest of loops. Each of `alone` is a run of its own, before all others."""
 
-    def __init__(self, stored: list[Value], homes: dict[Value, Home], arguments: set[Buffer], alone: set[Value]) -> None:
+    def __init__(
+        self, stored: list[Value], homes: dict[Value, Home], arguments: set[Buffer], alone: set[Value]
+    ) -> None:
         self.homes, self.arguments = homes, arguments
         members = [m for v in stored for m in statements(v, homes[v], homes)]
         self.runs = [[m] for m in members if m.target in alone]
@@ -148,7 +154,11 @@ class Schedule:
     def _run(self) -> list[Member]:
         ready = [m for m in self.waiting if self._ready(m, [])]
         if not ready:  # each waits for another to read the old value
-            made = [m for m in self.waiting if all(o is m or o not in self.waiting for v, _, _ in m.reads for o in self.makers.get(v, ()))]
+            made = [
+                m
+                for m in self.waiting
+                if all(o is m or o not in self.waiting for v, _, _ in m.reads for o in self.makers.get(v, ()))
+            ]
             blocked = next(m for m in made if m.home.buffer in self.arguments)
             self._elsewhere(blocked.target)
             self._note()
@@ -175,7 +185,9 @@ class Schedule:
 
 def _in_place(member: Member, count: int) -> bool:
     """Whether the member may write to an argument: it needs no other old elements than the one that it replaces."""
-    own = [index for value, buffer, index in member.reads if buffer is member.home.buffer and value is not member.target]
+    own = [
+        index for value, buffer, index in member.reads if buffer is member.home.buffer and value is not member.target
+    ]
     if member.kind == "product":
         return not own and member.home.index == dims(member.target.shape)
     return not own or (count == 1 and member.kind == "map" and all(index == member.store for index in own))

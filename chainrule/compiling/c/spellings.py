@@ -31,12 +31,20 @@ def spells(*overloads: Any) -> Callable[[Spelling], Spelling]:
 
 @spells(aten.add.Tensor, aten.add.Scalar)
 def add(out: Any, x: c.Operand, y: c.Operand, alpha: float = 1) -> Value:
-    return c.add(x, c.mul(y, alpha, out.dtype) if isinstance(y, Value) and alpha != 1 else y * alpha if alpha != 1 else y, out.dtype)
+    return c.add(
+        x,
+        c.mul(y, alpha, out.dtype) if isinstance(y, Value) and alpha != 1 else y * alpha if alpha != 1 else y,
+        out.dtype,
+    )
 
 
 @spells(aten.sub.Tensor, aten.sub.Scalar)
 def sub(out: Any, x: c.Operand, y: c.Operand, alpha: float = 1) -> Value:
-    return c.sub(x, c.mul(y, alpha, out.dtype) if isinstance(y, Value) and alpha != 1 else y * alpha if alpha != 1 else y, out.dtype)
+    return c.sub(
+        x,
+        c.mul(y, alpha, out.dtype) if isinstance(y, Value) and alpha != 1 else y * alpha if alpha != 1 else y,
+        out.dtype,
+    )
 
 
 @spells(aten.rsub.Scalar, aten.rsub.Tensor)
@@ -147,7 +155,9 @@ def clamp_max(out: Any, x: Value, high: float) -> Value:
 spells(aten.maximum.default)(lambda out, x, y: c.maximum(x, y))
 spells(aten.minimum.default)(lambda out, x, y: c.minimum(x, y))
 for name, written in {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}.items():
-    spells(getattr(aten, name).Tensor, getattr(aten, name).Scalar)(lambda out, x, y, written=written: c.compare(written, x, y))
+    spells(getattr(aten, name).Tensor, getattr(aten, name).Scalar)(
+        lambda out, x, y, written=written: c.compare(written, x, y)
+    )
 
 
 @spells(aten.logical_not.default, aten.bitwise_not.default)
@@ -231,7 +241,11 @@ spells(aten.scalar_tensor.default)(lambda out, number, **_: c.constant(number, o
 def arange(out: Any, *ends: float, **_: Any) -> Value:
     start, step = (ends[0] if len(ends) > 1 else 0), (ends[2] if len(ends) > 2 else 1)
     place = c.position(tuple(out.shape), 0)
-    return c.add(c.mul(place, step, out.dtype), start, out.dtype) if (start, step) != (0, 1) else c.convert(place, out.dtype)
+    return (
+        c.add(c.mul(place, step, out.dtype), start, out.dtype)
+        if (start, step) != (0, 1)
+        else c.convert(place, out.dtype)
+    )
 
 
 # -- shapes ------------------------------------------------------------------------------------------
@@ -243,9 +257,9 @@ spells(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.
 spells(aten.expand.default)(lambda out, x, shape, **_: expand(x, tuple(out.shape)))
 spells(aten.permute.default)(lambda out, x, order: permute(x, order))
 spells(aten.unsqueeze.default)(lambda out, x, dim: unsqueeze(x, dim))
-spells(aten.alias.default, aten.detach.default, aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default)(
-    lambda out, x, **_: x
-)
+spells(
+    aten.alias.default, aten.detach.default, aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default
+)(lambda out, x, **_: x)
 spells(aten._to_copy.default)(lambda out, x, **_: c.convert(x, out.dtype))
 
 
@@ -331,7 +345,9 @@ def constant_pad_nd(out: Any, x: Value, pad: Sequence[int], number: float = 0) -
 
 
 @spells(aten.slice_scatter.default)
-def slice_scatter(out: Any, x: Value, part: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+def slice_scatter(
+    out: Any, x: Value, part: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Value:
     dim %= len(x.shape)
     first = slice(start, end).indices(x.shape[dim])[0]
     index = tuple(Index.of(d) * step + Index(first) if d == dim else Index.of(d) for d in range(len(x.shape)))
@@ -391,7 +407,9 @@ def min_dim(out: Any, x: Value, dim: int, keepdim: bool = False) -> tuple[Value,
 
 
 @spells(aten.var_mean.correction, aten.var.correction)
-def var_mean(out: Any, x: Value, over: Sequence[int] | None = None, correction: float = 1, keepdim: bool = False) -> Any:
+def var_mean(
+    out: Any, x: Value, over: Sequence[int] | None = None, correction: float = 1, keepdim: bool = False
+) -> Any:
     dims = over_all(x, over)
     centre = c.mean(x, dims, True)
     distance = c.sub(x, centre)

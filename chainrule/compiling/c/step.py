@@ -25,7 +25,13 @@ class CStep:
     `source` is the C text; `large_products` names the products that a tuned library is better at.
     """
 
-    def __init__(self, page: Page, placeholders: Sequence[fx.Node], results: Sequence[tuple[tuple[int, ...], torch.dtype]], threads: int) -> None:
+    def __init__(
+        self,
+        page: Page,
+        placeholders: Sequence[fx.Node],
+        results: Sequence[tuple[tuple[int, ...], torch.dtype]],
+        threads: int,
+    ) -> None:
         self.source, self.large_products = page.text, page.large_products
         self._page, self._placeholders, self._results = page, list(placeholders), list(results)
         self._library = library(page.text, threads)
@@ -100,7 +106,10 @@ def compile_c(
         if lowering.values[node] is lowering.values[placeholder]:
             continue
         read = lowering.values[placeholder]
-        root(lowering.values[node], Home(lowering.buffers[placeholder], read.index if isinstance(read, View) else dims(read.shape)))
+        root(
+            lowering.values[node],
+            Home(lowering.buffers[placeholder], read.index if isinstance(read, View) else dims(read.shape)),
+        )
     results = []
     for node in outputs:
         value = lowering.values[node]

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 import torch
 
 from chainrule.compiling.c.index import Index, Indices
-from chainrule.compiling.c.values import Buffer, Constant, Placed, Pointwise, Position, Product, Reduce, Reshape, Value, View, dims
+from chainrule.compiling.c.values import (
+    Buffer,
+    Constant,
+    Placed,
+    Pointwise,
+    Position,
+    Product,
+    Reduce,
+    Reshape,
+    Value,
+    View,
+    dims,
+)
 
 CHEAP = 2  # instructions that may be done again in every loop that reads the value
 

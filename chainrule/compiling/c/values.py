@@ -153,7 +153,11 @@ def view(base: Value, shape: Sequence[int], index: Sequence[Index | Value]) -> V
 def expand(x: Value, shape: Sequence[int]) -> Value:
     """Broadcasting: dimensions of size one, and missing ones, are repeated."""
     new = len(shape) - len(x.shape)
-    return view(x, shape, [Index() if size == 1 and shape[new + d] != 1 else Index.of(new + d) for d, size in enumerate(x.shape)])
+    return view(
+        x,
+        shape,
+        [Index() if size == 1 and shape[new + d] != 1 else Index.of(new + d) for d, size in enumerate(x.shape)],
+    )
 
 
 def permute(x: Value, order: Sequence[int]) -> Value:
@@ -170,7 +174,9 @@ def take(x: Value, dim: int, start: int, size: int, step: int = 1) -> Value:
 
 def squeeze(x: Value, gone: Sequence[int]) -> Value:
     kept = [d for d in range(len(x.shape)) if d not in gone]
-    return view(x, [x.shape[d] for d in kept], [Index.of(kept.index(d)) if d in kept else Index() for d in range(len(x.shape))])
+    return view(
+        x, [x.shape[d] for d in kept], [Index.of(kept.index(d)) if d in kept else Index() for d in range(len(x.shape))]
+    )
 
 
 def unsqueeze(x: Value, dim: int) -> Value:
