@@ -34,6 +34,11 @@ C_TYPES = {
 Operand = Value | float | int | bool
 
 
+def broadcast(*shapes: Shape) -> Shape:
+    """The shape that arrays of these shapes have together."""
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+
+
 def constant(number: float | int | bool, dtype: torch.dtype, shape: Shape = ()) -> Value:
     return Constant(shape, dtype, number)
 
@@ -48,7 +53,7 @@ def operands(*of: Operand, dtype: torch.dtype | None = None) -> list[Value]:
             pair = torch.result_type(left, samples[i + 1])
             dtype = pair if dtype is None else torch.promote_types(dtype, pair)
     assert dtype is not None
-    shape = torch.broadcast_shapes(*(v.shape for v in values))
+    shape = broadcast(*(v.shape for v in values))
     return [convert(expand(v, shape), dtype) if isinstance(v, Value) else constant(v, dtype, shape) for v in of]
 
 
@@ -110,7 +115,7 @@ def both(x: Value, y: Value) -> Value:
 
 def where(condition: Value, x: Operand, y: Operand, dtype: torch.dtype | None = None) -> Value:
     x, y = operands(x, y, dtype=dtype)
-    shape = torch.broadcast_shapes(condition.shape, x.shape)
+    shape = broadcast(condition.shape, x.shape)
     return point("{0} ? {1} : {2}", *(expand(v, shape) for v in (condition, x, y)), level=0, dtype=x.dtype)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-Atom = Hashable  # a loop variable or a C expression by its text, or a dimension of a view by its number
+Atom = (
+    str | int | tuple[object, ...]
+)  # a loop variable or a C expression by its text, or a dimension of a view by its number
+
+
+Indices = tuple["Index", ...]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ class Index:
             total = total + position(atom) * factor
         return total
 
+    def through(self, places: Indices) -> Index:
+        """The index where each dimension is replaced by its place."""
+        return self.at(lambda d: places[d] if isinstance(d, int) else Index.of(d))
+
     def factor(self, atom: Atom) -> int:
         return dict(self.terms).get(atom, 0)
 
@@ -51,9 +60,6 @@ class Index:
         if self.const or not text:
             text += f" {'-' if self.const < 0 else '+'} {abs(self.const)}" if text else str(self.const)
         return text.strip()
-
-
-Indices = tuple[Index, ...]
 
 
 def flat(index: Indices, shape: tuple[int, ...]) -> Index:

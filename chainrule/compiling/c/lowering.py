@@ -12,11 +12,11 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
-import chainrule.compiling.c.layers  # noqa: F401  fills the table
+from chainrule.compiling.c import layers, lookups, shapes, windows  # noqa: F401  they fill the table
 from chainrule.compiling.c.arithmetic import C_TYPES
-from chainrule.compiling.c.index import Index
+from chainrule.compiling.c.index import Index, Indices
 from chainrule.compiling.c.spellings import SPELLINGS
-from chainrule.compiling.c.values import Buffer, Value, View, permute, view
+from chainrule.compiling.c.values import Buffer, Value, View, dims, permute, view
 from chainrule.errors import ChainruleError
 
 
@@ -62,6 +62,11 @@ class Lowering:
                 named(self.values[node], name)
             elif node.op != "output":
                 raise NoSpelling(f"{node.op} {node.target}: C spells calls of aten alone; use another engine")
+
+    def layout(self, placeholder: fx.Node) -> Indices:
+        """Where in its memory the elements of a placeholder lie."""
+        value = self.values[placeholder]
+        return tuple(i for i in value.index if isinstance(i, Index)) if isinstance(value, View) else dims(value.shape)
 
     def _call(self, target: Any, args: Any, kwargs: Any, meta: Any, values: Mapping[fx.Node, Any]) -> Any:
         inputs, named_inputs = fx.node.map_arg((args, kwargs), lambda n: values[n])

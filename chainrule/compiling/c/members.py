@@ -10,7 +10,8 @@ from chainrule.compiling.c.index import Index, Indices, flat
 from chainrule.compiling.c.storage import Home, note_reads
 from chainrule.compiling.c.values import Buffer, Constant, Placed, Product, Reduce, Value
 
-LOOPS = "ijklmnopqtuv"  # the variable of a loop, by its depth
+LOOPS = tuple("ijklmnopqtuv")  # the variable of a loop, by its depth
+PARALLEL = 1 << 20  # multiplications or elements of a nest that are worth waking other threads for
 LARGEST_LOCAL = 16384  # elements of an array on the stack
 ACCURATE = 4096  # sums of more floats than these are taken in doubles
 
@@ -35,9 +36,15 @@ class Member:
 
     @property
     def work(self) -> int:
-        return math.prod(self.extents) * (
-            self.value.shape[-1] * self.value.a.shape[-1] if isinstance(self.value, Product) else 1
-        )
+        """About how many instructions the statement takes, were there no vectors."""
+        inner = self.value.shape[-1] * self.value.a.shape[-1] if isinstance(self.value, Product) else 8
+        return math.prod(self.extents) * inner
+
+    @property
+    def parallel(self) -> bool:
+        """Whether turns of the outermost loop write to different places."""
+        whole = all(isinstance(i, Index) for i in self.store)
+        return bool(self.extents) and self.start != 0 and (self.kind != "place" or whole)
 
 
 def _loops(shape: tuple[int, ...], order: list[int]) -> tuple[list[int], Indices]:
@@ -123,7 +130,7 @@ def _placed(value: Placed, home: Home, homes: Mapping[Value, Home]) -> list[Memb
         members.append(assignment(value, value.start, home, homes))
     for part, index in value.parts:
         extents, at = _loops(part.shape, list(range(len(part.shape))))
-        store = tuple(i if isinstance(i, Value) else i.at(lambda d: at[d]) for i in index)  # type: ignore[call-overload]
+        store = tuple(i if isinstance(i, Value) else i.through(at) for i in index)
         reads = _read(part, at, homes)
         for i in index:
             if isinstance(i, Value):

@@ -1,58 +1,20 @@
-"""Nests of loops as text: each expression stands in the outermost loop that it can be computed in."""
+"""Nests of loops as text."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 
-from chainrule.compiling.c.index import Index, Indices, flat
-from chainrule.compiling.c.literals import Names, c_type, literal
-from chainrule.compiling.c.members import ACCURATE, LARGEST_LOCAL, LOOPS, Member
+from chainrule.compiling.c.expressions import Expressions, Local, Scope, Text
+from chainrule.compiling.c.index import Index, flat
+from chainrule.compiling.c.literals import Names, c_type
+from chainrule.compiling.c.members import ACCURATE, LARGEST_LOCAL, LOOPS, PARALLEL, Member
 from chainrule.compiling.c.products import Block, Machine, row_blocks
 from chainrule.compiling.c.schedule import Loop, tree
 from chainrule.compiling.c.storage import Home
-from chainrule.compiling.c.values import Buffer, Constant, Pointwise, Position, Product, Reduce, Reshape, Value, View
-
-Key = tuple[Value, Indices]
-
-
-@dataclass(frozen=True)
-class Text:
-    """A C expression; `level` is how tightly it binds, `depth` the number of loops that it stands in at least."""
-
-    text: str
-    level: int
-    depth: int
-    cost: int = 0
-
-    def within(self, level: int) -> str:
-        return self.text if self.level >= level else f"({self.text})"
-
-
-@dataclass
-class Scope:
-    depth: int
-    indent: str
-    lines: list[str] = field(default_factory=list)
-    memo: dict[Key, Text] = field(default_factory=dict)
-
-    def add(self, *lines: str) -> None:
-        self.lines += [self.indent + line for line in lines]
-
-
-@dataclass(frozen=True)
-class Local:
-    """A value that lives inside a nest alone: an array of the dimensions that loops deeper than `depth` count."""
-
-    name: str
-    depth: int
-    kept: tuple[int, ...]  # dimensions of the home that the local has
-    first_row: str = ""  # of a block of a product
-
+from chainrule.compiling.c.values import Buffer, Product, Reduce, Value
 
 REDUCTIONS = {
     "sum": ("0", "{0} += {1};", "+"),
@@ -64,23 +26,19 @@ LIMITS = {torch.int64: ("INT64_MIN", "INT64_MAX"), torch.int32: ("INT32_MIN", "I
           torch.bool: ("false", "true")}  # fmt: skip
 
 
-class Nest:
+class Nest(Expressions):
     """Writes one run of members. `names` holds the identifiers of memory; `inside` tells which targets no other run
     reads."""
 
     def __init__(self, run: list[Member], homes: Mapping[Value, Home], names: dict[Buffer, str], numbers: set[Buffer],
-                 inside: Mapping[Value, list[Member]], unique: Names, machine: Machine) -> None:  # fmt: skip
-        self.homes, self.names, self.unique, self.machine = homes, names, unique, machine
-        self.numbers = numbers
+                 inside: Mapping[Value, list[Member]], unique: Names, machine: Machine, threads: int) -> None:  # fmt: skip
+        super().__init__(homes, names, numbers, unique)
+        self.machine, self.threads = machine, threads
         self.sums: dict[Member, str] = {}
-        self.opaque: dict[object, int] = {}
         self.scratches: list[Buffer] = []
         self.roots = tree(run, 0)
-        self.locals: dict[Value, Local] = {}
         self.blocks: set[Block] = set()
         self._find_locals(run, inside)
-        self.counts: Counter[Key] = Counter()
-        self.counting = True
         taken = set(unique.taken)
         self._write()
         self.unique.taken = taken
@@ -125,7 +83,7 @@ class Nest:
             for dim, place in enumerate(member.store):
                 assert isinstance(place, Index)
                 atoms = [atom for atom, _ in place.terms]
-                if any(atom not in LOOPS[:depth] for atom in atoms):
+                if any(str(atom) not in LOOPS[:depth] for atom in atoms):
                     kept.append(dim)
             rows = ""
             if member.kind == "product":
@@ -136,92 +94,6 @@ class Nest:
             if size <= LARGEST_LOCAL:
                 name = self.names[member.home.buffer]
                 self.locals[member.target] = Local(name, depth, tuple(kept), rows)
-
-    # -- expressions --
-
-    @property
-    def depth(self) -> int:
-        return self.scopes[-1].depth
-
-    def at(self, value: Value, index: Indices, making: Value | None = None) -> Text:
-        """The value at the index as an expression."""
-        if value is not making and (value in self.homes or isinstance(value, Buffer)):
-            return self._load(value, index)
-        if isinstance(value, Constant):
-            return Text(literal(value.number, value.dtype), 9, 0)
-        if isinstance(value, View):
-            return self.at(value.base, tuple(self._place(i, index) for i in value.index), making)
-        if isinstance(value, Position):
-            return Text(f"({c_type(value.dtype)}) {_grouped(index[value.dim])}", 8, self._deepest(index[value.dim]))
-        if isinstance(value, Reshape):
-            return self._reshaped(value, index)
-        assert isinstance(value, Pointwise), value
-        key = (value, index)
-        for scope in reversed(self.scopes):
-            if key in scope.memo:
-                self.counts[key] += self.counting
-                return scope.memo[key]
-        of = [self.at(o, index, making) for o in value.of]
-        level = value.level
-        plain = value.template.startswith("{0}") and 0 < level < 8
-        asked = [
-            level + (n > 0) if plain else (1 if level == 0 else 0 if level == 9 else level) for n in range(len(of))
-        ]
-        text = value.template.format(*(o.within(a) for o, a in zip(of, asked)))
-        result = Text(text, level, max((o.depth for o in of), default=0), value.cost + sum(o.cost for o in of))
-        self.counts[key] += self.counting
-        if self.counting or self.counts[key] > 1 or result.depth < self.depth:
-            scope = self.scopes[result.depth] if result.depth < len(self.scopes) else self.scopes[-1]
-            name = self.unique(value.name or "t")
-            scope.add(f"const {c_type(value.dtype)} {name} = {text};")
-            result = scope.memo[key] = Text(name, 9, result.depth)
-        return result
-
-    def _deepest(self, index: Index) -> int:
-        return max(
-            (LOOPS.index(a) + 1 if a in LOOPS else self.opaque.get(a, self.depth) for a, _ in index.terms), default=0
-        )  # type: ignore[operator,call-overload,arg-type]
-
-    def _place(self, i: Index | Value, index: Indices) -> Index:
-        if isinstance(i, Index):
-            return i.at(lambda d: index[d])  # type: ignore[call-overload]
-        text = self.at(i, index)
-        if isinstance(i, Constant):
-            return Index(int(i.number))
-        atom = text.within(9)
-        self.opaque[atom] = text.depth
-        return Index.of(atom)
-
-    def _load(self, value: Value, index: Indices) -> Text:
-        local = self.locals.get(value)
-        home = self.homes.get(value)
-        buffer = home.buffer if home else value
-        assert isinstance(buffer, Buffer)
-        places = home.at(index) if home else index
-        depth = max((self._deepest(i) for i in places), default=0)
-        if local is None:
-            return Text(self.element(buffer, places), 9, depth)
-        kept = [str(places[d]) for d in local.kept]
-        if local.first_row:
-            kept[:0] = [f"{local.first_row} - r"]
-        return Text(local.name + "".join(f"[{k}]" for k in kept), 9, max(local.depth, depth))
-
-    def element(self, buffer: Buffer, places: tuple[Index, ...]) -> str:
-        if not buffer.shape:
-            return self.names[buffer] if buffer in self.numbers else f"*{self.names[buffer]}"
-        return self.names[buffer] + "".join(f"[{place}]" for place in places)
-
-    def _reshaped(self, value: Reshape, index: Indices) -> Text:
-        buffer = self.homes[value.base].buffer if value.base in self.homes else value.base
-        assert isinstance(buffer, Buffer)
-        depth = max((self._deepest(i) for i in index), default=0)
-        name = self.names[buffer]
-        if buffer.shape == value.shape:
-            return Text(self.element(buffer, index), 9, depth)
-        place = flat(index, value.shape)
-        if len(buffer.shape) > 1:
-            return Text(f"{name}{'[0]' * (len(buffer.shape) - 1)}[{place}]", 9, depth)
-        return Text(f"{name}[{place}]" if buffer.shape else self.element(buffer, ()), 9, depth)
 
     # -- statements --
 
@@ -250,7 +122,7 @@ class Nest:
 
     def _loop(self, loop: Loop) -> None:
         scope, depth = self.scopes[-1], self.depth
-        members = list(_leaves(loop))
+        members, packed = list(_leaves(loop)), len(self.scratches)
         started = [m for m in members if m.start == depth]
         for member in started:
             self._start(member)
@@ -261,8 +133,9 @@ class Nest:
             self.scopes.append(inner)
             self._scope(loop.children)
             self.scopes.pop()
-            for pragma in self._pragmas(loop, members):
-                scope.add(pragma)
+            pragma = " ".join([*self._parallel(members, len(self.scratches) - packed), *self._simd(loop, members)])
+            if pragma:
+                scope.add(f"#pragma omp {pragma}")
             var = LOOPS[depth]
             braces = len(inner.lines) != 1
             scope.add(f"for (int {var} = 0; {var} < {loop.extent}; {var}++)" + (" {" if braces else ""))
@@ -272,7 +145,16 @@ class Nest:
         for member in started:
             self._finish(member)
 
-    def _pragmas(self, loop: Loop, members: list[Member]) -> list[str]:
+    def _parallel(self, members: list[Member], packings: int) -> list[str]:
+        """Threads for an outermost loop with much to do; packing goes to memory that threads would share."""
+        much = sum(m.work for m in members) > PARALLEL and all(m.parallel for m in members)
+        return (
+            [f"parallel for num_threads({self.threads})"]
+            if much and self.depth == 0 and self.threads > 1 and not packings
+            else []
+        )
+
+    def _simd(self, loop: Loop, members: list[Member]) -> list[str]:
         last = all(isinstance(child, Member) for child in loop.children)
         simple = all(
             m.kind in ("map", "reduce") or (m.kind == "place" and all(isinstance(i, Index) for i in m.store))
@@ -284,7 +166,7 @@ class Nest:
         for member in members:
             if member.kind == "reduce" and not member.inner:
                 clauses += f" reduction({self._sign(member)} : {self.sums[member]})"
-        return [f"#pragma omp simd{clauses}"]
+        return [f"simd{clauses}"]
 
     def _kind(self, member: Member) -> str:
         return member.target.kind if isinstance(member.target, Reduce) and member.kind == "reduce" else ""
@@ -415,18 +297,12 @@ class Nest:
                 block.add(f"for (int {var} = r; {var} < r + {rows}; {var}++) {{")
                 block.lines += inner.lines
                 block.add("}")
-            scope.add(f"for (int r = {first}; r < {last}; r += {rows}) {{", *())
+            for pragma in self._parallel(_leaves(loop), 0) if last - first > rows else []:
+                scope.add(f"#pragma omp {pragma}")
+            scope.add(f"for (int r = {first}; r < {last}; r += {rows}) {{")
             scope.lines += block.lines
             scope.add("}")
 
 
 def _leaves(node: Loop | Member) -> list[Member]:
     return [node] if isinstance(node, Member) else [m for child in node.children for m in _leaves(child)]
-
-
-def _grouped(index: Index) -> str:
-    return (
-        str(index)
-        if len(index.terms) + bool(index.const) <= 1 and not any(f != 1 for _, f in index.terms)
-        else f"({index})"
-    )

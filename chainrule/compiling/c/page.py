@@ -61,7 +61,7 @@ def _copied(value: Value) -> Value:
 
 
 def write_page(
-    schedule: Schedule, checks: list[tuple[Value, str]], given: list[Buffer], machine: Machine, title: str
+    schedule: Schedule, checks: list[tuple[Value, str]], given: list[Buffer], machine: Machine, threads: int, title: str
 ) -> Page:
     """`given`: the memory of each argument of the step, in order: placeholders, then results."""
     unique, homes = Names(), schedule.homes
@@ -76,7 +76,7 @@ def write_page(
     lives: dict[Buffer, list[int]] = {}
     failures = {value: number for number, (value, _) in enumerate(checks, 1)}
     for number, run in enumerate(schedule.runs):
-        nest = Nest(run, homes, names, numbers, inside, unique, machine)
+        nest = Nest(run, homes, names, numbers, inside, unique, machine, threads)
         body += ["", f"    /* {_title(run, names, nest)} */", *nest.lines]
         blocks |= nest.blocks
         for member in run:
@@ -97,7 +97,12 @@ def write_page(
     head += [_declared(b, names[b], f"arena + {offset}", True) for b, offset in offsets.items()]
     step = "\n".join([f"int step(void *const *arg)  /* {title} */", "{", *head, *body, "", "    return 0;", "}"])
     types = list(dict.fromkeys(b.type for b in sorted(blocks)))
-    text = "\n\n".join([HEAD.rstrip(), *definitions(step, machine.vector), *types, *(b.text for b in sorted(blocks)), step]) + "\n"
+    text = (
+        "\n\n".join(
+            [HEAD.rstrip(), *definitions(step, machine.vector), *types, *(b.text for b in sorted(blocks)), step]
+        )
+        + "\n"
+    )
     large = tuple(
         f"{names[m.home.buffer]}: {m.value.a.shape} @ {m.value.b.shape}"
         for run in schedule.runs for m in run if isinstance(m.value, Product) and m.value.flops > 50e6

@@ -10,7 +10,6 @@ import torch
 from chainrule.compiling.c.index import Index, flat
 from chainrule.compiling.c.literals import c_type
 from chainrule.compiling.c.members import Member
-
 from chainrule.compiling.c.values import Buffer, Product, Reshape, Value, View
 
 if TYPE_CHECKING:
@@ -112,21 +111,21 @@ def pointer(nest: Nest, value: Value, index: tuple[Index, ...]) -> Pointer:
                 f"{'&' * bool(base.shape)}{nest.names[base]}{'[0]' * (len(base.shape) - 1)}", place, flatly=True
             )
         assert isinstance(value, View)
-        places = tuple(i.at(lambda d: places[d]) for i in value.index if isinstance(i, Index))  # type: ignore[call-overload]
+        places = tuple(i.through(places) for i in value.index if isinstance(i, Index))
         value = value.base
     home = nest.homes.get(value)
     buffer = home.buffer if home else value
     assert isinstance(buffer, Buffer)
     places = home.at(places) if home else places
     place = flat(places, buffer.shape)
-    zero = {"row": Index(), "column": Index()}
+    zero: dict[object, Index] = {"row": Index(), "column": Index()}
     at = tuple(p.at(lambda a: zero.get(a, Index.of(a))) for p in places)  # type: ignore[call-overload]
     return Pointer("&" + nest.element(buffer, at), place.factor("row"), place.factor("column"))
 
 
 def _pointer(text: str, place: Index, flatly: bool) -> Pointer:
-    zero = {"row": Index(), "column": Index()}
-    at = place.at(lambda a: zero.get(a, Index.of(a)))  # type: ignore[call-overload]
+    zero: dict[object, Index] = {"row": Index(), "column": Index()}
+    at = place.at(lambda a: zero.get(a, Index.of(a)))
     return Pointer(f"{text}[{at}]", place.factor("row"), place.factor("column"))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from chainrule.compiling.c.index import Index
-from chainrule.compiling.c.members import LOOPS, Member, assignment, statements
+from chainrule.compiling.c.members import LOOPS, PARALLEL, Member, assignment, statements
 from chainrule.compiling.c.storage import Home, own_memory
 from chainrule.compiling.c.values import Buffer, Value, dims
 
@@ -91,9 +91,9 @@ class Schedule:
     """Runs of members, each run one nest of loops. Each of `alone` is a run of its own, before all others."""
 
     def __init__(
-        self, stored: list[Value], homes: dict[Value, Home], arguments: set[Buffer], alone: set[Value]
+        self, stored: list[Value], homes: dict[Value, Home], arguments: set[Buffer], alone: set[Value], threads: int
     ) -> None:
-        self.homes, self.arguments = homes, arguments
+        self.homes, self.arguments, self.threads = homes, arguments, threads
         members = [m for v in stored for m in statements(v, homes[v], homes)]
         self.runs = [[m] for m in members if m.target in alone]
         self.waiting = dict.fromkeys(m for m in members if m.target not in alone)
@@ -176,6 +176,8 @@ class Schedule:
     def _joins(self, member: Member, run: list[Member]) -> bool:
         """Whether the member may run in the loop of the others, and reads what they make or read."""
         if member.extents[:1] != run[0].extents[:1]:
+            return False
+        if self.threads > 1 and run[0].parallel and run[0].work > PARALLEL and not member.parallel:
             return False
         made = {m.target for m in run}
         read = {b for m in run for _, b, _ in m.reads if b.shape}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, fx
@@ -71,7 +72,7 @@ class CStep:
             "kept": (fixed, self._arena),
         }
         exec("\n".join(lines), scope)
-        return scope["call"]
+        return cast("Callable[..., tuple[Tensor, ...]]", scope["call"])
 
     def _failure(self, status: int) -> ChainruleError:
         return ChainruleError(f"{self._page.checks[status - 1]}; nothing was changed")
@@ -105,11 +106,7 @@ def compile_c(
     for placeholder, node in writes.items():
         if lowering.values[node] is lowering.values[placeholder]:
             continue
-        read = lowering.values[placeholder]
-        root(
-            lowering.values[node],
-            Home(lowering.buffers[placeholder], read.index if isinstance(read, View) else dims(read.shape)),
-        )
+        root(lowering.values[node], Home(lowering.buffers[placeholder], lowering.layout(placeholder)))
     results = []
     for node in outputs:
         value = lowering.values[node]
@@ -121,9 +118,9 @@ def compile_c(
     for value in stored:
         if value not in homes:
             homes[value] = own_memory(value, value.name or "t")
-    schedule = Schedule(stored, homes, set(lowering.buffers.values()), {value for value, _ in checks})
+    schedule = Schedule(stored, homes, set(lowering.buffers.values()), {value for value, _ in checks}, threads)
     given = [*(lowering.buffers[n] for n in placeholders), *results]
-    page = write_page(schedule, checks, given, machine(), title(placeholders, writes))
+    page = write_page(schedule, checks, given, machine(), threads, title(placeholders, writes))
     return CStep(page, placeholders, [(b.shape, b.dtype) for b in results], threads)
 
 

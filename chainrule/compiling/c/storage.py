@@ -34,7 +34,7 @@ class Home:
     index: Indices
 
     def at(self, index: Indices) -> Indices:
-        return tuple(i.at(lambda d: index[d]) for i in self.index)  # type: ignore[call-overload]
+        return tuple(i.through(index) for i in self.index)
 
 
 def reachable(roots: Iterable[Value]) -> list[Value]:
@@ -114,7 +114,7 @@ def note_reads(top: Value, index: Indices, homes: Mapping[Value, Home], note: No
                     walk(i, index)
                     places.append(Index.of(("element of", id(i), index)))
                 else:
-                    places.append(i.at(lambda d: index[d]))  # type: ignore[call-overload]
+                    places.append(i.through(index))
             walk(value.base, tuple(places))
         else:
             for operand in value.operands:
