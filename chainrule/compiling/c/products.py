@@ -119,7 +119,7 @@ def pointer(nest: Nest, value: Value, index: tuple[Index, ...]) -> Pointer:
     places = home.at(places) if home else places
     place = flat(places, buffer.shape)
     zero: dict[object, Index] = {"row": Index(), "column": Index()}
-    at = tuple(p.at(lambda a: zero.get(a, Index.of(a))) for p in places)  # type: ignore[call-overload]
+    at = tuple(p.at(lambda a: zero.get(a, Index.of(a))) for p in places)
     return Pointer("&" + nest.element(buffer, at), place.factor("row"), place.factor("column"))
 
 
