@@ -146,7 +146,7 @@ class Expressions:
             return Text(self.element(buffer, index), 9, depth)
         place = flat(index, value.shape)
         if len(buffer.shape) > 1:
-            return Text(f"{name}{'[0]' * (len(buffer.shape) - 1)}[{place}]", 9, depth)
+            return Text(f"((const {c_type(value.dtype)} *) {name})[{place}]", 9, depth)
         return Text(f"{name}[{place}]" if buffer.shape else self.element(buffer, ()), 9, depth)
 
 

@@ -12,7 +12,7 @@ from chainrule.compiling.c.arithmetic import C_TYPES
 
 WORDS = """auto break case char const continue default do double else enum extern float for goto if inline int long
 register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true
-false main step arg arena r i j k l m n o p q t u v y0 y1 yn j0 j1 jn gamma exp log sin cos tan sqrt pow erf tanh fabs
+false main step arg arena column r k0 i j k l m n o p q t u v y0 y1 yn j0 j1 jn gamma exp log sin cos tan sqrt pow erf tanh fabs
 floor ceil trunc div abs index round signgam time read write free malloc NAN INFINITY linux unix"""
 RESERVED = set(WORDS.split())  # of the language, of its library, of loops
 

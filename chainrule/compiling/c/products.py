@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -107,9 +108,9 @@ def pointer(nest: Nest, value: Value, index: tuple[Index, ...]) -> Pointer:
             base = nest.homes[value.base].buffer if value.base in nest.homes else value.base
             assert isinstance(base, Buffer)
             place = flat(places, value.shape)
-            return _pointer(
-                f"{'&' * bool(base.shape)}{nest.names[base]}{'[0]' * (len(base.shape) - 1)}", place, flatly=True
-            )
+            name = nest.names[base]
+            text = f"((const {c_type(base.dtype)} *) {name})" if len(base.shape) > 1 else name
+            return _pointer(f"&{text}" if base.shape else text, place)
         assert isinstance(value, View)
         places = tuple(i.through(places) for i in value.index if isinstance(i, Index))
         value = value.base
@@ -123,7 +124,7 @@ def pointer(nest: Nest, value: Value, index: tuple[Index, ...]) -> Pointer:
     return Pointer("&" + nest.element(buffer, at), place.factor("row"), place.factor("column"))
 
 
-def _pointer(text: str, place: Index, flatly: bool) -> Pointer:
+def _pointer(text: str, place: Index) -> Pointer:
     zero: dict[object, Index] = {"row": Index(), "column": Index()}
     at = place.at(lambda a: zero.get(a, Index.of(a)))
     return Pointer(f"{text}[{at}]", place.factor("row"), place.factor("column"))
@@ -168,21 +169,24 @@ def row_blocks(nest: Nest, member: Member, local: str | None, machine: Machine) 
         if first == last:
             continue
         calls = []
-        for column, vectors, end in parts:
+        for (vectors, end), same in itertools.groupby(parts, key=lambda part: part[1:]):
             block = Block(ctype, block_rows, vectors, lanes)
             nest.blocks.add(block)
+            places = [column for column, _, _ in same]
+            column, indent = str(places[0]), ""
+            if len(places) > 1:
+                apart = vectors * lanes
+                column, indent = "column", "    "
+                calls.append(f"for (int column = {places[0]}; column <= {places[-1]}; column += {apart})")
             target = f"&{name}{lead}[{'0' if local else 'r'}][{column}]"
-            start = b.text if not column else f"{b.text} + {column}"
-            if depth <= DEPTH:
-                calls.append(
-                    f"{block.name}({depth}, {a.text}, {a.row}, {a.column}, {start}, {b.row}, {end}, {target}, {step}, 0);"
-                )
-                continue
-            calls.append(f"for (int k0 = 0; k0 < {depth}; k0 += {DEPTH})")
-            size = f"{depth} - k0 < {DEPTH} ? {depth} - k0 : {DEPTH}"
+            start = b.text if column == "0" else f"{b.text} + {column}"
+            size, more, left, right = f"{depth}", "0", a.text, start
+            if depth > DEPTH:
+                calls.append(f"{indent}for (int k0 = 0; k0 < {depth}; k0 += {DEPTH})")
+                size, more, indent = f"{depth} - k0 < {DEPTH} ? {depth} - k0 : {DEPTH}", "k0 > 0", indent + "    "
+                left, right = f"{a.text} + {a.column}L * k0", f"{start} + {b.row}L * k0"
             calls.append(
-                f"    {block.name}({size}, {a.text} + {a.column}L * k0, {a.row}, {a.column}, "
-                f"{start} + {b.row}L * k0, {b.row}, {end}, {target}, {step}, k0 > 0);"
+                f"{indent}{block.name}({size}, {left}, {a.row}, {a.column}, {right}, {b.row}, {end}, {target}, {step}, {more});"
             )
         written.blocks.append((first, last, block_rows, calls))
     return written

@@ -70,10 +70,11 @@ def stored_values(roots: list[Value]) -> list[Value]:
             forced.add(value.base)
     cost: dict[Value, int] = {}
     for value in values:
-        inlined = [o for o in value.operands if len(users[o]) == 1 or not isinstance(o, Pointwise)]
-        cost[value] = sum(cost[o] for o in inlined) + (value.cost if isinstance(value, Pointwise) else 0)
+        cost[value] = sum(cost[o] for o in set(value.operands)) + (value.cost if isinstance(value, Pointwise) else 0)
         if isinstance(value, Reduce | Product | Placed | Buffer):
             cost[value] = 0
+        if isinstance(value, Placed):  # where elements go is found in loops of vectors, what goes there one by one
+            forced |= {i for _, index in value.parts for i in index if isinstance(i, Pointwise) and cost[i] >= 4}
     stored: set[Value] = set()
     read_in: dict[Value, set[Value]] = {}
     for value in reversed(values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from chainrule.compiling.c import arithmetic as c
 from chainrule.compiling.c.index import Index
 from chainrule.compiling.c.spellings import aten, spells
-from chainrule.compiling.c.values import Placed, Value, permute, reduce, reshape, squeeze, take, view
+from chainrule.compiling.c.values import Placed, Value, permute, reshape, squeeze, take, view
 
 
 def _padded(x: Value, padding: Sequence[int], number: float) -> Value:
@@ -137,20 +138,20 @@ def max_pool2d(
     stride = _spread(stride, 2) if stride else kernel
     if ceil or len(x.shape) != 4:
         raise NotImplementedError
-    shape = (*out[0].shape, *kernel)
-    places = _windows(kernel, stride, dilation, (2, 3), (4, 5))
-    windows = view(_padded(x, padding, -math.inf), shape, [Index.of(0), Index.of(1), *places])
-    inside = reduce(windows, [4, 5], "argmax", torch.int64)
-    row, column = (c.add(c.mul(c.position(inside.shape, 2 + a), stride[a]), -padding[a]) for a in (0, 1))
-    row = c.add(
-        row,
-        c.mul(c.point("{0} / {1}", inside, c.constant(kernel[1], inside.dtype, inside.shape), level=6), dilation[0]),
-    )
-    column = c.add(
-        column,
-        c.mul(c.point("{0} % {1}", inside, c.constant(kernel[1], inside.dtype, inside.shape), level=6), dilation[1]),
-    )
-    return c.largest(windows, [4, 5]), c.add(c.mul(row, x.shape[3]), column)
+    padded, (height, width) = _padded(x, padding, -math.inf), out[0].shape[2:]
+    best = where = None
+    for row, column in itertools.product(range(kernel[0]), range(kernel[1])):  # a place in all the windows at once
+        x_at = take(padded, 2, row * dilation[0], height, stride[0])
+        x_at = take(x_at, 3, column * dilation[1], width, stride[1])
+        at = c.constant((row * dilation[0] - padding[0]) * x.shape[3] + column * dilation[1] - padding[1], torch.int64)
+        if best is None or where is None:
+            best, where = x_at, at
+            continue
+        better = c.add(c.compare(">", x_at, best), c.compare("!=", x_at, x_at))
+        best, where = c.where(better, x_at, best), c.where(better, at, where)
+    assert best is not None and where is not None
+    first = c.add(c.mul(c.position(best.shape, 2), stride[0] * x.shape[3]), c.mul(c.position(best.shape, 3), stride[1]))
+    return best, c.add(first, where)
 
 
 @spells(aten.max_pool2d_with_indices_backward.default)
