@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from chainrule.compiling.c import CStep, NoCompiler, NoSpelling, compile_c
-from chainrule.compiling.c import build
+from chainrule.compiling.c import CStep, NoCompiler, NoSpelling, build, compile_c
 
 aten = torch.ops.aten
 
@@ -25,7 +24,9 @@ def graph_of(f: Callable[..., Any], args: list[Tensor]) -> fx.Graph:
     return graph
 
 
-def compiled(f: Callable[..., Any], args: list[Tensor], written: dict[int, int] | None = None) -> CStep:
+def compiled(
+    f: Callable[..., Any], args: list[Tensor], written: dict[int, int] | None = None, threads: int = 1
+) -> CStep:
     """`f` gives a tuple; `written` says which of its results goes to which argument, the others are outputs."""
     graph = graph_of(f, args)
     results = next(n for n in graph.nodes if n.op == "output").args[0]
@@ -36,7 +37,7 @@ def compiled(f: Callable[..., Any], args: list[Tensor], written: dict[int, int] 
         [r for i, r in enumerate(results) if i not in written.values()],
         {places[place]: results[result] for place, result in written.items()},
         {p: f"x{i}" for i, p in enumerate(places)},
-        threads=1,
+        threads=threads,
     )
 
 
@@ -415,9 +416,23 @@ def test_indices_out_of_range_change_nothing() -> None:
     step = compiled(lambda w, t: (w * 2, aten.embedding(w, t)), [w, i(5, 4)], {0: 0})
     before = w.clone()
     for bad in (5, -1):
-        with pytest.raises(Exception, match="x1: an index is outside of 0 to 4"):
+        with pytest.raises(Exception, match=r"x1: an index is outside of 0 to 4"):
             step(w, torch.tensor([0, bad, 1, 2]))
         assert torch.equal(w, before)
+
+
+def test_threads_change_nothing() -> None:
+    def f(x: Tensor, w: Tensor, s: Tensor) -> tuple[Tensor, ...]:
+        y = torch.relu(x @ w)
+        return w - 0.1 * (x.t() @ y), y.sum(0), torch.bmm(s, s.transpose(1, 2)).softmax(-1), (x.exp() * 2).sum()
+
+    given = [r(500, 300), r(300, 60), r(20, 70, 90)]
+    alone, together = [a.clone() for a in given], [a.clone() for a in given]
+    one, two = compiled(f, alone, {1: 0}), compiled(f, together, {1: 0}, threads=2)
+    assert "omp parallel" in two.source and "omp parallel" not in one.source
+    for a, b in zip([*one(*alone), alone[1]], [*two(*together), together[1]], strict=True):
+        torch.testing.assert_close(a, b)
+    assert one.large_products == () and compiled(f, [r(500, 900), r(900, 60), given[2]]).large_products != ()
 
 
 # -- refusals ----------------------------------------------------------------------------------------
@@ -426,7 +441,7 @@ def test_indices_out_of_range_change_nothing() -> None:
 def test_what_has_no_spelling_is_said() -> None:
     with pytest.raises(NoSpelling, match=r"aten.cumsum.*another engine"):
         compiled(lambda x: (x.cumsum(0),), [r(3)])
-    with pytest.raises(NoSpelling, match="no C type for torch.complex64"):
+    with pytest.raises(NoSpelling, match=r"no C type for torch.complex64"):
         compiled(lambda x: (x * 2,), [r(3).to(torch.complex64)])
 
 
@@ -443,39 +458,39 @@ def test_a_compiler_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- random programs ---------------------------------------------------------------------------------
 
 
+Operation = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+OPERATIONS: list[Operation] = [  # of a matrix, another one, and one that it can be multiplied with
+    lambda x, y, z: x.tanh(),
+    lambda x, y, z: x.t() * 0.5,
+    lambda x, y, z: x - x.mean(1, keepdim=True),
+    lambda x, y, z: x + x.sum(0),
+    lambda x, y, z: x.softmax(1),
+    lambda x, y, z: torch.where(x > 0, x, x * 0.1),
+    lambda x, y, z: x * y if x.shape == y.shape else x.amax(1, keepdim=True) * x,
+    lambda x, y, z: x @ z * 0.3 if z is not None else x.sigmoid(),
+    lambda x, y, z: (x.t() @ x).tanh(),
+    lambda x, y, z: x.reshape(x.shape[1], x.shape[0]),
+    lambda x, y, z: torch.cat([x, x.flip(1)], 1)[:, ::2],
+    lambda x, y, z: x[: (x.shape[0] + 1) // 2],
+]
+
+
 def random_program(seed: int) -> tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]:
-    """A program of some operations on matrices, several results, and arguments of which some are overwritten."""
+    """Some operations on matrices; what was made last goes into new values of the arguments, too."""
     choose = random.Random(seed)
     sizes = [choose.choice([1, 2, 3, 5, 8, 17]) for _ in range(3)]
     shapes = [(choose.choice(sizes), choose.choice(sizes)) for _ in range(4)]
-    steps = [(choose.random(), choose.random(), choose.random()) for _ in range(choose.randint(3, 14))]
+    steps = [(choose.choice(OPERATIONS), choose.random(), choose.random()) for _ in range(choose.randint(3, 14))]
 
     def program(*given: Tensor) -> tuple[Tensor, ...]:
         values = list(given)
-        for which, one, other in steps:
-            x = values[int(one * len(values))]
-            y = values[int(other * len(values))]
+        for operation, one, other in steps:
+            x, y = values[int(one * len(values))], values[int(other * len(values))]
             fits = [v for v in values if v.shape[0] == x.shape[1]]
-            made = [
-                lambda: x.tanh(),
-                lambda: x.t() * 0.5,
-                lambda: x - x.mean(1, keepdim=True),
-                lambda: x + x.sum(0),
-                lambda: x.softmax(1),
-                lambda: torch.where(x > 0, x, x * 0.1),
-                lambda: x * y if x.shape == y.shape else x.amax(1, keepdim=True) * x,
-                lambda: x @ fits[int(other * len(fits))] * 0.3 if fits else x.exp().log(),
-                lambda: (x.t() @ x).tanh(),
-                lambda: x.reshape(x.shape[1], x.shape[0]),
-                lambda: torch.cat([x, x.flip(1)], 1)[:, ::2],
-                lambda: x[: (x.shape[0] + 1) // 2],
-            ]
-            values.append(made[int(which * len(made))]())
-        return (
-            *(v * 1.0 if v is a else v for v, a in zip(values, given)),
-            *values[len(given) :][-3:],
-            values[-1].sum(),
-        )
+            values.append(operation(x, y, fits[int(other * len(fits))] if fits else None))
+        made = values[len(given) :][-3:]
+        news = [a - 0.1 * next((v for v in reversed(made) if v.shape == a.shape), a) for a in given]
+        return (*news, *made, values[-1].sum())
 
     return program, [r(*shape) for shape in shapes]
 
@@ -486,16 +501,9 @@ def test_random_programs(seed: int, dtype: torch.dtype) -> None:
     torch.manual_seed(seed)
     program, args = random_program(seed)
     args = [a.to(dtype) for a in args]
-
-    def updated(*given: Tensor) -> tuple[Tensor, ...]:
-        *same, loss = program(*given)
-        rest = same[len(given) :]
-        news = [a - 0.1 * next((v for v in reversed(rest) if v.shape == a.shape), a) for a in given]
-        return (*news, *rest, loss)
-
-    wanted = updated(*map(wide, args))
+    wanted = program(*map(wide, args))
     mine = [a.clone() for a in args]
-    step = compiled(updated, mine, {k: k for k in range(len(args))})
+    step = compiled(program, mine, {k: k for k in range(len(args))})
     near = 1e-11 if dtype == torch.float64 else 1e-4
     for a, b in zip([*mine, *step(*mine)], wanted, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=near, atol=near, msg=step.source)
