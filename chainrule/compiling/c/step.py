@@ -88,6 +88,15 @@ def compile_c(
     """The graph, functional and of aten alone with static shapes, as one C function.
 
     `outputs` are given back in new tensors; `writes` says which placeholder is given the value of which node, in place.
+    `names` are the person's, `threads` torch's number unless given.
+
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> x, w = torch.ones(4, 3), torch.ones(3, 2)
+    >>> graph = make_fx(lambda x, w: (x @ w).sum(), tracing_mode="fake")(x, w).graph
+    >>> result = next(n for n in graph.nodes if n.op == "output").args[0]
+    >>> compile_c(graph, [result], {})(x, w)
+    (tensor(24.),)
+
     Raises NoSpelling where C has no spelling for an operation, NoCompiler where no C compiler is found.
     """
     threads = threads or torch.get_num_threads()
