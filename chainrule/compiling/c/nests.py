@@ -1,0 +1,308 @@
+"""Nests of loops as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from chainrule.compiling.c.expressions import Expressions, Local, Scope, Text
+from chainrule.compiling.c.index import Index, flat
+from chainrule.compiling.c.literals import Names, c_type
+from chainrule.compiling.c.members import ACCURATE, LARGEST_LOCAL, LOOPS, PARALLEL, Member
+from chainrule.compiling.c.products import Block, Machine, row_blocks
+from chainrule.compiling.c.schedule import Loop, tree
+from chainrule.compiling.c.storage import Home
+from chainrule.compiling.c.values import Buffer, Product, Reduce, Value
+
+REDUCTIONS = {
+    "sum": ("0", "{0} += {1};", "+"),
+    "prod": ("1", "{0} *= {1};", "*"),
+    "amax": ("-INFINITY", "{0} = larger_{2}({1}, {0});", "larger"),
+    "amin": ("INFINITY", "{0} = smaller_{2}({1}, {0});", "smaller"),
+}
+LIMITS = {torch.int64: ("INT64_MIN", "INT64_MAX"), torch.int32: ("INT32_MIN", "INT32_MAX"), torch.uint8: ("0", "255"),
+          torch.bool: ("false", "true")}  # fmt: skip
+
+
+class Nest(Expressions):
+    """Writes one run of members. `names` holds the identifiers of memory; `inside` tells which targets no other run
+    reads."""
+
+    def __init__(self, run: list[Member], homes: Mapping[Value, Home], names: dict[Buffer, str], numbers: set[Buffer],
+                 inside: Mapping[Value, list[Member]], unique: Names, machine: Machine, threads: int) -> None:  # fmt: skip
+        super().__init__(homes, names, numbers, unique)
+        self.machine, self.threads = machine, threads
+        self.sums: dict[Member, str] = {}
+        self.scratches: list[Buffer] = []
+        self.roots = tree(run, 0)
+        self.blocks: set[Block] = set()
+        self._find_locals(run, inside)
+        taken = set(unique.taken)
+        self._write()
+        self.unique.taken = taken
+        self.counting = False
+        self.lines = self._write()
+
+    def _write(self) -> list[str]:
+        self.scratches.clear()
+        self.scopes = [Scope(0, "    ")]
+        self._scope(self.roots)
+        return self.scopes[0].lines
+
+    def scratch(self, buffer: Buffer) -> str:
+        """Memory for the time of this nest."""
+        self.names[buffer] = self.unique(buffer.name)
+        self.scratches.append(buffer)
+        return self.names[buffer]
+
+    # -- what lives inside --
+
+    def _find_locals(self, run: list[Member], inside: Mapping[Value, list[Member]]) -> None:
+        paths: dict[Member, list[Loop]] = {}
+
+        def walk(node: Loop | Member, path: list[Loop]) -> None:
+            if isinstance(node, Member):
+                paths[node] = path
+            else:
+                for child in node.children:
+                    walk(child, [*path, node])
+
+        for root in self.roots:
+            walk(root, [])
+        for member in run:
+            readers = inside.get(member.target)
+            if readers is None or member.kind == "place" or not all(isinstance(i, Index) for i in member.store):
+                continue
+            common = paths[member]
+            for reader in readers:
+                common = [a for a, b in zip(common, paths[reader]) if a is b]
+            depth = len(common)
+            kept = []
+            for dim, place in enumerate(member.store):
+                assert isinstance(place, Index)
+                atoms = [atom for atom, _ in place.terms]
+                if any(str(atom) not in LOOPS[:depth] for atom in atoms):
+                    kept.append(dim)
+            rows = ""
+            if member.kind == "product":
+                if depth != len(member.extents):
+                    continue
+                rows = LOOPS[depth - 1]
+            size = math.prod(member.home.buffer.shape[d] for d in kept)
+            if size <= LARGEST_LOCAL:
+                name = self.names[member.home.buffer]
+                self.locals[member.target] = Local(name, depth, tuple(kept), rows)
+
+    # -- statements --
+
+    def _scope(self, nodes: list[Loop | Member]) -> None:
+        scope = self.scopes[-1]
+        for node in nodes:
+            for member in _leaves(node):
+                local = self.locals.get(member.target)
+                if (
+                    local
+                    and local.depth == self.depth
+                    and local.kept
+                    and not local.first_row
+                    and not self._sums_in(member, local)
+                ):
+                    shape = "".join(f"[{member.home.buffer.shape[d]}]" for d in local.kept)
+                    scope.add(f"{c_type(member.target.dtype)} {local.name}{shape};")
+            if isinstance(node, Loop):
+                self._loop(node)
+            else:
+                self._leaf(node)
+
+    def _sums_in(self, member: Member, local: Local) -> bool:
+        """Whether the local is the very array that a reduction sums in."""
+        return member.kind == "reduce" and member.inner and local.depth == member.start
+
+    def _loop(self, loop: Loop) -> None:
+        scope, depth = self.scopes[-1], self.depth
+        members, packed = list(_leaves(loop)), len(self.scratches)
+        started = [m for m in members if m.start == depth]
+        for member in started:
+            self._start(member)
+        if loop.product is not None:
+            self._rows(loop, loop.product)
+        else:
+            inner = Scope(depth + 1, scope.indent + "    ")
+            self.scopes.append(inner)
+            self._scope(loop.children)
+            self.scopes.pop()
+            pragma = " ".join([*self._parallel(members, len(self.scratches) - packed), *self._simd(loop, members)])
+            if pragma:
+                scope.add(f"#pragma omp {pragma}")
+            var = LOOPS[depth]
+            braces = len(inner.lines) != 1
+            scope.add(f"for (int {var} = 0; {var} < {loop.extent}; {var}++)" + (" {" if braces else ""))
+            scope.lines += inner.lines
+            if braces:
+                scope.add("}")
+        for member in started:
+            self._finish(member)
+
+    def _parallel(self, members: list[Member], packings: int) -> list[str]:
+        """Threads for an outermost loop with much to do; packing goes to memory that threads would share."""
+        much = sum(m.work for m in members) > PARALLEL and all(m.parallel for m in members)
+        return (
+            [f"parallel for num_threads({self.threads})"]
+            if much and self.depth == 0 and self.threads > 1 and not packings
+            else []
+        )
+
+    def _simd(self, loop: Loop, members: list[Member]) -> list[str]:
+        last = all(isinstance(child, Member) for child in loop.children)
+        simple = all(
+            m.kind in ("map", "reduce") or (m.kind == "place" and all(isinstance(i, Index) for i in m.store))
+            for m in members
+        )
+        if not last or not simple or any("arg" in self._kind(m) for m in members) or loop.extent == 1:
+            return []
+        clauses = ""
+        for member in members:
+            if member.kind == "reduce" and not member.inner:
+                clauses += f" reduction({self._sign(member)} : {self.sums[member]})"
+        return [f"simd{clauses}"]
+
+    def _kind(self, member: Member) -> str:
+        return member.target.kind if isinstance(member.target, Reduce) and member.kind == "reduce" else ""
+
+    def _sign(self, member: Member) -> str:
+        sign = REDUCTIONS[self._kind(member)][2]
+        return f"{sign}_{c_type(member.value.dtype)}" if sign.isalpha() else sign
+
+    def _sum_type(self, member: Member) -> str:
+        count = math.prod(member.extents[member.start :]) // (member.extents[-1] if member.inner else 1)
+        long = self._kind(member) == "sum" and count > ACCURATE and member.value.dtype == torch.float32
+        return "double" if long else c_type(member.value.dtype)
+
+    def _initial(self, member: Member) -> str:
+        kind, dtype = self._kind(member), member.value.dtype
+        if "max" in kind or "min" in kind:
+            if not dtype.is_floating_point:
+                return LIMITS[dtype]["min" in kind]
+            return "-INFINITY" if "max" in kind else "INFINITY"
+        return REDUCTIONS[kind][0]
+
+    def _start(self, member: Member) -> None:
+        scope, kind = self.scopes[-1], self._kind(member)
+        local = self.locals.get(member.target)
+        own = local is not None and local.depth == member.start
+        ctype = self._sum_type(member)
+        named = self.names[member.home.buffer]
+        name = (
+            named if own and (ctype == c_type(member.target.dtype) or member.inner) else self.unique(f"{named}_{kind}")
+        )
+        self.sums[member] = name
+        if "arg" in kind:
+            scope.add(f"{ctype} {name} = {self._initial(member)};", f"int64_t {name}_at = -1;")
+        elif member.inner:
+            size, var = member.extents[-1], LOOPS[len(member.extents) - 1]
+            if self._initial(member) == "0":
+                scope.add(f"{ctype} {name}[{size}] = {{0}};")
+            else:
+                scope.add(f"{ctype} {name}[{size}];")
+                scope.add(
+                    f"for (int {var} = 0; {var} < {size}; {var}++)", f"    {name}[{var}] = {self._initial(member)};"
+                )
+        else:
+            scope.add(f"{ctype} {name} = {self._initial(member)};")
+
+    def _finish(self, member: Member) -> None:
+        scope, name, kind = self.scopes[-1], self.sums[member], self._kind(member)
+        local = self.locals.get(member.target)
+        named = self.names[member.home.buffer]
+        if local is not None and name == named:
+            return
+        last = f"{name}_at < 0 ? 0 : {name}_at" if "arg" in kind else name
+        if member.inner:
+            size, var = member.extents[-1], LOOPS[len(member.extents) - 1]
+            scope.add("#pragma omp simd")
+            scope.add(f"for (int {var} = 0; {var} < {size}; {var}++)", f"    {self._target(member)} = {name}[{var}];")
+        elif local is not None and not local.kept:
+            scope.add(f"const {c_type(member.target.dtype)} {named} = {last};")
+        else:
+            scope.add(f"{self._target(member)} = {last};")
+
+    def _target(self, member: Member, index: tuple[Index, ...] | None = None) -> str:
+        places = index if index is not None else tuple(i for i in member.store if isinstance(i, Index))
+        local = self.locals.get(member.target)
+        if local is None:
+            return self.element(member.home.buffer, places)
+        return local.name + "".join(f"[{places[d]}]" for d in local.kept)
+
+    def _leaf(self, member: Member) -> None:
+        scope = self.scopes[-1]
+        text = self.at(member.value, member.index, member.target)
+        if member.kind == "map":
+            local = self.locals.get(member.target)
+            if local is not None and not local.kept:
+                scope.add(f"const {c_type(member.target.dtype)} {local.name} = {text.text};")
+            else:
+                scope.add(f"{self._target(member)} = {text.text};")
+        elif member.kind == "place":
+            target = member.target
+            places = tuple(self._place(i, member.index) if isinstance(i, Value) else i for i in member.store)
+            scope.add(f"{self._target(member, member.home.at(places))} {target.kind} {text.text};")  # type: ignore[attr-defined]
+        else:
+            self._accumulate(member, text)
+
+    def _accumulate(self, member: Member, text: Text) -> None:
+        scope, name, kind = self.scopes[-1], self.sums[member], self._kind(member)
+        if "arg" in kind:
+            assert isinstance(member.target, Reduce)
+            order = sorted(member.target.dims)
+            place = flat(tuple(member.index[d] for d in order), tuple(member.value.shape[d] for d in order))
+            sign = ">" if kind == "argmax" else "<"
+            x = self.unique("x")
+            scope.add(f"const {c_type(member.value.dtype)} {x} = {text.text};")
+            scope.add(
+                f"if ({name} == {name} && ({x} {sign} {name} || {x} != {x} || {name}_at < 0))",
+                f"    {name} = {x}, {name}_at = {place};",
+            )
+            return
+        element = f"{name}[{LOOPS[len(member.extents) - 1]}]" if member.inner else name
+        scope.add(
+            REDUCTIONS[kind][1].format(
+                element, text.text if kind == "sum" else text.within(6), c_type(member.value.dtype)
+            )
+        )
+
+    # -- products --
+
+    def _rows(self, loop: Loop, product: Member) -> None:
+        scope, var = self.scopes[-1], LOOPS[self.depth]
+        assert isinstance(product.value, Product)
+        local = self.locals.get(product.target)
+        written = row_blocks(self, product, local.name if local else None, self.machine)
+        scope.add(*written.before)
+        for first, last, rows, calls in written.blocks:
+            block = Scope(self.depth, scope.indent + "    ")
+            if local:
+                block.add(
+                    f"float {local.name}[{rows}][{product.value.shape[-1]}];".replace(
+                        "float", c_type(product.value.dtype)
+                    )
+                )
+            block.add(*calls)
+            if len(loop.children) > 1:
+                inner = Scope(self.depth + 1, block.indent + "    ")
+                self.scopes.append(inner)
+                self._scope(loop.children[1:])
+                self.scopes.pop()
+                block.add(f"for (int {var} = r; {var} < r + {rows}; {var}++) {{")
+                block.lines += inner.lines
+                block.add("}")
+            for pragma in self._parallel(_leaves(loop), 0) if last - first > rows else []:
+                scope.add(f"#pragma omp {pragma}")
+            scope.add(f"for (int r = {first}; r < {last}; r += {rows}) {{")
+            scope.lines += block.lines
+            scope.add("}")
+
+
+def _leaves(node: Loop | Member) -> list[Member]:
+    return [node] if isinstance(node, Member) else [m for child in node.children for m in _leaves(child)]
