@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -29,51 +30,81 @@ def planned(engine: str, lowered: Lowered, optimiser: Optimiser | None, moments:
         emitted = Straight(lowered, Moves(optimiser, moments) if optimiser else None).emitted()
         return Plan("torch", lowered, emitted)
     complete = whole(lowered, optimiser, moments)
-    if engine == "inductor":
-        from chainrule.compiling import inductor
+    of_batch, source = _OF_BATCH[engine](complete)
+    return Plan(engine, lowered, call=Fused(complete, of_batch, optimiser, lowered), source=source)
 
-        if inductor.compiler() is None:
-            raise ChainruleError(
-                'engine="inductor" needs a C++ compiler, and none is found (g++ or clang++, or CXX); install one, or take '
-                'engine="torch"'
-            )
-        call = Fused(complete, inductor.compiled(complete), optimiser, list(lowered.gradients), lowered)
-        return Plan("inductor", lowered, call=call, source=complete.graph.python_code("self").src)
-    raise ChainruleError(f'engine="{engine}" is not to be had here')
+
+def _by_inductor(step: Whole) -> tuple[Callable[..., Any], str]:
+    from chainrule.compiling import inductor
+
+    if inductor.compiler() is None:
+        raise ChainruleError(
+            "inductor needs a C++ compiler, and none is found (g++ or clang++, or what CXX names); install one"
+        )
+    source = str(step.graph.python_code("self").src)
+    function = inductor.compiled(step)
+    arguments: list[Any] = [step.held.get(n) for n in step.inputs]
+    slots = [i for i, n in enumerate(step.inputs) if n not in step.held]
+
+    def of_batch(*batch: torch.Tensor) -> Any:
+        given = list(arguments)
+        for slot, tensor in zip(slots, batch):
+            given[slot] = tensor
+        return function(*given)
+
+    return of_batch, source
+
+
+def _by_c(step: Whole) -> tuple[Callable[..., Any], str]:
+    from chainrule.compiling.c import NoCompiler, NoSpelling, compile_c
+
+    loose = [n for n in step.held if not step.held[n].is_contiguous()]
+    if loose:
+        raise ChainruleError(f"C needs tensors that lie in rows, and {step.names.get(loose[0], loose[0].name)} does not")
+    try:
+        made = compile_c(step.graph, step.returned, step.writes, step.names)
+    except (NoSpelling, NoCompiler) as error:
+        raise ChainruleError(str(error)) from error
+    bound = made.bind(step.held)
+    if all(n is None or n.meta["val"].is_contiguous() for n in step.batch):
+        return bound, made.source
+    return (lambda *batch: bound(*(t.contiguous() for t in batch))), made.source
+
+
+_OF_BATCH: dict[str, Callable[[Whole], tuple[Callable[..., Any], str]]] = {"inductor": _by_inductor, "c": _by_c}
 
 
 class Fused:
-    """The call of an engine that takes the whole step as one function of all that it reads."""
+    """The call of an engine that takes the whole step as one function of the batch."""
 
-    def __init__(
-        self, step: Whole, function: Callable[..., Any], optimiser: Optimiser | None, params: list[fx.Node], lowered: Lowered
-    ) -> None:
-        self.function, self.optimiser = function, optimiser
-        self.slots = [step.inputs.index(n) if n is not None else None for n in step.batch]
-        self.numbers = [torch.zeros((), dtype=n.meta["val"].dtype) for n in step.numbers]
-        self.drawn = {n: again() for n, again in step.drawn.items()}
-        self.again = step.drawn
-        filled = {**{n: t.detach() for n, t in step.held.items()}, **self.drawn, **dict(zip(step.numbers, self.numbers))}
-        self.arguments: list[Any] = [filled.get(n) for n in step.inputs]
-        self.names = [lowered.names[p] for p in params]
-        self.stop: Callable[..., Any] = lambda *batch: None
+    def __init__(self, step: Whole, of_batch: Callable[..., Any], optimiser: Optimiser | None, lowered: Lowered) -> None:
+        self.of_batch, self.optimiser = of_batch, optimiser
+        self.used = [i for i, n in enumerate(step.batch) if n is not None]
+        self.all_used = len(self.used) == len(step.batch)
+        self.numbers = [step.held[n] for n in step.numbers]
+        self.last: tuple[float, ...] = ()
+        self.again = [(step.held[n], again) for n, again in step.drawn.items()]
+        self.names = [lowered.names[p] for p in lowered.gradients]
+        self.stop: Callable[..., Any] = print
 
     def __call__(self, *batch: torch.Tensor) -> Any:
-        arguments = list(self.arguments)
-        for slot, tensor in zip(self.slots, batch):
-            if slot is not None:
-                arguments[slot] = tensor
-        for node, again in self.again.items():
-            self.drawn[node].copy_(again())
-        if self.optimiser is None:
-            loss, *gradients = self.function(*arguments)
+        if not self.all_used:
+            batch = tuple(batch[i] for i in self.used)
+        for tensor, again in self.again:
+            tensor.copy_(again())
+        optimiser = self.optimiser
+        if optimiser is None:
+            loss, *gradients = self.of_batch(*batch)
             return loss, dict(zip(self.names, gradients))
-        for number, value in zip(self.numbers, self.optimiser.numbers()):
-            number.fill_(value)
-        (loss,) = self.function(*arguments)
-        if not torch.isfinite(loss):
-            self.stop(*(t for t, slot in zip(batch, self.slots) if slot is not None))
-        self.optimiser.steps += 1
+        numbers = optimiser.numbers()
+        if numbers != self.last:
+            for number, value in zip(self.numbers, numbers):
+                number.fill_(value)
+            self.last = numbers
+        (loss,) = self.of_batch(*batch)
+        if not isfinite(loss.item()):
+            self.stop(*batch)
+        optimiser.steps += 1
         return loss
 
 

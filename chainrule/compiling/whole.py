@@ -20,7 +20,7 @@ class Whole:
     graph: fx.Graph
     inputs: list[fx.Node]
     batch: list[fx.Node | None]
-    held: dict[fx.Node, torch.Tensor]
+    held: dict[fx.Node, torch.Tensor]  # all but the batch: parameters, state, constants, what is drawn, numbers
     drawn: dict[fx.Node, Any]
     numbers: list[fx.Node]  # of the optimiser, each a tensor of no axes
     returned: list[fx.Node]
@@ -70,12 +70,15 @@ def whole(lowered: Lowered, optimiser: Optimiser | None, moments: dict[fx.Node, 
     results: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
     outputs = 1 + (0 if optimiser else len(lowered.gradients))
     homes = [*(at[n] for n in written), *states]
-    held = {at[n]: t for n, t in lowered.held.items()} | {n: m for n, (_, m) in zip(states, kept)}
+    held = {at[n]: t.detach() for n, t in lowered.held.items()} | {n: m for n, (_, m) in zip(states, kept)}
+    held |= {at[n]: again() for n, again in lowered.drawn.items()}
+    numbers = inputs[len(first) + len(kept) :]
+    held |= {n: torch.zeros((), dtype=precision) for n in numbers}
     names = {at[n]: lowered.names[n] for n in first if n in lowered.names}
     writes = {home: value for home, value in zip(homes, results[outputs:]) if value is not home}
     return Whole(
         graph, inputs, [at[n] if n is not None else None for n in lowered.batch], held,
-        {at[n]: again for n, again in lowered.drawn.items()}, inputs[len(first) + len(kept) :],
+        {at[n]: again for n, again in lowered.drawn.items()}, numbers,
         results[:outputs], writes, names,
     )  # fmt: skip
 
