@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.compiling.c.step import NotFinite
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Optimiser
@@ -29,9 +30,9 @@ def planned(engine: str, lowered: Lowered, optimiser: Optimiser | None, moments:
     if engine == "torch":
         emitted = Straight(lowered, Moves(optimiser, moments) if optimiser else None).emitted()
         return Plan("torch", lowered, emitted)
-    complete = whole(lowered, optimiser, moments)
+    complete = whole(lowered, optimiser, moments, guarded=engine == "inductor")
     of_batch, source = _OF_BATCH[engine](complete)
-    return Plan(engine, lowered, call=Fused(complete, of_batch, optimiser, lowered), source=source)
+    return Plan(engine, lowered, call=Fused(complete, of_batch, optimiser, lowered, engine != "c"), source=source)
 
 
 def _by_inductor(step: Whole) -> tuple[Callable[..., Any], str]:
@@ -62,7 +63,8 @@ def _by_c(step: Whole) -> tuple[Callable[..., Any], str]:
     if loose:
         raise ChainruleError(f"C needs tensors that lie in rows, and {step.names.get(loose[0], loose[0].name)} does not")
     try:
-        made = compile_c(step.graph, step.returned, step.writes, step.names)
+        loss = step.returned[0] if step.writes else None
+        made = compile_c(step.graph, step.returned, step.writes, step.names, finite=loss)
     except (NoSpelling, NoCompiler) as error:
         raise ChainruleError(str(error)) from error
     bound = made.bind(step.held)
@@ -77,7 +79,7 @@ _OF_BATCH: dict[str, Callable[[Whole], tuple[Callable[..., Any], str]]] = {"indu
 class Fused:
     """The call of an engine that takes the whole step as one function of the batch."""
 
-    def __init__(self, step: Whole, of_batch: Callable[..., Any], optimiser: Optimiser | None, lowered: Lowered) -> None:
+    def __init__(self, step: Whole, of_batch: Callable[..., Any], optimiser: Optimiser | None, lowered: Lowered, looks: bool) -> None:
         self.of_batch, self.optimiser = of_batch, optimiser
         self.used = [i for i, n in enumerate(step.batch) if n is not None]
         self.all_used = len(self.used) == len(step.batch)
@@ -86,6 +88,7 @@ class Fused:
         self.again = [(step.held[n], again) for n, again in step.drawn.items()]
         self.names = [lowered.names[p] for p in lowered.gradients]
         self.stop: Callable[..., Any] = print
+        self.looks = looks
 
     def __call__(self, *batch: torch.Tensor) -> Any:
         if not self.all_used:
@@ -101,8 +104,11 @@ class Fused:
             for number, value in zip(self.numbers, numbers):
                 number.fill_(value)
             self.last = numbers
-        (loss,) = self.of_batch(*batch)
-        if not isfinite(loss.item()):
+        try:
+            (loss,) = self.of_batch(*batch)
+        except NotFinite:
+            self.stop(*batch)
+        if self.looks and not isfinite(loss.item()):
             self.stop(*batch)
         optimiser.steps += 1
         return loss

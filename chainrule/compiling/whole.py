@@ -28,8 +28,11 @@ class Whole:
     names: dict[fx.Node, str]
 
 
-def whole(lowered: Lowered, optimiser: Optimiser | None, moments: dict[fx.Node, list[torch.Tensor]]) -> Whole:
-    """`lowered` with the moves of its parameters. Where the loss is not finite, nothing that stays changes."""
+def whole(
+    lowered: Lowered, optimiser: Optimiser | None, moments: dict[fx.Node, list[torch.Tensor]], guarded: bool
+) -> Whole:
+    """`lowered` with the moves of its parameters. If `guarded`, nothing that stays changes where the loss is not finite;
+    else it is for the engine to look."""
     from torch._subclasses.functional_tensor import dispatch_functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -47,13 +50,17 @@ def whole(lowered: Lowered, optimiser: Optimiser | None, moments: dict[fx.Node, 
         loss = found[lowered.loss]
         fine = torch.isfinite(loss)
         returned = [loss, *(found[g] for g in ([] if optimiser else lowered.gradients.values()))]
-        stays = [torch.where(fine, found[v], given[home]) for home, v in lowered.writes.items()]
+
+        def kept_if_fine(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+            return torch.where(fine, new, old) if guarded and new is not old else new
+
+        stays = [kept_if_fine(found[v], given[home]) for home, v in lowered.writes.items()]
         after: list[torch.Tensor] = []
         for p in params:
             state = [m for (q, _), m in zip(kept, own) if q is p]
             assert optimiser is not None
             moved = optimiser.moved(given[p], found[lowered.gradients[p]], state, numbers)
-            now = [new if new is old else torch.where(fine, new, old) for new, old in zip(moved, (given[p], *state))]
+            now = list(map(kept_if_fine, moved, (given[p], *state)))
             stays.append(now[0])
             after += now[1:]
         return [*returned, *stays, *after]

@@ -63,7 +63,8 @@ def _copied(value: Value) -> Value:
 def write_page(
     schedule: Schedule, checks: list[tuple[Value, str]], given: list[Buffer], machine: Machine, threads: int, title: str
 ) -> Page:
-    """`given`: the memory of each argument of the step, in order: placeholders, then results."""
+    """`given`: the memory of each argument of the step, in order: placeholders, then results. Where `schedule.first` is
+    not finite, the step ends with the status after those of the checks."""
     unique, homes = Names(), schedule.homes
     names: dict[Buffer, str] = {}
     numbers = {b for b in given if not b.shape and not any(m.home.buffer is b for run in schedule.runs for m in run)}
@@ -75,6 +76,7 @@ def write_page(
     blocks: set[Block] = set()
     lives: dict[Buffer, list[int]] = {}
     failures = {value: number for number, (value, _) in enumerate(checks, 1)}
+    last_of_first = next((m for run in reversed(schedule.runs) for m in reversed(run) if m.target is schedule.first), None)
     for number, run in enumerate(schedule.runs):
         nest = Nest(run, homes, names, numbers, inside, unique, machine, threads)
         body += ["", f"    /* {_title(run, names, nest)} */", *nest.lines]
@@ -82,6 +84,8 @@ def write_page(
         for member in run:
             if member.target in failures:
                 body.append(f"    if (*{names[member.home.buffer]}) return {failures[member.target]};")
+            if member.target is schedule.first and member is last_of_first:
+                body.append(f"    if (!isfinite(*{names[member.home.buffer]})) return {len(checks) + 1};")
             live = [b for v, b, _ in member.reads if v not in nest.locals]
             for buffer in [*live, *([] if member.target in nest.locals else [member.home.buffer])]:
                 lives.setdefault(buffer, []).append(number)

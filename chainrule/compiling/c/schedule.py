@@ -88,12 +88,19 @@ def tree(members: list[Member], depth: int) -> list[Loop | Member]:
 
 
 class Schedule:
-    """Runs of members, each run one nest of loops. Each of `alone` is a run of its own, before all others."""
+    """Runs of members, each run one nest of loops. Each of `alone` is a run of its own, before all others; no argument
+    is written before the run after that which makes `first`."""
 
     def __init__(
-        self, stored: list[Value], homes: dict[Value, Home], arguments: set[Buffer], alone: set[Value], threads: int
+        self,
+        stored: list[Value],
+        homes: dict[Value, Home],
+        arguments: set[Buffer],
+        alone: set[Value],
+        first: Value | None,
+        threads: int,
     ) -> None:
-        self.homes, self.arguments, self.threads = homes, arguments, threads
+        self.homes, self.arguments, self.first, self.threads = homes, arguments, first, threads
         members = [m for v in stored for m in statements(v, homes[v], homes)]
         self.runs = [[m] for m in members if m.target in alone]
         self.waiting = dict.fromkeys(m for m in members if m.target not in alone)
@@ -135,6 +142,9 @@ class Schedule:
 
     def _ready(self, member: Member, run: list[Member]) -> bool:
         """Whether what the member reads is made, and what it overwrites is read."""
+        if self.first is not None and member.home.buffer in self.arguments:
+            if any(m in self.waiting for m in self.makers.get(self.first, ())):
+                return False
         before = self.makers[member.target]
         needed = [*before[: before.index(member)], *self.old.get(member.home.buffer, ())]
         for value, _, _ in member.reads:

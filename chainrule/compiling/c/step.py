@@ -18,6 +18,10 @@ from chainrule.compiling.c.values import Buffer, Value, View, dims
 from chainrule.errors import ChainruleError
 
 
+class NotFinite(ChainruleError):
+    """A value that was to be finite is not."""
+
+
 class CStep:
     """The compiled step. Called with the tensors of the placeholders in order, it gives the outputs, in new tensors,
     and leaves the written values in place. Their types, shapes and strides are those of the graph: the caller sees to
@@ -75,6 +79,8 @@ class CStep:
         return cast("Callable[..., tuple[Tensor, ...]]", scope["call"])
 
     def _failure(self, status: int) -> ChainruleError:
+        if status > len(self._page.checks):
+            return NotFinite("the loss is not finite; nothing was changed")
         return ChainruleError(f"{self._page.checks[status - 1]}; nothing was changed")
 
 
@@ -84,11 +90,13 @@ def compile_c(
     writes: Mapping[fx.Node, fx.Node],
     names: Mapping[fx.Node, str] | None = None,
     threads: int | None = None,
+    finite: fx.Node | None = None,
 ) -> CStep:
     """The graph, functional and of aten alone with static shapes, as one C function.
 
     `outputs` are given back in new tensors; `writes` says which placeholder is given the value of which node, in place.
-    `names` are the person's, `threads` torch's number unless given.
+    `names` are the person's, `threads` torch's number unless given. Where `finite`, one of the outputs, is not finite,
+    nothing is written and a call raises NotFinite.
 
     >>> from torch.fx.experimental.proxy_tensor import make_fx
     >>> x, w = torch.ones(4, 3), torch.ones(3, 2)
@@ -116,18 +124,19 @@ def compile_c(
         if lowering.values[node] is lowering.values[placeholder]:
             continue
         root(lowering.values[node], Home(lowering.buffers[placeholder], lowering.layout(placeholder)))
-    results = []
+    results, first = [], None
     for node in outputs:
         value = lowering.values[node]
         home = own_memory(value, value.name or node.name)
         root(value, home)
+        first = roots[-1] if node is finite else first
         results.append(home.buffer)
     checks = index_checks(roots)
     stored = stored_values([*(value for value, _ in checks), *roots])
     for value in stored:
         if value not in homes:
             homes[value] = own_memory(value, value.name or "t")
-    schedule = Schedule(stored, homes, set(lowering.buffers.values()), {value for value, _ in checks}, threads)
+    schedule = Schedule(stored, homes, set(lowering.buffers.values()), {value for value, _ in checks}, first, threads)
     given = [*(lowering.buffers[n] for n in placeholders), *results]
     page = write_page(schedule, checks, given, machine(), threads, title(placeholders, writes))
     return CStep(page, placeholders, [(b.shape, b.dtype) for b in results], threads)
