@@ -421,6 +421,35 @@ def test_indices_out_of_range_change_nothing() -> None:
         assert torch.equal(w, before)
 
 
+PARALLEL: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "line": lambda: (lambda x: (x * 2, x.sum(), x.amin()), r(300_007)),
+    "all": lambda: (lambda x: (x.sum(), x.mean(), (x > 3).any(), (x * 10).long().sum()), r(1031, 257)),
+    "columns": lambda: (lambda x: (x.sum(0), x.amax(0), x.exp().mean(0)), r(1031, 257)),
+    "columns_of_stacks": lambda: (lambda x: (x.sum((0, 1)), x.sum((0, 2))), r(5, 207, 257)),
+    "rows_and_columns": lambda: (lambda x: (x - x.sum(1, keepdim=True), (x - x.sum(1, keepdim=True)).sum(0)), r(1031, 257)),
+    "product_and_columns": lambda: (lambda x, w: (torch.relu(x @ w), torch.relu(x @ w).sum(0), x.sum(0)), r(1031, 64), r(64, 100)),
+    "few_rows": lambda: (lambda x: (x.sum(0), x.sum()), r(2, 200_003)),
+    "layer_norm_backward": lambda: (
+        lambda g, x, m, s, w: aten.native_layer_norm_backward(g, x, [257], m, s, w, w, [True] * 3),
+        r(1031, 257), r(1031, 257), r(1031, 1), p(1031, 1), r(257)),
+    "embedding_backward": lambda: (
+        lambda g, t: (aten.embedding_dense_backward(g, t, 300, -1, False), g.sum(0), g.sum((0, 1))), r(5, 207, 257), i(300, 5, 207)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_sums_in_parts(name: str, threads: int) -> None:
+    f, *args = PARALLEL[name]()
+    step = compiled(lambda *x: tuple(y) if isinstance(y := f(*x), tuple | list) else (y,), args, threads=threads)
+    assert "parallel" in step.source
+    mine = step(*args)
+    for given, single, true in zip(mine, f(*args), f(*map(wide, args)), strict=True):
+        assert_same(given, single, true, step.source)
+    for first, again in zip(mine, step(*args), strict=True):
+        assert torch.equal(first, again)
+
+
 def test_threads_change_nothing() -> None:
     def f(x: Tensor, w: Tensor, s: Tensor) -> tuple[Tensor, ...]:
         y = torch.relu(x @ w)

@@ -124,6 +124,7 @@ class Nest(Expressions):
         scope, depth = self.scopes[-1], self.depth
         members, packed = list(_leaves(loop)), len(self.scratches)
         started = [m for m in members if m.start == depth]
+        before = len(scope.lines)
         for member in started:
             self._start(member)
         if loop.product is not None:
@@ -133,40 +134,70 @@ class Nest(Expressions):
             self.scopes.append(inner)
             self._scope(loop.children)
             self.scopes.pop()
-            pragma = " ".join([*self._parallel(members, len(self.scratches) - packed), *self._simd(loop, members)])
-            if pragma:
-                scope.add(f"#pragma omp {pragma}")
+            threads = self._parallel(members, len(self.scratches) - packed)
+            simd = self._simd(loop, members)
             var = LOOPS[depth]
-            braces = len(inner.lines) != 1
-            scope.add(f"for (int {var} = 0; {var} < {loop.extent}; {var}++)" + (" {" if braces else ""))
-            scope.lines += inner.lines
-            if braces:
-                scope.add("}")
+            if threads and started:
+                self._parts(loop, started, scope.lines[before:], inner.lines, simd)
+            else:
+                words = [*(["parallel for"] if threads else []), *simd[:1], *threads, *simd[1:]]
+                counted = f"for (int {var} = 0; {var} < {loop.extent}; {var}++)"
+                scope.lines += _loop_text(scope.indent, words, counted, inner.lines)
         for member in started:
             self._finish(member)
+
+    def _parts(self, loop: Loop, sums: list[Member], starts: list[str], inner: list[str], simd: list[str]) -> None:
+        """A loop that sums, in as many parts as there are threads. Their sums are added in order, so that a step gives
+        the same numbers each time."""
+        scope, var, each = self.scopes[-1], LOOPS[self.depth], f"part < {self.threads}; part++"
+        indent, kept, added = scope.indent + "    ", [], []
+        for member in sums:
+            name = self.sums[member]
+            of_parts, size = self.unique(f"{name}_of"), f"[{member.extents[-1]}]" if member.inner else ""
+            scope.add(f"{self._sum_type(member)} {of_parts}[{self.threads}]{size};")
+            place = f"[{LOOPS[len(member.extents) - 1]}]" if member.inner else ""
+            kept.append(f"{indent}memcpy(&{of_parts}[part], &{name}, sizeof {name});")
+            around = self._over_sums(member)
+            added += [indent + line for line in around]
+            more = REDUCTIONS[self._kind(member)][1]
+            added.append(
+                f"{indent}{'    ' * bool(around)}"
+                + more.format(name + place, f"{of_parts}[part]{place}", self._sum_type(member))
+            )
+        scope.add(f"#pragma omp parallel for num_threads({self.threads})", f"for (int part = 0; {each}) {{")
+        scope.lines += ["    " + line for line in starts]
+        size = f"{loop.extent}L / {self.threads}"
+        counted = f"for (int {var} = part * {size}; {var} < (part + 1) * {size}; {var}++)"
+        scope.lines += _loop_text(indent, simd, counted, ["    " + line for line in inner])
+        scope.lines += kept
+        scope.add("}", f"for (int part = 0; {each}) {{")
+        scope.lines += added
+        scope.add("}")
+
+    def _over_sums(self, member: Member) -> list[str]:
+        """The loop over the sums of a reduction that has many at once."""
+        var = LOOPS[len(member.extents) - 1]
+        size = member.extents[-1]
+        return ["#pragma omp simd", f"for (int {var} = 0; {var} < {size}; {var}++)"] if member.inner else []
 
     def _parallel(self, members: list[Member], packings: int) -> list[str]:
         """Threads for an outermost loop with much to do; packing goes to memory that threads would share."""
         much = sum(m.work for m in members) > PARALLEL and all(m.parallel for m in members)
         return (
-            [f"parallel for num_threads({self.threads})"]
-            if much and self.depth == 0 and self.threads > 1 and not packings
-            else []
+            [f"num_threads({self.threads})"] if much and self.depth == 0 and self.threads > 1 and not packings else []
         )
 
     def _simd(self, loop: Loop, members: list[Member]) -> list[str]:
         last = all(isinstance(child, Member) for child in loop.children)
-        simple = all(
-            m.kind in ("map", "reduce") or (m.kind == "place" and all(isinstance(i, Index) for i in m.store))
-            for m in members
-        )
+        simple = all(m.kind in ("map", "reduce") or (m.kind == "place" and m.apart) for m in members)
         if not last or not simple or any("arg" in self._kind(m) for m in members) or loop.extent == 1:
             return []
-        clauses = ""
-        for member in members:
-            if member.kind == "reduce" and not member.inner:
-                clauses += f" reduction({self._sign(member)} : {self.sums[member]})"
-        return [f"simd{clauses}"]
+        clauses = [
+            f"reduction({self._sign(member)} : {self.sums[member]})"
+            for member in members
+            if member.kind == "reduce" and not member.inner
+        ]
+        return ["simd", *clauses]
 
     def _kind(self, member: Member) -> str:
         return member.target.kind if isinstance(member.target, Reduce) and member.kind == "reduce" else ""
@@ -220,9 +251,9 @@ class Nest(Expressions):
             return
         last = f"{name}_at < 0 ? 0 : {name}_at" if "arg" in kind else name
         if member.inner:
-            size, var = member.extents[-1], LOOPS[len(member.extents) - 1]
-            scope.add("#pragma omp simd")
-            scope.add(f"for (int {var} = 0; {var} < {size}; {var}++)", f"    {self._target(member)} = {name}[{var}];")
+            scope.add(
+                *self._over_sums(member), f"    {self._target(member)} = {name}[{LOOPS[len(member.extents) - 1]}];"
+            )
         elif local is not None and not local.kept:
             scope.add(f"const {c_type(member.target.dtype)} {named} = {last};")
         else:
@@ -297,11 +328,22 @@ class Nest(Expressions):
                 block.add(f"for (int {var} = r; {var} < r + {rows}; {var}++) {{")
                 block.lines += inner.lines
                 block.add("}")
-            for pragma in self._parallel(_leaves(loop), 0) if last - first > rows else []:
-                scope.add(f"#pragma omp {pragma}")
+            single = last - first <= rows or any(m.start == self.depth for m in _leaves(loop))
+            for threads in self._parallel(_leaves(loop), 0) if not single else []:
+                scope.add(f"#pragma omp parallel for {threads}")
             scope.add(f"for (int r = {first}; r < {last}; r += {rows}) {{")
             scope.lines += block.lines
             scope.add("}")
+
+
+def _loop_text(indent: str, pragma: list[str], counted: str, inner: list[str]) -> list[str]:
+    braces = len(inner) != 1
+    return [
+        *([f"{indent}#pragma omp {' '.join(pragma)}"] if pragma else []),
+        f"{indent}{counted}" + (" {" if braces else ""),
+        *inner,
+        *([indent + "}"] if braces else []),
+    ]
 
 
 def _leaves(node: Loop | Member) -> list[Member]:
