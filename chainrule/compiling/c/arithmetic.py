@@ -141,6 +141,10 @@ def tanh(x: Value) -> Value:
     return own_function("tanh", x, 20)
 
 
+def erf(x: Value) -> Value:
+    return own_function("erf", x, 20)
+
+
 def sqrt(x: Value) -> Value:
     return function("sqrt", x, 6)
 
@@ -166,6 +170,11 @@ def mean(x: Value, over: Sequence[int], keepdim: bool = False) -> Value:
 
 def largest(x: Value, over: Sequence[int], keepdim: bool = False) -> Value:
     return reduce(x, over, "amax", x.dtype, keepdim) if x.shape and len(over) else x
+
+
+def top(x: Value, over: Sequence[int]) -> Value:
+    """The largest number, kept as a dimension, where it makes no difference that NaN is passed over."""
+    return reduce(x, over, "top" if x.dtype.is_floating_point else "amax", x.dtype, True) if x.shape else x
 
 
 def position(shape: Shape, dim: int) -> Value:

@@ -20,6 +20,7 @@ REDUCTIONS = {
     "sum": ("0", "{0} += {1};", "+"),
     "prod": ("1", "{0} *= {1};", "*"),
     "amax": ("-INFINITY", "{0} = larger_{2}({1}, {0});", "larger"),
+    "top": ("-INFINITY", "{0} = top_{2}({1}, {0});", "max"),
     "amin": ("INFINITY", "{0} = smaller_{2}({1}, {0});", "smaller"),
 }
 LIMITS = {torch.int64: ("INT64_MIN", "INT64_MAX"), torch.int32: ("INT32_MIN", "INT32_MAX"), torch.uint8: ("0", "255"),
@@ -204,7 +205,7 @@ class Nest(Expressions):
 
     def _sign(self, member: Member) -> str:
         sign = REDUCTIONS[self._kind(member)][2]
-        return f"{sign}_{c_type(member.value.dtype)}" if sign.isalpha() else sign
+        return f"{sign}_{c_type(member.value.dtype)}" if sign in ("larger", "smaller") else sign
 
     def _sum_type(self, member: Member) -> str:
         count = math.prod(member.extents[member.start :]) // (member.extents[-1] if member.inner else 1)
