@@ -328,6 +328,30 @@ def test_layers(name: str) -> None:
     agree(f, *args)
 
 
+def attention(causal: bool, scale: float | None = None, mask: bool = False) -> Callable[..., Any]:
+    def f(g: Tensor, q: Tensor, k: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+        how = {"attn_mask": m if mask else None, "scale": scale}
+        y, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, **how)
+        of = aten._scaled_dot_product_flash_attention_for_cpu_backward(g, q, k, v, y, logsumexp, 0.0, causal, **how)
+        return (y, logsumexp, *of)
+
+    return f
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 7, 7, 5), (1, 2, 33, 33, 16), (3, 1, 1, 1, 4), (2, 2, 9, 4, 3), (1, 2, 130, 130, 17), (1, 1, 40, 70, 8)])  # fmt: skip
+def test_attention(sizes: tuple[int, int, int, int, int]) -> None:
+    batch, heads, now, then, width = sizes
+    q, g = r(batch, heads, now, width), r(batch, heads, now, width)
+    k, v = r(batch, heads, then, width), r(batch, heads, then, width)
+    agree(attention(False), g, q, k, v, r(now, then))
+    agree(attention(False, 0.3, True), g, q, k, v, r(now, then))
+    if now == then:
+        agree(attention(True), g, q, k, v, r(now, then))
+        of_heads = r(batch, now, 3 * heads * width).split(heads * width, -1)  # as a model has them, side by side
+        q, k, v = (t.view(batch, now, heads, width).transpose(1, 2) for t in of_heads)
+        agree(attention(True, 0.2), g.transpose(1, 2).contiguous().transpose(1, 2), q, k, v, r(now, then))
+
+
 # -- numbers that are none ---------------------------------------------------------------------------
 
 
@@ -432,6 +456,7 @@ PARALLEL: dict[str, Callable[[], tuple[Any, ...]]] = {
     "layer_norm_backward": lambda: (
         lambda g, x, m, s, w: aten.native_layer_norm_backward(g, x, [257], m, s, w, w, [True] * 3),
         r(1031, 257), r(1031, 257), r(1031, 1), p(1031, 1), r(257)),
+    "attention": lambda: (attention(True), r(3, 2, 130, 33), *(r(3, 2, 130, 33) for _ in range(3)), r(1)),
     "embedding_backward": lambda: (
         lambda g, t: (aten.embedding_dense_backward(g, t, 300, -1, False), g.sum(0), g.sum((0, 1))), r(5, 207, 257), i(300, 5, 207)),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 
 from chainrule.compiling.c.index import Index, flat
 from chainrule.compiling.c.literals import c_type
-from chainrule.compiling.c.members import Member
+from chainrule.compiling.c.members import LARGEST_LOCAL, Member
 from chainrule.compiling.c.values import Buffer, Product, Reshape, Value, View
 
 if TYPE_CHECKING:
@@ -196,7 +196,10 @@ def _packed(nest: Nest, b: Pointer, value: Product, written: Written) -> Pointer
     """`b` copied so that neighbours in a row are neighbours in memory."""
     depth, width = value.b.shape[-2:]
     ctype = c_type(value.dtype)
-    buffer = Buffer((depth, width), value.dtype, name="packed")
-    name = nest.scratch(buffer)
+    if nest.depth and depth * width <= LARGEST_LOCAL:  # one for each turn, so that threads may share the turns
+        name = nest.unique("packed")
+        written.before.append(f"{ctype} {name}[{depth}][{width}];")
+    else:
+        name = nest.scratch(Buffer((depth, width), value.dtype, name="packed"))
     written.before.append(f"packed_{ctype}({depth}, {width}, {b.text}, {b.row}, {b.column}, &{name}[0][0]);")
     return Pointer(f"&{name}[0][0]", width, 1)
