@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from chainrule.compiling.c import CStep, NoCompiler, NoSpelling, build, compile_c
+from chainrule.compiling.c import CStep, NoCompiler, NoSpelling, build, compile_c, step
+from chainrule.compiling.c.products import Machine
 
 aten = torch.ops.aten
 
@@ -246,6 +247,14 @@ def test_products(sizes: tuple[int, int, int]) -> None:
     agree(lambda a, b: torch.bmm(a, b), r(3, rows, depth), r(3, depth, columns))
     agree(lambda a, b: torch.bmm(a, b.transpose(1, 2)) * 2, r(2, depth, rows).transpose(1, 2), r(2, columns, depth))
     agree(lambda a, b: torch.mv(a, b), r(rows, depth), r(depth))
+
+
+@pytest.mark.parametrize("small", [Machine(32, 16), Machine(16, 16)])
+def test_products_in_narrow_registers(small: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "machine", lambda: small)
+    for rows, depth, columns in [(7, 5, 17), (7, 5, 20), (3, 4, 9), (30, 20, 33), (2, 3, 5)]:
+        agree(lambda a, b: a @ b, r(rows, depth), r(depth, columns))
+        agree(attention(True), *(r(1, 2, columns, depth) for _ in range(4)), r(1))
 
 
 def test_products_in_double() -> None:

@@ -158,7 +158,7 @@ FIRST = {
 
 def definitions(text: str, vector: int) -> list[str]:
     """The definitions of those functions that the text calls, for vector registers of so many bytes."""
-    found = []
+    found = ["#include <omp.h>"] if "omp_get_thread_num" in text else []
     if re.search(r"\b(exp|tanh|erf)_float\(", text):
         found.append(EXP)
     if "log_float(" in text:

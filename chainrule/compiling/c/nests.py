@@ -123,7 +123,7 @@ class Nest(Expressions):
 
     def _loop(self, loop: Loop) -> None:
         scope, depth = self.scopes[-1], self.depth
-        members, packed = list(_leaves(loop)), len(self.scratches)
+        members = list(_leaves(loop))
         started = [m for m in members if m.start == depth]
         before = len(scope.lines)
         for member in started:
@@ -135,7 +135,7 @@ class Nest(Expressions):
             self.scopes.append(inner)
             self._scope(loop.children)
             self.scopes.pop()
-            threads = self._parallel(members, len(self.scratches) - packed)
+            threads = self._parallel(members)
             simd = self._simd(loop, members)
             var = LOOPS[depth]
             if threads and started:
@@ -181,12 +181,10 @@ class Nest(Expressions):
         size = member.extents[-1]
         return ["#pragma omp simd", f"for (int {var} = 0; {var} < {size}; {var}++)"] if member.inner else []
 
-    def _parallel(self, members: list[Member], packings: int) -> list[str]:
-        """Threads for an outermost loop with much to do; packing goes to memory that threads would share."""
+    def _parallel(self, members: list[Member]) -> list[str]:
+        """Threads for an outermost loop with much to do."""
         much = sum(m.work for m in members) > PARALLEL and all(m.parallel for m in members)
-        return (
-            [f"num_threads({self.threads})"] if much and self.depth == 0 and self.threads > 1 and not packings else []
-        )
+        return [f"num_threads({self.threads})"] if much and self.depth == 0 and self.threads > 1 else []
 
     def _simd(self, loop: Loop, members: list[Member]) -> list[str]:
         last = all(isinstance(child, Member) for child in loop.children)
@@ -330,7 +328,7 @@ class Nest(Expressions):
                 block.lines += inner.lines
                 block.add("}")
             single = last - first <= rows or any(m.start == self.depth for m in _leaves(loop))
-            for threads in self._parallel(_leaves(loop), 0) if not single else []:
+            for threads in self._parallel(_leaves(loop)) if not single else []:
                 scope.add(f"#pragma omp parallel for {threads}")
             scope.add(f"for (int r = {first}; r < {last}; r += {rows}) {{")
             scope.lines += block.lines

@@ -108,10 +108,12 @@ class Reduce(Value):
 
 @dataclass(eq=False)
 class Product(Value):
-    """`a @ b`, matrices or stacks of as many matrices."""
+    """`a @ b`, matrices or stacks of as many matrices. `triangle` says what may be left out: "lower" and "upper" that
+    `a` is 0 above, or below, its diagonal; "result" that nobody looks above the diagonal of the product."""
 
     a: Value
     b: Value
+    triangle: str = ""
 
     @property
     def operands(self) -> tuple[Value, ...]:
