@@ -389,6 +389,16 @@ def test_nan_and_infinity_go_through() -> None:
     assert mine.isnan()
 
 
+@pytest.mark.parametrize(("f", "loops"), [
+    (lambda x: x * 2 + 1, 1), (lambda x: x + x[0], 2), (lambda x: x + x[0, 0], 3), (lambda x: x[:, 1:3] * 2, 2), (lambda x: x[..., 1:] * 2, 3),
+    (lambda x: x.transpose(1, 2) * 2, 3), (lambda x: x.flip(2) * 2, 3), (lambda x: x.reshape(20, 6).relu(), 1), (lambda x: x.sum(), 1),
+    (lambda x: x.sum((1, 2)), 2), (lambda x: x + torch.arange(6), 3), (lambda x: x * x[:, :, :1], 3), (lambda x: x[1:] - x[:-1], 1),
+    (lambda x: x.expand(3, 4, 5, 6) * 2, 2), (lambda x: torch.where(x > 0, x, x[:1]), 2)])  # fmt: skip
+def test_loops_over_what_lies_in_order_are_one(f: Callable[[Tensor], Tensor], loops: int) -> None:
+    step = agree(f, r(4, 5, 6))
+    assert step.source[step.source.index("int step(") :].count("for (") == loops, step.source
+
+
 # -- memory ------------------------------------------------------------------------------------------
 
 

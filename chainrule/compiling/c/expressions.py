@@ -60,6 +60,7 @@ class Expressions:
     ) -> None:
         self.homes, self.names, self.numbers, self.unique = homes, names, numbers, unique
         self.opaque: dict[str, int] = {}
+        self.counted: dict[object, Index] = {}  # loops that are written as one, and what stands for their variables
         self.locals: dict[Value, Local] = {}
         self.counts: Counter[Key] = Counter()
         self.counting = True
@@ -151,6 +152,10 @@ class Expressions:
     def element(self, buffer: Buffer, places: tuple[Index, ...]) -> str:
         if not buffer.shape:
             return self.names[buffer] if buffer in self.numbers else f"*{self.names[buffer]}"
+        if len(buffer.shape) > 1 and any(
+            i.factor(atom) for c in self.counted.values() for atom, _ in c.terms for i in places
+        ):
+            return f"(({c_type(buffer.dtype)} *) {self.names[buffer]})[{flat(places, buffer.shape)}]"
         return self.names[buffer] + "".join(f"[{place}]" for place in places)
 
     def _reshaped(self, value: Reshape, index: Indices) -> Text:

@@ -11,7 +11,7 @@ from chainrule.compiling.c.storage import Home, note_reads
 from chainrule.compiling.c.values import Buffer, Constant, Placed, Product, Reduce, Value, View
 
 LOOPS = tuple("ijklmnopqtuv")  # the variable of a loop, by its depth
-PARALLEL = 1 << 20  # multiplications or elements of a nest that are worth waking other threads for
+PARALLEL = 1 << 19  # multiplications or elements of a nest that are worth waking other threads for
 LARGEST_LOCAL = 16384  # elements of an array on the stack
 ACCURATE = 4096  # sums of more floats than these are taken in doubles
 

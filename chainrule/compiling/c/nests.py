@@ -11,6 +11,7 @@ from chainrule.compiling.c.expressions import Expressions, Local, Scope, Text
 from chainrule.compiling.c.index import Index, flat
 from chainrule.compiling.c.literals import Names, c_type
 from chainrule.compiling.c.members import ACCURATE, LARGEST_LOCAL, LOOPS, PARALLEL, Member
+from chainrule.compiling.c.merged import merged
 from chainrule.compiling.c.products import Block, Machine, row_blocks
 from chainrule.compiling.c.schedule import Loop, tree
 from chainrule.compiling.c.storage import Home
@@ -123,6 +124,12 @@ class Nest(Expressions):
 
     def _loop(self, loop: Loop) -> None:
         scope, depth = self.scopes[-1], self.depth
+        one = merged(loop, depth, self.homes, {v: bool(found.kept) for v, found in self.locals.items()})
+        if one is not None:
+            inmost = max(len(m.extents) for m in _leaves(loop)) - 1
+            self.counted = {LOOPS[d]: Index() for d in range(depth, inmost)}
+            self.counted[LOOPS[inmost]] = Index.of(LOOPS[depth])
+            loop = one
         members = list(_leaves(loop))
         started = [m for m in members if m.start == depth]
         before = len(scope.lines)
@@ -144,8 +151,14 @@ class Nest(Expressions):
                 words = [*(["parallel for"] if threads else []), *simd[:1], *threads, *simd[1:]]
                 counted = f"for (int {var} = 0; {var} < {loop.extent}; {var}++)"
                 scope.lines += _loop_text(scope.indent, words, counted, inner.lines)
+        if one is not None:
+            self.counted = {}
         for member in started:
             self._finish(member)
+
+    def _counted(self, index: Index) -> Index:
+        """The index in the variables of the loops as they are written."""
+        return index.at(lambda atom: self.counted.get(atom, Index.of(atom))) if self.counted else index
 
     def _parts(self, loop: Loop, sums: list[Member], starts: list[str], inner: list[str], simd: list[str]) -> None:
         """A loop that sums, in as many parts as there are threads. Their sums are added in order, so that a step gives
@@ -259,7 +272,7 @@ class Nest(Expressions):
             scope.add(f"{self._target(member)} = {last};")
 
     def _target(self, member: Member, index: tuple[Index, ...] | None = None) -> str:
-        places = index if index is not None else tuple(i for i in member.store if isinstance(i, Index))
+        places = index if index is not None else tuple(self._counted(i) for i in member.store if isinstance(i, Index))
         local = self.locals.get(member.target)
         if local is None:
             return self.element(member.home.buffer, places)
@@ -267,7 +280,8 @@ class Nest(Expressions):
 
     def _leaf(self, member: Member) -> None:
         scope = self.scopes[-1]
-        text = self.at(member.value, member.index, member.target)
+        index = tuple(map(self._counted, member.index))
+        text = self.at(member.value, index, member.target)
         if member.kind == "map":
             local = self.locals.get(member.target)
             if local is not None and not local.kept:
@@ -276,7 +290,7 @@ class Nest(Expressions):
                 scope.add(f"{self._target(member)} = {text.text};")
         elif member.kind == "place":
             target = member.target
-            places = tuple(self._place(i, member.index) if isinstance(i, Value) else i for i in member.store)
+            places = tuple(self._place(i, index) if isinstance(i, Value) else self._counted(i) for i in member.store)
             scope.add(f"{self._target(member, member.home.at(places))} {target.kind} {text.text};")  # type: ignore[attr-defined]
         else:
             self._accumulate(member, text)
