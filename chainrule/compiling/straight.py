@@ -177,6 +177,8 @@ class Straight:
             a, b, bias = (n.meta["val"] if n is not None else None for n in found)
             with torch.no_grad():
                 choice = products.fastest(a, b, bias)  # type: ignore[arg-type]
+            if any(user.op == "call_function" for user in node.users):
+                choice = choice.in_rows()
             self.ways[node] = choice.way
             if node in homes and choice.way is not products.MM:
                 del folded[homes[node]]  # a faster product, and then the move
