@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from chainrule.bench.rounds import LEAST, Call, in_turn
+from chainrule.bench.rounds import LEAST, Call, in_turn, quiet
 from chainrule.bench.works import Setup
 
 aten = torch.ops.aten
@@ -86,10 +86,8 @@ def of(setup: Setup, rounds: int, least: float = LEAST) -> Floor:
     """Find the products of a step and time each."""
     found = Recorded()
     with found:
-        setup.forward(*setup.batch).backward()
-    for p in setup.params.values():
-        p.grad = None
-    with torch.no_grad():
+        torch.autograd.grad(setup.forward(*setup.batch), list(setup.params.values()))
+    with torch.no_grad(), quiet():
         timed = [
             Timed(product, count, *_shortest(found.ways(product), rounds, least))
             for product, count in found.counts.items()
@@ -106,11 +104,11 @@ def moved_bytes(setup: Setup) -> int:
     return sum(t.nbytes for t in setup.batch) + 2 * sum(p.nbytes for p in setup.params.values())
 
 
-class Recorded(TorchDispatchMode):
+class Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The products of what runs within, counted; one call of each whole operation is kept, to be repeated."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[Product] = Counter()
         self.calls: dict[Product, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
 
@@ -149,7 +147,7 @@ def ways(a: tuple[int, ...], b: tuple[int, ...]) -> Ways:
         if len(a) == 2:
             if b[1] == 1:
                 found[f"mv, {layouts}"] = _into(torch.mv, left, right[:, 0], out[:, 0])
-            if torch.backends.mkldnn.is_available():
+            if torch._C._has_mkldnn:
                 found[f"oneDNN, {layouts}"] = _linear(left, right.T)
                 found[f"oneDNN, {layouts}, the transpose"] = _linear(right.T, left)
     return found

@@ -45,4 +45,4 @@ def _held(compiled: Any) -> int:
 
 
 ENGINES = ("torch", "inductor", "c", "auto")
-COMPILED = [Recipe(f"chainrule, {engine}", OURS, partial(Compiled, engine=engine)) for engine in ENGINES]
+COMPILED = [Recipe(f"chainrule {engine}", OURS, partial(Compiled, engine=engine)) for engine in ENGINES]

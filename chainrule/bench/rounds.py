@@ -52,7 +52,7 @@ def in_turn(
     3
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    with _no_collection() as collect:
+    with quiet() as collect:
         repetitions = {name: _repetitions(timed, least) for name, timed in contenders.items()}
         for _ in range(rounds):
             for name, timed in contenders.items():
@@ -74,8 +74,11 @@ def _repetitions(timed: Timed, least: float) -> int:
 
 
 @contextmanager
-def _no_collection() -> Iterator[Callable[[], object]]:
+def quiet() -> Iterator[Callable[[], object]]:
     """Python's collector runs when it is called, on what was made within, and never meanwhile."""
+    if not gc.isenabled():  # it is quiet already
+        yield gc.collect
+        return
     gc.collect()
     gc.freeze()
     gc.disable()

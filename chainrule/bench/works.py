@@ -223,12 +223,12 @@ def _block_of_arrays(np: Any, p: Arrays, prefix: str, x: Any, heads: int = 4) ->
 
     batch, tokens, width = x.shape
     q, k, v = np.split(linear("qkv", _layer_norm(np, p, f"{prefix}ln1", x)), 3, axis=-1)
-    q, k, v = (t.reshape(batch, tokens, heads, width // heads).transpose(0, 2, 1, 3) for t in (q, k, v))
-    scores = q @ k.transpose(0, 1, 3, 2) / (width // heads) ** 0.5
+    q, k, v = (np.swapaxes(t.reshape(batch, tokens, heads, width // heads), 1, 2) for t in (q, k, v))
+    scores = q @ np.swapaxes(k, 2, 3) / (width // heads) ** 0.5
     scores = np.where(np.tril(np.ones((tokens, tokens), bool)), scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights = weights / weights.sum(axis=-1, keepdims=True)
-    x = x + linear("proj", (weights @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, width))
+    x = x + linear("proj", np.swapaxes(weights @ v, 1, 2).reshape(batch, tokens, width))
     h = linear("fc", _layer_norm(np, p, f"{prefix}ln2", x))
     return x + linear("out", 0.5 * h * (1 + np.tanh((2 / np.pi) ** 0.5 * (h + 0.044715 * h**3))))
 

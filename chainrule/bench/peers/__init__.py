@@ -12,13 +12,13 @@ from chainrule.bench.peers.layers import Thinc
 
 PEERS = [
     Recipe("eager", EAGER, Eager),
-    Recipe("eager, foreach SGD", EAGER, partial(Eager, foreach=True)),
-    Recipe("eager, fused SGD", EAGER, partial(Eager, fused=True)),
-    Recipe("torch.compile, model", "torch.compile", CompiledModel),
-    Recipe("torch.compile, model, max-autotune", "torch.compile", partial(CompiledModel, mode="max-autotune")),
-    Recipe("torch.compile, whole step", "torch.compile", CompiledStep),
+    Recipe("eager foreach", EAGER, partial(Eager, foreach=True)),
+    Recipe("eager fused", EAGER, partial(Eager, fused=True)),
+    Recipe("torch.compile", "torch.compile", CompiledModel),
+    Recipe("torch.compile max-autotune", "torch.compile", partial(CompiledModel, mode="max-autotune")),
+    Recipe("torch.compile whole step", "torch.compile", CompiledStep),
     Recipe("JAX jit", "JAX", Jax),
     Recipe("HIPS autograd", "HIPS autograd", Autograd),
-    Recipe("thinc, blis", "thinc", partial(Thinc, use_blis=True)),
-    Recipe("thinc, NumPy's BLAS", "thinc", partial(Thinc, use_blis=False)),
+    Recipe("thinc blis", "thinc", partial(Thinc, use_blis=True)),
+    Recipe("thinc numpy", "thinc", partial(Thinc, use_blis=False)),
 ]

@@ -18,7 +18,7 @@ class Eager(OnTensors):
 
     def step(self) -> torch.Tensor:
         loss = self.forward(*self.setup.batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
