@@ -204,6 +204,8 @@ def test_the_floor_is_the_longer_of_products_and_bytes() -> None:
     assert found.computing == sum(t.seconds for t in found.products) > 0
     assert found.seconds == max(found.computing, found.copying)
     assert all(p.grad is None for p in setup.params.values())
+    half = dataclasses.replace(found, products=[dataclasses.replace(t, seconds=t.seconds / 2) for t in found.products])
+    assert floor.lower(found, half).computing == floor.lower(half, found).computing == found.computing / 2
 
 
 def test_memory_is_the_peak_of_what_is_held() -> None:

@@ -99,6 +99,12 @@ def of(setup: Setup, rounds: int, least: float = LEAST) -> Floor:
     return Floor(timed, moved, copying)
 
 
+def lower(one: Floor, two: Floor) -> Floor:
+    """The lower of two measurements of one floor, product by product."""
+    products = [min(pair, key=lambda timed: timed.seconds) for pair in zip(one.products, two.products)]
+    return Floor(products, one.bytes, min(one.copying, two.copying))
+
+
 def moved_bytes(setup: Setup) -> int:
     """The batch once, the parameters twice."""
     return sum(t.nbytes for t in setup.batch) + 2 * sum(p.nbytes for p in setup.params.values())
