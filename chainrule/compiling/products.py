@@ -85,9 +85,7 @@ def operands(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
 def ways(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Way]:
     """The exact candidates for a product of such operands."""
     found = [MM if bias is None else ADDMM]
-    exact = (
-        a.device.type == "cpu" and a.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
-    )
+    exact = a.device.type == "cpu" and a.dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn
     if not exact or not (a.numel() and b.numel()) or (bias is not None and bias.ndim != 1):
         return found
     in_rows = a.stride(-1) == 1

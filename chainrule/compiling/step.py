@@ -78,7 +78,10 @@ class Step:
 
     def state_dict(self) -> dict[str, Any]:
         """What a run needs beside the parameters to go on: the optimiser's tensors, and how many steps were taken."""
-        return {"steps": self.optimizer.steps if self.optimizer else 0, "state": {k: v.clone() for k, v in self.state.items()}}
+        return {
+            "steps": self.optimizer.steps if self.optimizer else 0,
+            "state": {k: v.clone() for k, v in self.state.items()},
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave. Raises ChainruleError where its names are not those of this step."""
@@ -96,7 +99,9 @@ class Step:
         self._count = count if all(isinstance(t, torch.Tensor) for t in leaves) and count == len(leaves) else -1
         if self._count >= 0:
             params = self._planner.params or []
-            self._fits = _fit(leaves, params, [(p.container, p.key, p.tensor) for p in places(self._planner.forward, params)])
+            self._fits = _fit(
+                leaves, params, [(p.container, p.key, p.tensor) for p in places(self._planner.forward, params)]
+            )
 
     def _refuse_replaced(self) -> None:
         for place in self._planner.places:
@@ -121,12 +126,19 @@ def _kind(leaf: Any) -> Any:
     return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _fit(leaves: list[torch.Tensor], params: list[torch.Tensor], kept: list[tuple[Any, Any, torch.Tensor]]) -> Callable[..., bool]:
+def _fit(
+    leaves: list[torch.Tensor], params: list[torch.Tensor], kept: list[tuple[Any, Any, torch.Tensor]]
+) -> Callable[..., bool]:
     """A quick look whether arguments are like `leaves`, and the parameters where they were."""
     space: dict[str, Any] = {"params": params, "pointers": [p.data_ptr() for p in params], "kept": kept}
     tests = []
     for i, leaf in enumerate(leaves):
-        space |= {f"shape{i}": leaf.shape, f"stride{i}": leaf.stride(), f"dtype{i}": leaf.dtype, f"device{i}": leaf.device}
+        space |= {
+            f"shape{i}": leaf.shape,
+            f"stride{i}": leaf.stride(),
+            f"dtype{i}": leaf.dtype,
+            f"device{i}": leaf.device,
+        }
         tests += [f"a{i}.shape == shape{i}", f"a{i}.dtype is dtype{i}", f"a{i}.stride() == stride{i}"]
         tests += [f"a{i}.device == device{i}", f"not a{i}.requires_grad"]
     tests += ["[p.data_ptr() for p in params] == pointers"] if params else []
