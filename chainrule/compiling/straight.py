@@ -160,7 +160,8 @@ class Straight(Arrangement):
             return f"{self._name(node)} = {call}"
         found = parts(node)
         names = [self._name(found[k]) if k in found else "_" for k in range(len(node.meta["val"]))]
-        return f"{', '.join(names)}{',' if len(names) == 1 else ''} = {call}"
+        text = f"{', '.join(names)}{',' if len(names) == 1 else ''} = {call}"
+        return f"{text}; del _" if "_" in names else text
 
     def _over(self, node: fx.Node) -> str:
         """An elementwise operation that writes over one of its operands."""
