@@ -129,7 +129,9 @@ def _reduced_apart(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return None
     like: Any = node.args[0]
     with graph.inserting_before(node):
-        each = graph.call_function(node.target, (*node.args[:2], 0, *node.args[3:]), {k: v for k, v in node.kwargs.items() if k != "reduction"})
+        each = graph.call_function(
+            node.target, (*node.args[:2], 0, *node.args[3:]), {k: v for k, v in node.kwargs.items() if k != "reduction"}
+        )
         each.meta["val"] = like.meta["val"]
         return graph.call_function(aten.mean.default if reduction == _MEAN else aten.sum.default, (each,))
 

@@ -176,8 +176,5 @@ class Planner:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Leave the generator of random numbers as it was."""
-    state = torch.get_rng_state()
-    try:
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
-    finally:
-        torch.set_rng_state(state)

@@ -41,6 +41,7 @@ def whole(
     kept = [(p, m) for p in params for m in moments[p]]
     precision = max((p.meta["val"].dtype for p in params), key=lambda d: d.itemsize, default=torch.float32)
     count = len(optimiser.number_names) if optimiser else 0
+    device = lowered.loss.meta["val"].device
     written = [*lowered.writes, *params]
 
     def step(*values: torch.Tensor) -> list[torch.Tensor]:
@@ -66,7 +67,9 @@ def whole(
         return [*returned, *stays, *after]
 
     like = (
-        [n.meta["val"] for n in first] + [m for _, m in kept] + [torch.zeros((), dtype=precision) for _ in range(count)]
+        [n.meta["val"] for n in first]
+        + [m for _, m in kept]
+        + [torch.zeros((), dtype=precision, device=device) for _ in range(count)]
     )
     real = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in like]
     with torch.no_grad():
@@ -82,7 +85,7 @@ def whole(
     held = {at[n]: t.detach() for n, t in lowered.held.items()} | {n: m for n, (_, m) in zip(states, kept)}
     held |= {at[n]: again() for n, again in lowered.drawn.items()}
     numbers = inputs[len(first) + len(kept) :]
-    held |= {n: torch.zeros((), dtype=precision) for n in numbers}
+    held |= {n: torch.zeros((), dtype=precision, device=device) for n in numbers}
     names = {at[n]: lowered.names[n] for n in first if n in lowered.names}
     writes = {home: value for home, value in zip(homes, results[outputs:]) if value is not home}
     return Whole(
