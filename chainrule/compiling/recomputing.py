@@ -20,6 +20,7 @@ _CHEAP = {
     aten.native_layer_norm.default, aten._softmax.default, aten.gelu.default, aten.native_group_norm.default,
     aten.constant_pad_nd.default, aten.embedding.default, aten.clone.default, aten._to_copy.default,
 }  # fmt: skip
+SMALL = 1 << 22  # bytes: nobody is short of less
 LOOKS = 8  # at the peak of memory, for each takes a while
 MOST = 8  # operations that one value may take to be computed again
 
@@ -53,7 +54,7 @@ def recompute(
                 there.discard(node)
                 allowance -= cost
         less = peak() if undo else most
-        if how == "auto" and less > most:
+        if how == "auto" and less >= most:
             for node, cost, take_back in reversed(undo):
                 take_back()
                 there.add(node)
@@ -63,6 +64,8 @@ def recompute(
         done.extend(node for node, _, _ in undo)
         return True
 
+    if how == "auto" and budget is None and most < SMALL:
+        saved = []
     few = max(1, -(-len(saved) // LOOKS))
     for start in range(0, len(saved), few):
         if how == "auto" and budget is not None and most <= budget:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,12 @@ def whole(
     device = lowered.loss.meta["val"].device
     written = [*lowered.writes, *params]
 
+    made: dict[fx.Node, fx.Node] = {}
+
     def step(*values: torch.Tensor) -> list[torch.Tensor]:
         given, rest = dict(zip(first, values)), list(values[len(first) :])
         own, numbers = rest[: len(kept)], rest[len(kept) :]
-        found = _interpreted(lowered.graph, given)
+        found = _interpreted(lowered.graph, given, lambda old, new: made.setdefault(new, old))
         loss = found[lowered.loss]
         fine = torch.isfinite(loss)
         returned = [loss, *(found[g] for g in ([] if optimiser else lowered.gradients.values()))]
@@ -87,6 +90,10 @@ def whole(
     numbers = inputs[len(first) + len(kept) :]
     held |= {n: torch.zeros((), dtype=precision, device=device) for n in numbers}
     names = {at[n]: lowered.names[n] for n in first if n in lowered.names}
+    names |= {new: lowered.names[old] for new, old in made.items() if old in lowered.names}
+    if optimiser:
+        words = [f"{lowered.names[p]}.{word}" for p in params for word in optimiser.state_names]
+        names |= dict(zip([*states, *numbers], [*words, *optimiser.number_names]))
     writes = {home: value for home, value in zip(homes, results[outputs:]) if value is not home}
     return Whole(
         graph, inputs, [at[n] if n is not None else None for n in lowered.batch], held,
@@ -95,10 +102,18 @@ def whole(
     )  # fmt: skip
 
 
-def _interpreted(graph: fx.Graph, given: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+def _interpreted(
+    graph: fx.Graph, given: dict[fx.Node, Any], note: Callable[[fx.Node, fx.Node], None]
+) -> dict[fx.Node, Any]:
+    """The values of a graph under the tracer; `note` is told which node of the trace stands for each of its nodes."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    mode = get_proxy_mode()
+    assert mode is not None
     values = dict(given)
     for node in graph.nodes:
         if node.op == "call_function":
             args, kwargs = (fx.map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
             values[node] = node.target(*args, **kwargs)
+            note(node, mode.tracer.graph._root.prev)
     return values
