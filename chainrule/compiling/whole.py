@@ -79,7 +79,8 @@ def whole(
         functional = dispatch_functionalize(step)
         graph = make_fx(functional, tracing_mode="fake")(*real).graph
     graph.eliminate_dead_code()
-    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    constants = hold_constants(graph)
+    inputs = [n for n in graph.nodes if n.op == "placeholder" and n not in constants]
     at = dict(zip(first, inputs))
     states = inputs[len(first) : len(first) + len(kept)]
     results: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
@@ -88,6 +89,7 @@ def whole(
     held = {at[n]: t.detach() for n, t in lowered.held.items()} | {n: m for n, (_, m) in zip(states, kept)}
     held |= {at[n]: again() for n, again in lowered.drawn.items()}
     numbers = inputs[len(first) + len(kept) :]
+    held |= constants
     held |= {n: torch.zeros((), dtype=precision, device=device) for n in numbers}
     names = {at[n]: lowered.names[n] for n in first if n in lowered.names}
     names |= {new: lowered.names[old] for new, old in made.items() if old in lowered.names}
@@ -102,8 +104,35 @@ def whole(
     )  # fmt: skip
 
 
+_IN_PLACE = {torch.ops.aten.full.default, torch.ops.aten.scalar_tensor.default}  # numbers, said where they are read
+
+
+def hold_constants(graph: fx.Graph) -> dict[fx.Node, torch.Tensor]:
+    """Compute what depends on no input, and make it one: placeholders, with their tensors."""
+    known: dict[fx.Node, Any] = {}
+    for node in graph.nodes:
+        random = (
+            isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+        )
+        if node.op == "call_function" and not random and all(n in known for n in node.all_input_nodes):
+            args, kwargs = (fx.map_arg(a, known.__getitem__) for a in (node.args, node.kwargs))
+            with torch.no_grad():
+                known[node] = node.target(*args, **kwargs)
+    found: dict[fx.Node, torch.Tensor] = {}
+    for node, value in known.items():
+        read = any(user not in known for user in node.users)
+        if read and isinstance(value, torch.Tensor) and node.target not in _IN_PLACE:
+            with graph.inserting_before(next(iter(graph.nodes))):
+                placeholder = graph.placeholder(f"constant_{len(found)}")
+            placeholder.meta["val"] = node.meta["val"]
+            found[placeholder] = value
+            node.replace_all_uses_with(placeholder)
+    graph.eliminate_dead_code()
+    return found
+
+
 def _interpreted(
-    graph: fx.Graph, given: dict[fx.Node, Any], note: Callable[[fx.Node, fx.Node], None]
+    graph: fx.Graph, given: dict[fx.Node, Any], note: Callable[[fx.Node, fx.Node], object]
 ) -> dict[fx.Node, Any]:
     """The values of a graph under the tracer; `note` is told which node of the trace stands for each of its nodes."""
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
