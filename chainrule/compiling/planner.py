@@ -47,6 +47,7 @@ class Planner:
         self.moments: dict[tuple[int, str], list[torch.Tensor]] = {}  # the optimiser's, likewise, by its kind
         self.inner = Gathering(optimiser=optimiser, every=accumulate) if optimiser and accumulate > 1 else optimiser
         self.places: list[Place] = []
+        self.modules: list[torch.nn.Module] = places(forward, [])[1]
         self.recomputed: list[str] = []  # values that the last plan computes again
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Sequence[torch.Tensor]) -> Plan:
@@ -126,7 +127,7 @@ class Planner:
         )
         self.names |= {id(t): lowered.names[p] for p, t in lowered.params.items()}
         if not self.places:
-            self.places = places(self.forward, self.params)
+            self.places, self.modules = places(self.forward, self.params)
         return lowered
 
     def _peak(self, lowered: Lowered) -> int:
