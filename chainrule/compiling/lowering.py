@@ -197,7 +197,7 @@ def _again(node: fx.Node) -> Callable[[], torch.Tensor]:
             "values, which a compiled step cannot draw anew; draw it from given numbers, or outside of the forward pass",
             node.meta.get("site"),
         )
-    return again  # type: ignore[no-any-return]
+    return again
 
 
 def _meaning(guard: Any) -> str:

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
+from chainrule.compiling.arrangement import Arrangement
+from chainrule.compiling.engines import ENGINES, fastest, planned, told
 from chainrule.compiling.forms import shorten
 from chainrule.compiling.lowering import Lowered, lower, written
 from chainrule.compiling.merging import merge
-from chainrule.compiling.engines import ENGINES, fastest, planned, told
 from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
 from chainrule.compiling.ownership import Place, places
 from chainrule.compiling.plan import Plan
 from chainrule.compiling.products import products_time
 from chainrule.compiling.recomputing import recompute
-from chainrule.compiling.straight import Straight
 from chainrule.compiling.verify import confirm, put_back
 from chainrule.derivation import Derivation
 from chainrule.deriving import derivation_with
@@ -47,6 +47,7 @@ class Planner:
         self.moments: dict[tuple[int, str], list[torch.Tensor]] = {}  # the optimiser's, likewise, by its kind
         self.inner = Gathering(optimiser=optimiser, every=accumulate) if optimiser and accumulate > 1 else optimiser
         self.places: list[Place] = []
+        self.modules: list[torch.nn.Module] = places(forward, [])[1]
         self.recomputed: list[str] = []  # values that the last plan computes again
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Sequence[torch.Tensor]) -> Plan:
@@ -62,6 +63,7 @@ class Planner:
         plan = self._written(lowered, batch, lambda made: confirm(made, self, args, kwargs, batch))
         clock.append(time.perf_counter())
         words = ("deriving", "lowering", "writing, measuring and comparing with autograd")
+        plan.recomputed = self.recomputed
         plan.seconds = {word: end - start for word, start, end in zip(words, clock, clock[1:])}
         return plan
 
@@ -86,7 +88,11 @@ class Planner:
             confirmed(plans[0])
         if len(plans) == 1:
             return self._counted(plans[0], lowered)
-        stays = [*lowered.params.values(), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
+        stays = [
+            *lowered.params.values(),
+            *(lowered.held[p] for p in lowered.writes),
+            *(m for ms in moments.values() for m in ms),
+        ]
         with undisturbed(), put_back(stays, self.inner):
             given = [t.detach() for t in batch]
             plan = fastest(plans, lambda plan: plan.call(*given))
@@ -116,15 +122,17 @@ class Planner:
         merge(lowered)
         shorten(lowered)
         budget = None if self.memory is None else int(self.memory * 1e6)
-        self.recomputed = recompute(lowered, self.recompute, budget, lambda: self._peak(lowered), lambda: products_time(lowered.graph))
+        self.recomputed = recompute(
+            lowered, self.recompute, budget, lambda: self._peak(lowered), lambda: products_time(lowered.graph)
+        )
         self.names |= {id(t): lowered.names[p] for p, t in lowered.params.items()}
         if not self.places:
-            self.places = places(self.forward, self.params)
+            self.places, self.modules = places(self.forward, self.params)
         return lowered
 
     def _peak(self, lowered: Lowered) -> int:
         moments: dict[Any, list[torch.Tensor]] = {p: [] for p in lowered.gradients}
-        return Straight(lowered, Moves(self.inner, moments) if self.inner else None).peak()
+        return Arrangement(lowered, Moves(self.inner, moments) if self.inner else None).memory.peak
 
     def _default_params(self, d: Derivation, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """What forward closes over and asks a gradient for; without an optimiser, arguments too."""
@@ -134,7 +142,9 @@ class Planner:
         arguments = set(map(id, batch))
         kept = [t for t in found if id(t) not in arguments]
         if not kept:
-            raise ChainruleError("forward reads no tensor that could move, beside its arguments; name them with params=")
+            raise ChainruleError(
+                "forward reads no tensor that could move, beside its arguments; name them with params="
+            )
         return kept
 
     def _moments(self, lowered: Lowered, optimiser: Optimiser | None) -> dict[Any, list[torch.Tensor]]:
@@ -167,8 +177,5 @@ class Planner:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Leave the generator of random numbers as it was."""
-    state = torch.get_rng_state()
-    try:
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
-    finally:
-        torch.set_rng_state(state)

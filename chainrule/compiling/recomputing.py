@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.memory import is_view, owner, size_of
+from chainrule.compiling.memory import is_view, operations, owner, size_of
 from chainrule.errors import ChainruleError
 
 aten = torch.ops.aten
@@ -19,10 +20,12 @@ _CHEAP = {
     aten.native_layer_norm.default, aten._softmax.default, aten.gelu.default, aten.native_group_norm.default,
     aten.constant_pad_nd.default, aten.embedding.default, aten.clone.default, aten._to_copy.default,
 }  # fmt: skip
+SMALL = 1 << 22  # bytes: nobody is short of less
+LOOKS = 8  # at the peak of memory, for each takes a while
 MOST = 8  # operations that one value may take to be computed again
 
 
-FREE = 0.05  # of the time of a step's products: what may be spent on memory where nobody gave a budget
+FREE = 0.1  # of the time of a step's products: what may be spent on memory where nobody gave a budget
 SPEED = 1e10  # bytes a second that a cheap operation moves
 
 
@@ -34,29 +37,49 @@ def recompute(
 
     The names of those values. Raises ChainruleError where the budget cannot be met.
     """
-    done: list[str] = []
-    left = _saved(lowered) if how != "none" else []
+    saved = _saved(lowered) if how != "none" else []
     allowance = FREE * seconds() if how == "auto" and budget is None else float("inf")
-    most, there = peak(), set(left)
-    while left and (how == "all" or budget is None or most > budget):
-        node = left.pop(0)
-        cost = _seconds(node, there)
-        undo = _again(lowered, node, there) if cost <= allowance else None
-        if undo is None:
-            continue
-        less = peak()
-        if how == "auto" and less > most:
-            undo()
-            continue
-        most, allowance = less, allowance - cost
-        there.discard(node)
-        done.append(lowered.names.get(node, node.name))
+    most, there = peak(), set(saved)
+    done: list[fx.Node] = []
+
+    def attempt(nodes: list[fx.Node]) -> bool:
+        """Have these computed again, unless that takes too long or (for "auto") more memory."""
+        nonlocal most, allowance
+        undo: list[tuple[fx.Node, float, Callable[[], None]]] = []
+        for node in nodes:
+            cost = _seconds(node, there)
+            take_back = _again(lowered, node, there) if cost <= allowance else None
+            if take_back is not None:
+                undo.append((node, cost, take_back))
+                there.discard(node)
+                allowance -= cost
+        less = peak() if undo else most
+        if how == "auto" and less >= most:
+            for node, cost, take_back in reversed(undo):
+                take_back()
+                there.add(node)
+                allowance += cost
+            return False
+        most = less
+        done.extend(node for node, _, _ in undo)
+        return True
+
+    if how == "auto" and budget is None and most < SMALL:
+        saved = []
+    few = max(1, -(-len(saved) // LOOKS))
+    for start in range(0, len(saved), few):
+        if how == "auto" and budget is not None and most <= budget:
+            break
+        some = saved[start : start + few]
+        if not attempt(some) and few > 1:
+            for node in some:
+                attempt([node])
     if budget is not None and most > budget:
         raise ChainruleError(
             f"the step needs at least {most / 1e6:.1f} MB beside its parameters, and memory={budget / 1e6:g} was given; "
             "give that much, or a smaller batch"
         )
-    return done
+    return [lowered.names.get(node, node.name) for node in done]
 
 
 def _seconds(node: fx.Node, saved: set[fx.Node]) -> float:
@@ -74,16 +97,19 @@ def _saved(lowered: Lowered) -> list[fx.Node]:
         for read in node.all_input_nodes
         if owner(read) not in lowered.backward and owner(read).op == "call_function"
     }
-    return sorted((n for n in found if isinstance(n.meta.get("val"), torch.Tensor)), key=lambda n: -size_of(n.meta["val"]))
+    sizes = {n: size_of(n.meta["val"]) for n in found if isinstance(n.meta.get("val"), torch.Tensor)}
+    worth = sum(sizes.values()) / 1000
+    return sorted((n for n, size in sizes.items() if size > worth), key=lambda n: -sizes[n])
 
 
 def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[], None] | None:
     """Have the backward pass compute `node` again from what is there anyway; a function that takes it back."""
     recipe = _recipe(node, saved)
-    readers = [u for u in _readers(node) if u in lowered.backward]
+    readers = [u for u in operations(node) if u in lowered.backward]
     if recipe is None or not readers:
         return None
     graph = lowered.graph
+    tables: list[dict[fx.Node, Any]] = [lowered.names, lowered.sites, lowered.operations]
     order = {n: i for i, n in enumerate(graph.nodes)}
     first = min(readers, key=order.__getitem__)
     copies: dict[fx.Node, fx.Node] = {}
@@ -92,9 +118,9 @@ def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[],
         for source in [*recipe, *(v for v in _with_bases(views, node) if v not in recipe)]:
             copies[source] = graph.node_copy(source, lambda n: copies.get(n, n))
             lowered.backward.add(copies[source])
-            for table in (lowered.names, lowered.sites, lowered.operations):
+            for table in tables:
                 if source in table:
-                    table[copies[source]] = table[source]  # type: ignore[index]
+                    table[copies[source]] = table[source]
     changed = [(reader, reader.args, reader.kwargs) for reader in readers]
     for reader in readers:
         for view in [node, *views]:
@@ -105,19 +131,12 @@ def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[],
             reader.args, reader.kwargs = args, kwargs
         for copy in reversed(list(copies.values())):
             lowered.backward.discard(copy)
-            for table in (lowered.names, lowered.sites, lowered.operations):
-                table.pop(copy, None)  # type: ignore[attr-defined]
+            for table in tables:
+                table.pop(copy, None)
             graph.erase_node(copy)
 
     return undo
 
-
-def _readers(node: fx.Node) -> list[fx.Node]:
-    """The operations that read a value or a view of it."""
-    found: list[fx.Node] = []
-    for user in node.users:
-        found += _readers(user) if owner(user) is not user else [user]
-    return [n for n in dict.fromkeys(found) if n.op == "call_function"]
 
 
 def _with_bases(views: Iterable[fx.Node], node: fx.Node) -> list[fx.Node]:

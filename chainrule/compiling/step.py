@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_flatten
 
-from chainrule.compiling.ownership import places
 from chainrule.compiling.plan import Plan
 from chainrule.errors import ChainruleError
 
@@ -59,7 +58,8 @@ class Step:
         """Plan for batches like this one, without taking a step."""
         self._refuse_replaced()
         leaves, spec = tree_flatten((batch, named))
-        key = (spec, *map(_kind, leaves), *(p.data_ptr() for p in self._planner.params or ()))
+        pointers = tuple(p.data_ptr() for p in self._planner.params or ())
+        key = (spec, *map(_kind, leaves), pointers, tuple(m.training for m in self._planner.modules))
         if key not in self._plans:
             tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
             self._plans[key] = self._planner.plan(batch, named, tensors)
@@ -78,7 +78,10 @@ class Step:
 
     def state_dict(self) -> dict[str, Any]:
         """What a run needs beside the parameters to go on: the optimiser's tensors, and how many steps were taken."""
-        return {"steps": self.optimizer.steps if self.optimizer else 0, "state": {k: v.clone() for k, v in self.state.items()}}
+        return {
+            "steps": self.optimizer.steps if self.optimizer else 0,
+            "state": {k: v.clone() for k, v in self.state.items()},
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave. Raises ChainruleError where its names are not those of this step."""
@@ -95,8 +98,8 @@ class Step:
         self._last, self._call = plan, plan.call
         self._count = count if all(isinstance(t, torch.Tensor) for t in leaves) and count == len(leaves) else -1
         if self._count >= 0:
-            params = self._planner.params or []
-            self._fits = _fit(leaves, params, [(p.container, p.key, p.tensor) for p in places(self._planner.forward, params)])
+            kept = [(p.container, p.key, p.tensor) for p in self._planner.places]
+            self._fits = _fit(leaves, self._planner.params or [], kept, self._planner.modules)
 
     def _refuse_replaced(self) -> None:
         for place in self._planner.places:
@@ -121,15 +124,27 @@ def _kind(leaf: Any) -> Any:
     return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _fit(leaves: list[torch.Tensor], params: list[torch.Tensor], kept: list[tuple[Any, Any, torch.Tensor]]) -> Callable[..., bool]:
-    """A quick look whether arguments are like `leaves`, and the parameters where they were."""
+def _fit(
+    leaves: list[torch.Tensor],
+    params: list[torch.Tensor],
+    kept: list[tuple[Any, Any, torch.Tensor]],
+    modules: list[Any],
+) -> Callable[..., bool]:
+    """A quick look whether arguments are like `leaves`, the parameters where they were, and the modules in their mode."""
     space: dict[str, Any] = {"params": params, "pointers": [p.data_ptr() for p in params], "kept": kept}
+    space |= {"modules": modules, "modes": [m.training for m in modules]}
     tests = []
     for i, leaf in enumerate(leaves):
-        space |= {f"shape{i}": leaf.shape, f"stride{i}": leaf.stride(), f"dtype{i}": leaf.dtype, f"device{i}": leaf.device}
+        space |= {
+            f"shape{i}": leaf.shape,
+            f"stride{i}": leaf.stride(),
+            f"dtype{i}": leaf.dtype,
+            f"device{i}": leaf.device,
+        }
         tests += [f"a{i}.shape == shape{i}", f"a{i}.dtype is dtype{i}", f"a{i}.stride() == stride{i}"]
         tests += [f"a{i}.device == device{i}", f"not a{i}.requires_grad"]
     tests += ["[p.data_ptr() for p in params] == pointers"] if params else []
+    tests += ["[m.training for m in modules] == modes"] if modules else []
     tests += ["not [1 for held, key, tensor in kept if held[key] is not tensor]"] if kept else []
     arguments = ", ".join(f"a{i}" for i in range(len(leaves)))
     made: Callable[..., bool] = eval(f"lambda {arguments}: {' and '.join(tests)}", space)

@@ -24,7 +24,11 @@ def confirm(plan: Plan, planner: Planner, args: Any, kwargs: Any, batch: Sequenc
     lowered, optimiser = plan.lowered, planner.inner
     params = lowered.params
     moments = {p: planner.moments[id(t), type(optimiser).__name__] for p, t in params.items()} if optimiser else {}
-    stays = [*(params.values() if optimiser else ()), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
+    stays = [
+        *(params.values() if optimiser else ()),
+        *(lowered.held[p] for p in lowered.writes),
+        *(m for ms in moments.values() for m in ms),
+    ]
     with put_back(stays, optimiser):
         expected = _gradients(planner.forward, args, kwargs, list(params.values()))
     if expected is None:
@@ -73,7 +77,11 @@ def _gradients(forward: Any, args: Any, kwargs: Any, params: list[torch.Tensor])
 
 
 def _moved_by(
-    plan: Plan, optimiser: Optimiser, batch: list[torch.Tensor], params: list[torch.Tensor], moments: list[list[torch.Tensor]]
+    plan: Plan,
+    optimiser: Optimiser,
+    batch: list[torch.Tensor],
+    params: list[torch.Tensor],
+    moments: list[list[torch.Tensor]],
 ) -> list[torch.Tensor]:
     """The gradients that a step used, as its optimiser's formula gives them back."""
     lr, steps = optimiser.lr, optimiser.steps
