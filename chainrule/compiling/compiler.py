@@ -57,6 +57,13 @@ def compile(
         raise ChainruleError(
             f"compile was given the optimizer {type(optimizer).__name__}; it takes cr.SGD, cr.Adam, cr.AdamW or None"
         )
+    if recompute not in ("auto", "none", "all"):
+        raise ChainruleError(f'compile was given recompute="{recompute}"; there are "auto", "none" and "all"')
+    if accumulate < 1 or (accumulate > 1 and optimizer is None):
+        raise ChainruleError(
+            f"compile was given accumulate={accumulate} and optimizer={optimizer}; gradients are gathered over one call "
+            "or more, for an optimizer that moves the parameters by them"
+        )
     planner = Planner(forward, _tensors(params), optimizer, engine, dtype, accumulate, recompute, memory)
     step = Step(planner)
     step.prepare(*example, **named)
@@ -64,12 +71,16 @@ def compile(
 
 
 def _tensors(params: Any) -> list[torch.Tensor] | None:
-    """The parameters, given as tensors, by name, or as what `model.named_parameters()` gives."""
+    """The parameters, given as tensors, by name, as what `model.named_parameters()` gives, or as a model."""
     if params is None:
         return None
+    if isinstance(params, torch.Tensor):
+        return [params]
+    if isinstance(params, torch.nn.Module):
+        return list(params.parameters())
     values: Sequence[Any] = list(params.values() if isinstance(params, dict) else params)
     values = [v[1] if isinstance(v, tuple) and len(v) == 2 else v for v in values]
     for value in values:
         if not isinstance(value, torch.Tensor):
-            raise ChainruleError(f"compile was given params with a {type(value).__name__}; give tensors")
+            raise ChainruleError(f"compile was given params with {type(value).__name__} among them; give tensors")
     return values

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from chainrule.compiling.lowering import Lowered
+from chainrule.errors import ChainruleError
+
 DEEP = 4  # containers inside of one another that are looked into, beside modules
 
 
@@ -39,9 +42,13 @@ class _Cell:
         return self.cell.cell_contents
 
 
-def places(forward: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> list[Place]:
-    """Where `forward` finds each of `tensors`: its module, closure, globals, or the object that it is a method of."""
+def surroundings(
+    forward: Callable[..., Any], tensors: Sequence[torch.Tensor], given: Any = ()
+) -> tuple[list[Place], list[nn.Module]]:
+    """Where `forward` finds each of `tensors`: its module, closure, globals, the object that it is a method of, or
+    among the arguments `given`; and the modules that were met on the way."""
     wanted = {id(t): t for t in tensors}
+    modules: list[nn.Module] = []
     found: dict[int, Place] = {}
     seen: set[int] = set()
 
@@ -51,13 +58,18 @@ def places(forward: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> list
                 found.setdefault(id(value), Place(container, key, value))
         elif depth and id(value) not in seen and not isinstance(value, type | types.ModuleType):
             seen.add(id(value))
+            if isinstance(value, nn.Module):
+                modules.append(value)
             for inner, name, held in _inside(value):
                 look(inner, name, held, depth if isinstance(value, nn.Module) else depth - 1)
 
     function = getattr(forward, "__func__", forward)
+    for argument in given:
+        if not isinstance(argument, torch.Tensor):
+            look(None, None, argument, DEEP)
     if not isinstance(function, types.FunctionType):
         look(None, None, forward, DEEP)
-        return list(found.values())
+        return list(found.values()), modules
     if hasattr(forward, "__self__"):
         look(None, None, forward.__self__, DEEP)
     for cell in function.__closure__ or ():
@@ -66,7 +78,30 @@ def places(forward: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> list
     for name in function.__code__.co_names:
         if name in function.__globals__:
             look(function.__globals__, name, function.__globals__[name], DEEP)
-    return list(found.values())
+    return list(found.values()), modules
+
+
+def apart(lowered: Lowered) -> None:
+    """Refuse parameters that lie in the memory of another tensor: a step moves each by itself."""
+    held = [(n, t) for n, t in lowered.held.items() if t.numel()]
+    for p, parameter in lowered.params.items():
+        for other, tensor in held:
+            if other is not p and _overlap(parameter, tensor):
+                raise ChainruleError(
+                    f"the parameter {lowered.names[p]} {tuple(parameter.shape)} shares memory with "
+                    f"{lowered.names.get(other, other.name)} {tuple(tensor.shape)}; let forward take one of them as a view "
+                    "of the other, or give one memory of its own"
+                )
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors have an element in common."""
+    if a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr() or a.dtype != b.dtype:
+        return False
+    count = a.untyped_storage().nbytes() // a.element_size()
+    touched = torch.zeros(count, dtype=torch.bool)
+    touched.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(touched.as_strided(b.shape, b.stride(), b.storage_offset()).any())
 
 
 def _inside(value: Any) -> Iterator[tuple[Any, Any, Any]]:

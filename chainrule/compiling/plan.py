@@ -29,8 +29,10 @@ class Plan:
             space = {**emitted.space, "isfinite": math.isfinite, "stop": self.stop}
             exec(compile(emitted.text, "<compiled step>", "exec"), space)
             self.call = space["step"]
+            self._drawn = [space[emitted.names[node]] for node in lowered.drawn]
         else:
             call.stop = self.stop
+            self._drawn = [tensor for tensor, _ in call.again]
 
     @property
     def buffers_bytes(self) -> int:
@@ -47,8 +49,7 @@ class Plan:
         given = iter(batch)
         values: dict[fx.Node, Any] = {n: next(given) for n in self.lowered.batch if n is not None}
         values |= dict(self.lowered.held)
-        for node in self.lowered.drawn:
-            values[node] = self.emitted.space[self.emitted.names[node]] if self.emitted else None
+        values |= dict(zip(self.lowered.drawn, self._drawn))
         where = self._first_not_finite(values)
         kept = "the parameters are those of the last good step"
         raise ChainruleError(f"the loss became {where or 'NaN or infinite'}; {kept}")

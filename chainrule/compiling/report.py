@@ -6,19 +6,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chainrule.compiling.plan import Plan
+    from chainrule.compiling.straight import Emitted
 
 
 def report(plan: Plan) -> str:
     """The code of a step, and tables of its memory and of what was measured."""
-    parts = [plan.source.rstrip(), _memory(plan)]
-    if plan.emitted.choices:
-        parts.append(_choices(plan))
+    parts = [plan.source.rstrip()]
+    if plan.emitted is not None:
+        parts.append(_memory(plan, plan.emitted))
+        if plan.emitted.choices:
+            parts.append(_choices(plan.emitted))
+    if plan.compared:
+        tried = (f"{engine} {seconds * 1e6:.0f} us" for engine, seconds in plan.compared.items())
+        parts.append(f"tried: {', '.join(tried)}")
     taken = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in plan.seconds.items())
-    return "\n\n".join([*parts, f"engine {plan.engine}; {plan.emitted.lines} lines; planned in: {taken}"])
+    count = len(plan.source.splitlines())
+    return "\n\n".join([*parts, f"engine {plan.engine}; {count} lines; planned in: {taken}"])
 
 
-def _memory(plan: Plan) -> str:
-    emitted = plan.emitted
+def _memory(plan: Plan, emitted: Emitted) -> str:
     held = [b for b in emitted.buffers if b.offset is not None]
     total = sum(b.size for b in held)
     lines = [
@@ -35,9 +41,9 @@ def _memory(plan: Plan) -> str:
     return "\n".join([*lines, *_table(rows)])
 
 
-def _choices(plan: Plan) -> str:
+def _choices(emitted: Emitted) -> str:
     rows = []
-    for name, choice in plan.emitted.choices:
+    for name, choice in emitted.choices:
         m, k, n = choice.shape
         others = ", ".join(
             f"{label} {seconds * 1e6:.0f}" for label, seconds in sorted(choice.seconds.items(), key=lambda i: i[1])

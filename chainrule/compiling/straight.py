@@ -33,6 +33,7 @@ RESERVED = (
     "taken",
     "sgd_",
     "adam_",
+    "move",
     "_",
     *products.SPACE,
 )
@@ -333,10 +334,10 @@ class Straight:
 
     def _check(self) -> list[str]:
         """The look at the loss and the guards, before anything that stays is written."""
-        if not self.moves and not self.lowered.writes:
-            return []
-        arguments = ", ".join(self._name(n) for n in self.lowered.batch if n is not None)
-        lines = [f"if not isfinite({self._arg(self.lowered.loss)}.item()):", f"    stop({arguments})"]
+        lines: list[str] = []
+        if self.moves or self.lowered.writes:
+            arguments = ", ".join(self._name(n) for n in self.lowered.batch if n is not None)
+            lines += [f"if not isfinite({self._arg(self.lowered.loss)}.item()):", f"    stop({arguments})"]
         for guard, meaning in self.lowered.guards:
             lines += [f"if not {self._arg(guard)}.item():", f"    {self._object('refuse', _refusal(meaning))}()"]
         return lines
@@ -467,7 +468,7 @@ class Straight:
             found = products.operands(gradient)
             assert found is not None
             return self.moves.by_product(p, self._arg(p), self._arg(found[0]), self._arg(found[1]), self.space)
-        return self.moves.by_gradient(p, self._arg(p), self._arg(gradient), self.space)
+        return self.moves.by_gradient(p, gradient, self._arg(p), self._arg(gradient), self.space)
 
     def _returned(self) -> str:
         loss = self.lowered.loss
