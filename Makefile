@@ -27,6 +27,7 @@ lint: $(READY)
 bench: $(READY)
 	@$(BIN)/python bench/speed.py
 	@$(BIN)/python bench/scale.py
+	@$(BIN)/chainrule bench
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -3,8 +3,9 @@ JAX and HIPS autograd share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,7 +26,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Work:
-    """A training step to measure. `with_arrays(np, params, *batch)` is its loss in NumPy's words."""
+    """A training step to measure. `with_arrays(np, params, *batch)` is its loss in NumPy's words.
+
+    `layers` are the widths of a multilayer perceptron, for libraries of layers: cross-entropy where the targets
+    are integers, else the mean of squares. `lacks` says which peers cannot take the step, and why.
+    """
 
     name: str
     title: str
@@ -33,14 +38,13 @@ class Work:
     with_arrays: Callable[..., Any]
     lr: float = 0.01
     matrix_bound: bool = False
-    layers: tuple[int, ...] = field(default=())  # widths of a multilayer perceptron, for libraries of layers
+    layers: tuple[int, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def _weights(*shapes: tuple[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """Parameters by name: matrices scaled by their inputs, biases of zeros."""
-    made = {
-        name: torch.randn(shape) / shape[0] ** 0.5 if len(shape) > 1 else torch.zeros(shape) for name, shape in shapes
-    }
+    made = {name: torch.randn(n) / n[0] ** 0.5 if len(n) > 1 else torch.zeros(n) for name, n in shapes}
     return {name: value.requires_grad_() for name, value in made.items()}
 
 
@@ -67,10 +71,9 @@ def _regression_with_arrays(np: Any, p: Arrays, x: Any, y: Any) -> Any:
 
 def _classifier(batch: int, widths: tuple[int, ...]) -> Callable[[], Setup]:
     def make() -> Setup:
-        shapes = list(zip(widths, widths[1:]))
-        p = _weights(
-            *((f"w{i}", shape) for i, shape in enumerate(shapes)), *((f"b{i}", (n,)) for i, (_, n) in enumerate(shapes))
-        )
+        shapes = list(pairwise(widths))
+        matrices = [(f"w{i}", shape) for i, shape in enumerate(shapes)]
+        p = _weights(*matrices, *((f"b{i}", shape[1:]) for i, shape in enumerate(shapes)))
         ws, bs = [p[f"w{i}"] for i in range(len(shapes))], [p[f"b{i}"] for i in range(len(shapes))]
 
         def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -191,6 +194,8 @@ class GPT(nn.Module):
         self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.ln, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        for table in (self.wte, self.wpe):
+            nn.init.normal_(table.weight, std=0.02)  # as GPT-2: of size 1, they would hardly move in a step
 
     def forward(self, idx: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         x = self.wte(idx) + self.wpe.weight[: idx.shape[1]]
@@ -204,8 +209,12 @@ def _block() -> Setup:
     return _of_module(BlockAlone(256, 4), torch.randn(8, 128, 256), torch.randn(8, 128, 256))
 
 
-def _gpt() -> Setup:
-    return _of_module(GPT(1000, 128, 256, 4, 2), *(torch.randint(0, 1000, (8, 128)) for _ in range(2)))
+def _gpt(vocabulary: int, tokens: int, width: int, layers: int) -> Callable[[], Setup]:
+    def make() -> Setup:
+        model = GPT(vocabulary, tokens, width, 4, layers)
+        return _of_module(model, *(torch.randint(0, vocabulary, (8, tokens)) for _ in range(2)))
+
+    return make
 
 
 def _block_of_arrays(np: Any, p: Arrays, prefix: str, x: Any, heads: int = 4) -> Any:
@@ -214,12 +223,12 @@ def _block_of_arrays(np: Any, p: Arrays, prefix: str, x: Any, heads: int = 4) ->
 
     batch, tokens, width = x.shape
     q, k, v = np.split(linear("qkv", _layer_norm(np, p, f"{prefix}ln1", x)), 3, axis=-1)
-    q, k, v = (t.reshape(batch, tokens, heads, width // heads).transpose(0, 2, 1, 3) for t in (q, k, v))
-    scores = q @ k.transpose(0, 1, 3, 2) / (width // heads) ** 0.5
+    q, k, v = (np.swapaxes(t.reshape(batch, tokens, heads, width // heads), 1, 2) for t in (q, k, v))
+    scores = q @ np.swapaxes(k, 2, 3) / (width // heads) ** 0.5
     scores = np.where(np.tril(np.ones((tokens, tokens), bool)), scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights = weights / weights.sum(axis=-1, keepdims=True)
-    x = x + linear("proj", (weights @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, width))
+    x = x + linear("proj", np.swapaxes(weights @ v, 1, 2).reshape(batch, tokens, width))
     h = linear("fc", _layer_norm(np, p, f"{prefix}ln2", x))
     return x + linear("out", 0.5 * h * (1 + np.tanh((2 / np.pi) ** 0.5 * (h + 0.044715 * h**3))))
 
@@ -247,12 +256,47 @@ def _perceptron(name: str, title: str, batch: int, *widths: int, matrix_bound: b
 
 
 WORKS = [
-    Work("regression", "linear regression, 100x4 to 2", _regression, _regression_with_arrays, 0.1),
+    Work("regression", "linear regression, 100x4 to 2", _regression, _regression_with_arrays, 0.1, layers=(4, 2)),
     _perceptron("mlp", "MLP, 64x784-50-10", 64, 784, 50, 10),
     _perceptron("wide-mlp", "MLP, 512x784-512-10", 512, 784, 512, 10, matrix_bound=True),
     _perceptron("deep-mlp", "deep narrow MLP, 64x48, eight layers", 64, *[48] * 9),
-    Work("course", "course network, full batch, 50,000x784-50-1", _course, _course_with_arrays, 0.1, True),
-    Work("convolution", "convolutional network, 128 digits of 8x8", _convolutional, _convolutional_with_arrays, 0.1),
-    Work("gpt-block", "GPT block, 8x128x256, 4 heads", _block, _block_with_arrays, 0.1, True),
-    Work("gpt", "GPT, two layers, 8x128x256, 1,000 tokens", _gpt, _gpt_with_arrays, 0.1, True),
+    Work(
+        "course",
+        "course network, full batch, 50,000x784-50-1",
+        _course,
+        _course_with_arrays,
+        0.1,
+        matrix_bound=True,
+        layers=(784, 50, 1),
+    ),
+    Work(
+        "convolution",
+        "convolutional network, 128 digits of 8x8",
+        _convolutional,
+        _convolutional_with_arrays,
+        0.1,
+        lacks={"HIPS autograd": "autograd.numpy has no convolution"},
+    ),
+    Work("gpt-block", "GPT block, 8x128x256, 4 heads", _block, _block_with_arrays, 1.0, matrix_bound=True),
+    Work(
+        "gpt",
+        "GPT, two layers, 8x128x256, 1,000 tokens",
+        _gpt(1000, 128, 256, 2),
+        _gpt_with_arrays,
+        1.0,
+        matrix_bound=True,
+    ),
 ]
+
+DEPTHS = (1, 2, 4, 8, 16)
+
+
+def deeper(depth: int) -> list[Work]:
+    """The works that grow with their depth: a GPT of width 64 and the narrow MLP, with `depth` layers each.
+
+    >>> [work.name for work in deeper(2)]
+    ['gpt-64', 'mlp-48']
+    """
+    layers = f"{depth} layer{'s' if depth > 1 else ''}"
+    gpt = Work("gpt-64", f"GPT, {layers}, 8x64x64, 100 tokens", _gpt(100, 64, 64, depth), _gpt_with_arrays, 1.0)
+    return [gpt, _perceptron("mlp-48", f"narrow MLP, {layers}, 64x48", 64, *[48] * (depth + 1))]

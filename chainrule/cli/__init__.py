@@ -268,3 +268,37 @@ def demo(out: Path, epochs: int) -> None:
     with refusals():
         if not tour.run(out, epochs):
             raise SystemExit(WRONG)
+
+
+@main.command()
+@click.option("--only", multiple=True, metavar="WORK", help="One training step, such as mlp; repeat it for several.")
+@click.option("--contenders", metavar="A,B", help="Only these: names or families, such as eager,jax,chainrule.")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often each is timed; the median counts.  [default: 11]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads for every library.  [default: all cores]")
+@click.option("--scaling", is_flag=True, help="A GPT and a deep network of 1 to 16 layers instead.")
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write steps.json, steps.txt and a chart, steps.svg and steps.png, to DIR.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench(
+    only: tuple[str, ...],
+    contenders: str | None,
+    rounds: int | None,
+    threads: int | None,
+    scaling: bool,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Time the compiled step beside eager PyTorch, torch.compile, JAX, HIPS autograd and thinc.
+
+    Each contender starts from equal parameters, and is compared with autograd in float64 before it is timed; one that
+    is not installed, or not able, is named with the reason. Exit code: 0, or 1 where a contender computes a wrong step.
+    """
+    from chainrule.cli import benchmarks
+
+    with refusals():
+        if not benchmarks.run(only, contenders, rounds, threads, scaling, save, as_json):
+            raise SystemExit(WRONG)

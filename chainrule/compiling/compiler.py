@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from chainrule.compiling.optimisers import Optimiser
 from chainrule.compiling.engines import ENGINES
+from chainrule.compiling.optimisers import Optimiser
 from chainrule.compiling.planner import Planner
 from chainrule.compiling.step import Step
 from chainrule.errors import ChainruleError

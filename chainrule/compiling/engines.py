@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import fx
 
+from chainrule.compiling.arrangement import Memory
 from chainrule.compiling.c.step import NotFinite
+from chainrule.compiling.islands import left_to_a_library, with_islands
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Optimiser
@@ -28,14 +31,42 @@ Moments = dict[fx.Node, list[torch.Tensor]]
 def planned(engine: str, lowered: Lowered, optimiser: Optimiser | None, moments: Moments) -> Plan:
     """The plan of one engine. Raises ChainruleError where the engine is not to be had for this step."""
     if engine == "torch":
-        emitted = Straight(lowered, Moves(optimiser, moments) if optimiser else None).emitted()
-        return Plan("torch", lowered, emitted)
+        return Plan.of_code("torch", Straight(lowered, Moves(optimiser, moments) if optimiser else None))
+    if engine == "c" and any(map(left_to_a_library, lowered.graph.nodes)):
+        return _beside_libraries(lowered, optimiser, moments)
+    if engine == "cudagraph":
+        raise ChainruleError('engine="cudagraph" is written for no device of this machine; take engine="torch"')
     complete = whole(lowered, optimiser, moments, guarded=engine == "inductor")
-    of_batch, source = _OF_BATCH[engine](complete)
-    return Plan(engine, lowered, call=Fused(complete, of_batch, optimiser, lowered, engine != "c"), source=source)
+    made = _MADE_BY[engine](complete)
+    call = Fused(complete, made.function, optimiser, lowered, looks=engine != "c")
+    plan = Plan(engine, lowered, call, made.source, Memory(made.arena, 0, 0) if engine == "c" else None)
+    call.stop, plan.drawn = plan.stop, dict(zip(lowered.drawn, (tensor for tensor, _ in call.again)))
+    return plan
 
 
-def _by_inductor(step: Whole) -> tuple[Callable[..., Any], str]:
+def _beside_libraries(lowered: Lowered, optimiser: Optimiser | None, moments: Moments) -> Plan:
+    """C between the calls of libraries, for a step with large products."""
+    from chainrule.compiling.c import NoCompiler, NoSpelling
+
+    try:
+        changed, sources = with_islands(lowered)
+    except (NoSpelling, NoCompiler) as error:
+        raise ChainruleError(str(error)) from error
+    at = dict(zip(lowered.gradients, changed.gradients))
+    moved = Moves(optimiser, {at[p]: own for p, own in moments.items()}) if optimiser else None
+    return Plan.of_code("c", Straight(changed, moved), sources)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A compiled function of the batch, its text, and the bytes that it works in."""
+
+    function: Callable[..., Any]
+    source: str
+    arena: int = 0
+
+
+def _by_inductor(step: Whole) -> Made:
     from chainrule.compiling import inductor
 
     if inductor.compiler() is None:
@@ -53,15 +84,17 @@ def _by_inductor(step: Whole) -> tuple[Callable[..., Any], str]:
             given[slot] = tensor
         return function(*given)
 
-    return of_batch, source
+    return Made(of_batch, source)
 
 
-def _by_c(step: Whole) -> tuple[Callable[..., Any], str]:
+def _by_c(step: Whole) -> Made:
     from chainrule.compiling.c import NoCompiler, NoSpelling, compile_c
 
     loose = [n for n in step.held if not step.held[n].is_contiguous()]
     if loose:
-        raise ChainruleError(f"C needs tensors that lie in rows, and {step.names.get(loose[0], loose[0].name)} does not")
+        raise ChainruleError(
+            f"C needs tensors that lie in rows, and {step.names.get(loose[0], loose[0].name)} does not"
+        )
     try:
         loss = step.returned[0] if step.writes else None
         made = compile_c(step.graph, step.returned, step.writes, step.names, finite=loss)
@@ -69,17 +102,19 @@ def _by_c(step: Whole) -> tuple[Callable[..., Any], str]:
         raise ChainruleError(str(error)) from error
     bound = made.bind(step.held)
     if all(n is None or n.meta["val"].is_contiguous() for n in step.batch):
-        return bound, made.source
-    return (lambda *batch: bound(*(t.contiguous() for t in batch))), made.source
+        return Made(bound, made.source, made.arena)
+    return Made(lambda *batch: bound(*(t.contiguous() for t in batch)), made.source, made.arena)
 
 
-_OF_BATCH: dict[str, Callable[[Whole], tuple[Callable[..., Any], str]]] = {"inductor": _by_inductor, "c": _by_c}
+_MADE_BY: dict[str, Callable[[Whole], Made]] = {"inductor": _by_inductor, "c": _by_c}
 
 
 class Fused:
     """The call of an engine that takes the whole step as one function of the batch."""
 
-    def __init__(self, step: Whole, of_batch: Callable[..., Any], optimiser: Optimiser | None, lowered: Lowered, looks: bool) -> None:
+    def __init__(
+        self, step: Whole, of_batch: Callable[..., Any], optimiser: Optimiser | None, lowered: Lowered, looks: bool
+    ) -> None:
         self.of_batch, self.optimiser = of_batch, optimiser
         self.used = [i for i, n in enumerate(step.batch) if n is not None]
         self.all_used = len(self.used) == len(step.batch)
@@ -131,4 +166,6 @@ def fastest(plans: Sequence[Plan], run: Callable[[Plan], None]) -> Plan:
 
 def told(engine: str, error: Exception) -> None:
     """Say that an engine is left out, and why."""
-    warnings.warn(f'the engine "{engine}" is left out, the step goes on with "torch": {error}', RuntimeWarning, stacklevel=6)
+    warnings.warn(
+        f'the engine "{engine}" is left out, the step goes on with "torch": {error}', RuntimeWarning, stacklevel=6
+    )

@@ -81,7 +81,7 @@ def _numbers(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return graph.call_function(aten.mul.Tensor, (inner[0], inner[1] * outer[1]))
 
 
-_FILLED = {
+_FILLED: dict[Any, Callable[[Any], Any]] = {
     aten.zeros_like.default: lambda args: 0,
     aten.ones_like.default: lambda args: 1,
     aten.full_like.default: lambda args: args[1],
@@ -93,7 +93,7 @@ _FILLED = {
 
 def _of_one_number(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """full_like(x, c) = a constant: only the shape of x is read"""
-    value = node.meta.get("val")
+    value: Any = node.meta.get("val")
     if node.target not in _FILLED or not value.is_contiguous():
         return None
     with graph.inserting_before(node):

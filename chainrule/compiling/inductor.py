@@ -20,7 +20,9 @@ aten = torch.ops.aten
 def compiler() -> str | None:
     """The C++ compiler that inductor would call, if there is one."""
     wanted = os.environ.get("CXX")
-    return next((found for name in ([wanted] if wanted else ["g++", "clang++", "c++"]) if (found := shutil.which(name))), None)
+    return next(
+        (found for name in ([wanted] if wanted else ["g++", "clang++", "c++"]) if (found := shutil.which(name))), None
+    )
 
 
 def compiled(whole: Whole) -> Callable[..., Any]:
@@ -32,10 +34,14 @@ def compiled(whole: Whole) -> Callable[..., Any]:
             graph.call_function(aten.copy_.default, (home, value))
     graph.output_node().args = (tuple(whole.returned),)
     module = fx.GraphModule({}, graph)
-    examples = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in map(_value, whole.inputs)]
+    examples: list[Any] = [
+        torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in map(_value, whole.inputs)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, while its compiler is imported
-        if hasattr(torch._inductor, "standalone_compile"):  # the same compiler, without a look at all inputs in each call
+        if hasattr(
+            torch._inductor, "standalone_compile"
+        ):  # the same compiler, without a look at all inputs in each call
             made: Any = torch._inductor.standalone_compile(module, examples, dynamic_shapes="from_example_inputs")
             return made
         return torch.compile(module, fullgraph=True, dynamic=False)

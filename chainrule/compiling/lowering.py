@@ -196,7 +196,7 @@ def _again(node: fx.Node) -> Callable[[], torch.Tensor]:
             "values, which a compiled step cannot draw anew; draw it from given numbers, or outside of the forward pass",
             node.meta.get("site"),
         )
-    return again  # type: ignore[no-any-return]
+    return again
 
 
 def _meaning(guard: Any) -> str:
@@ -215,7 +215,9 @@ def _of_tensors(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     first = values[node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else None
     if _is_read(node):
         assert isinstance(first, torch.Tensor)
-        whole = isinstance(node.meta["val"], int) and not isinstance(node.meta["val"], bool)  # int(x) cuts what x has more
+        whole = isinstance(node.meta["val"], int) and not isinstance(
+            node.meta["val"], bool
+        )  # int(x) cuts what x has more
         return first.reshape(()).trunc() if whole and first.is_floating_point() else first.reshape(())
     if node.target is operator.not_ and isinstance(first, torch.Tensor):
         return first.logical_not()

@@ -192,7 +192,9 @@ class Gathering(Optimiser):
     def gradient_of(self, before: torch.Tensor, after: torch.Tensor, state: Sequence[torch.Tensor]) -> torch.Tensor:
         return state[0] / self.share
 
-    def count(self, params: Sequence[torch.Tensor], sums: Sequence[torch.Tensor], moments: Sequence[Sequence[torch.Tensor]]) -> None:
+    def count(
+        self, params: Sequence[torch.Tensor], sums: Sequence[torch.Tensor], moments: Sequence[Sequence[torch.Tensor]]
+    ) -> None:
         """Note that a call is over; after the k-th, move the parameters and begin again."""
         self.seen += 1
         if self.seen < self.every:

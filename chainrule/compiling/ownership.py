@@ -108,7 +108,7 @@ def _inside(value: Any) -> Iterator[tuple[Any, Any, Any]]:
     """(container, key, what it holds) for what a value holds."""
     if isinstance(value, nn.Module):
         for table in (value._parameters, value._buffers, value._modules):
-            yield from ((table, key, held) for key, held in list(table.items()))  # type: ignore[attr-defined]
+            yield from ((table, key, held) for key, held in list(table.items()))
     elif isinstance(value, dict):
         yield from ((value, key, held) for key, held in list(value.items()))
     elif isinstance(value, list | tuple):

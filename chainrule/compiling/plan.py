@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import fx
 
+from chainrule.compiling.arrangement import Memory
 from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.straight import Emitted
+from chainrule.compiling.products import Choice
+from chainrule.compiling.straight import Straight
 from chainrule.errors import ChainruleError
 
 
@@ -18,38 +20,42 @@ class Plan:
     """`print` it to read the step that runs: its code, the memory it lies in, and how each product is computed."""
 
     def __init__(
-        self, engine: str, lowered: Lowered, emitted: Emitted | None = None, call: Any = None, source: str = ""
+        self, engine: str, lowered: Lowered, call: Callable[..., Any], source: str, memory: Memory | None
     ) -> None:
-        self.engine, self.lowered, self.emitted = engine, lowered, emitted
+        self.engine, self.lowered, self.call, self.source, self.memory = engine, lowered, call, source, memory
+        self.choices: list[tuple[str, Choice]] = []  # of each product, by its name
+        self.drawn: dict[fx.Node, torch.Tensor] = {}
         self.seconds: dict[str, float] = {}  # of planning, by what was done
         self.compared: dict[str, float] = {}  # of a step, by engine, where they were tried
-        self.source = emitted.text if emitted else source
-        self.call: Callable[..., Any] = call
-        if emitted:
-            space = {**emitted.space, "isfinite": math.isfinite, "stop": self.stop}
-            exec(compile(emitted.text, "<compiled step>", "exec"), space)
-            self.call = space["step"]
-            self._drawn = [space[emitted.names[node]] for node in lowered.drawn]
-        else:
-            call.stop = self.stop
-            self._drawn = [tensor for tensor, _ in call.again]
+        self.recomputed: list[str] = []  # values that the backward pass computes again
+
+    @classmethod
+    def of_code(cls, engine: str, code: Straight, sources: Sequence[str] = ()) -> Plan:
+        """The plan of straight-line code, beside the `sources` of what it calls."""
+        text = code.written()
+        plan = cls(engine, code.lowered, print, "\n\n".join([text, *dict.fromkeys(sources)]), code.memory)
+        space = {**code.space, "isfinite": math.isfinite, "stop": plan.stop}
+        exec(compile(text, "<compiled step>", "exec"), space)
+        plan.call, plan.choices = space["step"], code.choices
+        plan.drawn = {n: code.tensors[n] for n in code.lowered.drawn}
+        return plan
 
     @property
     def buffers_bytes(self) -> int:
         """What the step holds between calls, beside parameters and the optimiser's state."""
-        return self.emitted.arena + self.emitted.constants if self.emitted else 0
+        return self.memory.held if self.memory else 0
 
     @property
     def peak_bytes(self) -> int:
         """The most memory that a call needs beside parameters, the optimiser's state and the batch."""
-        return self.buffers_bytes + (self.emitted.allocated if self.emitted else 0)
+        return self.memory.peak if self.memory else 0
 
     def stop(self, *batch: torch.Tensor) -> NoReturn:
         """Say where the first number that is not finite comes from."""
         given = iter(batch)
         values: dict[fx.Node, Any] = {n: next(given) for n in self.lowered.batch if n is not None}
         values |= dict(self.lowered.held)
-        values |= dict(zip(self.lowered.drawn, self._drawn))
+        values |= self.drawn
         where = self._first_not_finite(values)
         kept = "the parameters are those of the last good step"
         raise ChainruleError(f"the loss became {where or 'NaN or infinite'}; {kept}")

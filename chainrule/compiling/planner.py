@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from chainrule.compiling.arrangement import Arrangement
+from chainrule.compiling.engines import ENGINES, fastest, planned, told
 from chainrule.compiling.forms import shorten
 from chainrule.compiling.lowering import Lowered, lower, written
 from chainrule.compiling.merging import merge
-from chainrule.compiling.engines import ENGINES, fastest, planned, told
 from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
 from chainrule.compiling.ownership import Place, apart, surroundings
@@ -21,7 +22,6 @@ from chainrule.compiling.plan import Plan
 from chainrule.compiling.precision import products_in
 from chainrule.compiling.products import products_time
 from chainrule.compiling.recomputing import recompute
-from chainrule.compiling.straight import Straight
 from chainrule.compiling.verify import confirm, put_back
 from chainrule.derivation import Derivation
 from chainrule.deriving import derivation_with
@@ -67,6 +67,7 @@ class Planner:
         plan = self._written(lowered, batch, lambda made: confirm(made, self, args, kwargs, batch))
         clock.append(time.perf_counter())
         words = ("deriving", "lowering", "writing, measuring and comparing with autograd")
+        plan.recomputed = self.recomputed
         plan.seconds = {word: end - start for word, start, end in zip(words, clock, clock[1:])}
         return plan
 
@@ -91,7 +92,11 @@ class Planner:
             confirmed(plans[0])
         if len(plans) == 1:
             return self._counted(plans[0], lowered)
-        stays = [*lowered.params.values(), *(lowered.held[p] for p in lowered.writes), *(m for ms in moments.values() for m in ms)]
+        stays = [
+            *lowered.params.values(),
+            *(lowered.held[p] for p in lowered.writes),
+            *(m for ms in moments.values() for m in ms),
+        ]
         with undisturbed(), put_back(stays, self.inner):
             given = [t.detach() for t in batch]
             plan = fastest(plans, lambda plan: plan.call(*given))
@@ -125,7 +130,9 @@ class Planner:
             products_in(lowered, self.dtype)
         shorten(lowered)
         budget = None if self.memory is None else int(self.memory * 1e6)
-        self.recomputed = recompute(lowered, self.recompute, budget, lambda: self._peak(lowered), lambda: products_time(lowered.graph))
+        self.recomputed = recompute(
+            lowered, self.recompute, budget, lambda: self._peak(lowered), lambda: products_time(lowered.graph)
+        )
         self.names |= {id(t): lowered.names[p] for p, t in lowered.params.items()}
         return lowered
 
@@ -143,14 +150,16 @@ class Planner:
 
     def _peak(self, lowered: Lowered) -> int:
         moments: dict[Any, list[torch.Tensor]] = {p: [] for p in lowered.gradients}
-        return Straight(lowered, Moves(self.inner, moments) if self.inner else None).peak()
+        return Arrangement(lowered, Moves(self.inner, moments) if self.inner else None).memory.peak
 
     def _default_params(self, d: Derivation, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """What forward closes over and asks a gradient for."""
         arguments = set(map(id, batch))
         kept = [t for t, _ in d.pairs() if id(t) not in arguments]
         if self.optimiser is not None and not kept:
-            raise ChainruleError("forward reads no tensor that could move, beside its arguments; name them with params=")
+            raise ChainruleError(
+                "forward reads no tensor that could move, beside its arguments; name them with params="
+            )
         return kept
 
     def _moments(self, lowered: Lowered, optimiser: Optimiser | None) -> dict[Any, list[torch.Tensor]]:

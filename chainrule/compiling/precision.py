@@ -31,13 +31,14 @@ PRODUCTS: dict[Any, tuple[Sequence[int], Sequence[int]]] = {
 def products_in(lowered: Lowered, dtype: torch.dtype) -> None:
     """Have every product of `lowered` computed in `dtype`. Raises ChainruleError where that is no narrower type."""
     if dtype not in (torch.bfloat16, torch.float16):
-        raise ChainruleError(f"compile was given dtype={dtype}; products are computed in torch.bfloat16 or torch.float16")
+        raise ChainruleError(
+            f"compile was given dtype={dtype}; products are computed in torch.bfloat16 or torch.float16"
+        )
     graph, replaced = lowered.graph, {}
     for node in list(graph.nodes):
         if node.target in PRODUCTS:
-            narrow = _narrowed(graph, node, dtype)
-            replaced[node] = narrow
-            node.replace_all_uses_with(narrow, delete_user_cb=lambda user, made=narrow: user is not made)
+            replaced[node] = _narrowed(graph, node, dtype)
+            node.replace_all_uses_with(replaced[node])
     _mark_backward(lowered, replaced)
     clean(lowered, replaced)
     merge(lowered)
@@ -62,7 +63,8 @@ def _narrowed(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> fx.Node:
             with graph.inserting_after(part):
                 widened = graph.call_function(aten._to_copy.default, (part,), {"dtype": wide})
             widened.meta["val"] = part.meta["val"].to(wide)
-            part.replace_all_uses_with(widened, delete_user_cb=lambda user, made=widened: user is not made)
+            part.replace_all_uses_with(widened)
+            widened.args = (part,)  # which has become the widened value too
     return product
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -52,11 +52,20 @@ SPACE: dict[str, Callable[..., torch.Tensor]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What was measured for one product: seconds by way, and the way that was taken."""
+    """What was measured for one product, and the way that was taken."""
 
     shape: tuple[int, int, int]
     way: Way
-    seconds: dict[str, float]
+    measured: dict[Way, float]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {way.label: seconds for way, seconds in self.measured.items()}
+
+    def in_rows(self) -> Choice:
+        """The fastest way whose result lies in rows, as readers of the result take for granted."""
+        allowed = [way for way in self.measured if not way.transposed] or [self.way]
+        return replace(self, way=min(allowed, key=lambda way: self.measured.get(way, 0.0)))
 
 
 _chosen: dict[object, Choice] = {}
@@ -76,9 +85,7 @@ def operands(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
 def ways(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Way]:
     """The exact candidates for a product of such operands."""
     found = [MM if bias is None else ADDMM]
-    exact = (
-        a.device.type == "cpu" and a.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
-    )
+    exact = a.device.type == "cpu" and a.dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn
     if not exact or not (a.numel() and b.numel()) or (bias is not None and bias.ndim != 1):
         return found
     in_rows = a.stride(-1) == 1
@@ -120,7 +127,7 @@ def _measured(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Ch
         for way in promising:
             repeats = max(1, int(1e-4 / max(best[way], 1e-7)))
             best[way] = min(best[way], _seconds(calls[way], repeats))
-    return Choice(shape, min(best, key=best.__getitem__), {way.label: s for way, s in best.items()})
+    return Choice(shape, min(best, key=best.__getitem__), best)
 
 
 def _call(

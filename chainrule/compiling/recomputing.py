@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import fx
@@ -74,7 +75,9 @@ def _saved(lowered: Lowered) -> list[fx.Node]:
         for read in node.all_input_nodes
         if owner(read) not in lowered.backward and owner(read).op == "call_function"
     }
-    return sorted((n for n in found if isinstance(n.meta.get("val"), torch.Tensor)), key=lambda n: -size_of(n.meta["val"]))
+    return sorted(
+        (n for n in found if isinstance(n.meta.get("val"), torch.Tensor)), key=lambda n: -size_of(n.meta["val"])
+    )
 
 
 def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[], None] | None:
@@ -84,6 +87,7 @@ def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[],
     if recipe is None or not readers:
         return None
     graph = lowered.graph
+    tables: list[dict[fx.Node, Any]] = [lowered.names, lowered.sites, lowered.operations]
     order = {n: i for i, n in enumerate(graph.nodes)}
     first = min(readers, key=order.__getitem__)
     copies: dict[fx.Node, fx.Node] = {}
@@ -92,9 +96,9 @@ def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[],
         for source in [*recipe, *(v for v in _with_bases(views, node) if v not in recipe)]:
             copies[source] = graph.node_copy(source, lambda n: copies.get(n, n))
             lowered.backward.add(copies[source])
-            for table in (lowered.names, lowered.sites, lowered.operations):
+            for table in tables:
                 if source in table:
-                    table[copies[source]] = table[source]  # type: ignore[index]
+                    table[copies[source]] = table[source]
     changed = [(reader, reader.args, reader.kwargs) for reader in readers]
     for reader in readers:
         for view in [node, *views]:
@@ -105,8 +109,8 @@ def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[],
             reader.args, reader.kwargs = args, kwargs
         for copy in reversed(list(copies.values())):
             lowered.backward.discard(copy)
-            for table in (lowered.names, lowered.sites, lowered.operations):
-                table.pop(copy, None)  # type: ignore[attr-defined]
+            for table in tables:
+                table.pop(copy, None)
             graph.erase_node(copy)
 
     return undo

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from chainrule.compiling.arrangement import Memory
     from chainrule.compiling.plan import Plan
-    from chainrule.compiling.straight import Emitted
 
 
 def report(plan: Plan) -> str:
     """The code of a step, and tables of its memory and of what was measured."""
     parts = [plan.source.rstrip()]
-    if plan.emitted is not None:
-        parts.append(_memory(plan, plan.emitted))
-        if plan.emitted.choices:
-            parts.append(_choices(plan.emitted))
-    if plan.compared:
-        tried = (f"{engine} {seconds * 1e6:.0f} us" for engine, seconds in plan.compared.items())
-        parts.append(f"tried: {', '.join(tried)}")
+    if plan.memory is not None:
+        parts.append(_memory(plan.memory))
+    if plan.recomputed:
+        parts.append(f"computed again in the backward pass: {', '.join(plan.recomputed)}")
+    if plan.choices:
+        parts.append(_choices(plan))
     taken = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in plan.seconds.items())
-    count = len(plan.source.splitlines())
-    return "\n\n".join([*parts, f"engine {plan.engine}; {count} lines; planned in: {taken}"])
+    tried = ", ".join(f"{engine} {seconds * 1e6:.1f} us" for engine, seconds in plan.compared.items())
+    return "\n\n".join([*parts, f"engine {plan.engine}{f' ({tried})' if tried else ''}; planned in: {taken}"])
 
 
-def _memory(plan: Plan, emitted: Emitted) -> str:
-    held = [b for b in emitted.buffers if b.offset is not None]
-    total = sum(b.size for b in held)
-    lines = [
-        f"memory beside parameters and batch: {_bytes(plan.peak_bytes)}",
-        f"  held between steps: {_bytes(emitted.arena)} for {len(held)} values of {_bytes(total)} that take turns"
-        + (f", constants {_bytes(emitted.constants)}" if emitted.constants else ""),
-        f"  allocated and freed in a step: {_bytes(emitted.allocated)} at most",
-    ]
+def _memory(memory: Memory) -> str:
+    held = [b for b in memory.buffers if b.offset is not None]
+    lines = [f"memory beside parameters and batch: {_bytes(memory.peak)}"]
+    if memory.arena:
+        turns = f" for {len(held)} values of {_bytes(sum(b.size for b in held))} that take turns" if held else ""
+        lines.append(f"  held between steps: {_bytes(memory.arena)}{turns}")
+    if memory.constants:
+        lines.append(f"  constants: {_bytes(memory.constants)}")
+    lines.append(f"  allocated and freed in a step: {_bytes(memory.allocated)} at most")
     rows = [
         (b.name, "x".join(map(str, b.shape)) or "number", _bytes(b.size), "allocated" if b.offset is None else f"at {b.offset}",
          f"lines {b.first + 1} to {b.last + 1}")
-        for b in emitted.buffers
+        for b in memory.buffers
     ]  # fmt: skip
     return "\n".join([*lines, *_table(rows)])
 
 
-def _choices(emitted: Emitted) -> str:
+def _choices(plan: Plan) -> str:
     rows = []
-    for name, choice in emitted.choices:
+    for name, choice in plan.choices:
         m, k, n = choice.shape
         others = ", ".join(
             f"{label} {seconds * 1e6:.0f}" for label, seconds in sorted(choice.seconds.items(), key=lambda i: i[1])
@@ -52,7 +52,7 @@ def _choices(emitted: Emitted) -> str:
     return "\n".join(["products, each the fastest of its exact ways as measured here", *_table(rows)])
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 

@@ -45,7 +45,9 @@ def spelling(target: torch._ops.OpOverload) -> Spelling:
     bound = None if optional else _binding(name, target.is_view)
     out = _out_overload(target)
     rest: tuple[tuple[str, Any], ...] = ()
-    if bound is not None and (hasattr(torch._C._nn, name) or any(a.name == "reduction" for a in target._schema.arguments)):
+    if bound is not None and (
+        hasattr(torch._C._nn, name) or any(a.name == "reduction" for a in target._schema.arguments)
+    ):
         rest = tuple((a.name, a.default_value) for a in target._schema.arguments if not a.kwarg_only)
     if out is None:
         return Spelling(name, bound or target, rest=rest)
@@ -59,7 +61,7 @@ def _binding(name: str, view: bool) -> Callable[..., Any] | None:
     for home in (torch._C._VariableFunctions, torch._C._nn, *([torch.Tensor] if view else ())):
         found = getattr(home, name, None)
         if callable(found):
-            return found  # type: ignore[no-any-return]
+            return found
     return None
 
 
@@ -74,7 +76,7 @@ def _out_overload(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None
         outs = [a for a in overload._schema.arguments if a.is_out]
         rest = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
         if len(outs) == 1 and rest == wanted and torch.Tag.generated not in overload.tags:
-            return overload  # type: ignore[no-any-return]
+            return overload
     return None
 
 

@@ -68,7 +68,9 @@ def whole(
             after += now[1:]
         return [*returned, *stays, *after]
 
-    like = [n.meta["val"] for n in first] + [m for _, m in kept] + [torch.zeros((), dtype=precision) for _ in range(count)]
+    like = (
+        [n.meta["val"] for n in first] + [m for _, m in kept] + [torch.zeros((), dtype=precision) for _ in range(count)]
+    )
     real = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in like]
     with torch.no_grad():
         functional = dispatch_functionalize(step)
@@ -100,4 +102,3 @@ def _interpreted(graph: fx.Graph, given: dict[fx.Node, Any]) -> dict[fx.Node, An
             args, kwargs = (fx.map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
             values[node] = node.target(*args, **kwargs)
     return values
-

@@ -76,7 +76,9 @@ def write_page(
     blocks: set[Block] = set()
     lives: dict[Buffer, list[int]] = {}
     failures = {value: number for number, (value, _) in enumerate(checks, 1)}
-    last_of_first = next((m for run in reversed(schedule.runs) for m in reversed(run) if m.target is schedule.first), None)
+    last_of_first = next(
+        (m for run in reversed(schedule.runs) for m in reversed(run) if m.target is schedule.first), None
+    )
     for number, run in enumerate(schedule.runs):
         nest = Nest(run, homes, names, numbers, inside, unique, machine, threads)
         body += ["", f"    /* {_title(run, names, nest)} */", *nest.lines]

@@ -142,9 +142,9 @@ class Schedule:
 
     def _ready(self, member: Member, run: list[Member]) -> bool:
         """Whether what the member reads is made, and what it overwrites is read."""
-        if self.first is not None and member.home.buffer in self.arguments:
-            if any(m in self.waiting for m in self.makers.get(self.first, ())):
-                return False
+        unseen = self.first is not None and any(m in self.waiting for m in self.makers.get(self.first, ()))
+        if unseen and member.home.buffer in self.arguments:
+            return False
         before = self.makers[member.target]
         needed = [*before[: before.index(member)], *self.old.get(member.home.buffer, ())]
         for value, _, _ in member.reads:

@@ -48,6 +48,11 @@ class CStep:
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return self._call(*tensors)
 
+    @property
+    def arena(self) -> int:
+        """The bytes that it works in, held between calls."""
+        return self._arena.numel() * self._arena.element_size()
+
     def bind(self, fixed: Mapping[fx.Node, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """The step with some placeholders fixed: their memory is looked up once. The function that comes back takes
         the other tensors, in order."""
