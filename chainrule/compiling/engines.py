@@ -90,20 +90,12 @@ def _by_inductor(step: Whole) -> Made:
 def _by_c(step: Whole) -> Made:
     from chainrule.compiling.c import NoCompiler, NoSpelling, compile_c
 
-    loose = [n for n in step.held if not step.held[n].is_contiguous()]
-    if loose:
-        raise ChainruleError(
-            f"C needs tensors that lie in rows, and {step.names.get(loose[0], loose[0].name)} does not"
-        )
     try:
         loss = step.returned[0] if step.writes else None
         made = compile_c(step.graph, step.returned, step.writes, step.names, finite=loss)
     except (NoSpelling, NoCompiler) as error:
         raise ChainruleError(str(error)) from error
-    bound = made.bind(step.held)
-    if all(n is None or n.meta["val"].is_contiguous() for n in step.batch):
-        return Made(bound, made.source, made.arena)
-    return Made(lambda *batch: bound(*(t.contiguous() for t in batch)), made.source, made.arena)
+    return Made(made.bind(step.held), made.source, made.arena)
 
 
 _MADE_BY: dict[str, Callable[[Whole], Made]] = {"inductor": _by_inductor, "c": _by_c}

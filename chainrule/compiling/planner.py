@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,8 +55,7 @@ class Planner:
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Sequence[torch.Tensor]) -> Plan:
         """The plan for batches like this one. Nothing that the person holds is changed by planning."""
         clock = [time.perf_counter()]
-        with undisturbed():
-            d = derivation_with(KERNELS, self.forward, *args, wrt=self.params if self.settled else None, **kwargs)
+        d = derivation_with(KERNELS, self.forward, *args, wrt=self.params if self.settled else None, **kwargs)
         for home in written(d.program):
             home.meta["given"].data.copy_(home.meta["val"])
         clock.append(time.perf_counter())
@@ -97,7 +95,7 @@ class Planner:
             *(lowered.held[p] for p in lowered.writes),
             *(m for ms in moments.values() for m in ms),
         ]
-        with undisturbed(), put_back(stays, self.inner):
+        with put_back(stays, self.inner):
             given = [t.detach() for t in batch]
             plan = fastest(plans, lambda plan: plan.call(*given))
         return self._counted(plan, lowered)
@@ -187,13 +185,3 @@ class Planner:
             for (key, kind), found in self.moments.items()
             for word, moment in zip(words[kind], found)
         }
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leave the generator of random numbers as it was."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_flatten
 
 from chainrule.compiling.optimisers import Gathering
 from chainrule.compiling.plan import Plan
+from chainrule.compiling.verify import undisturbed
 from chainrule.errors import ChainruleError
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Step:
         key = (*of_batch, self._planner.surroundings())
         if key not in self._plans:
             tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
-            made = self._planner.plan(batch, named, tensors)
+            with undisturbed():
+                made = self._planner.plan(batch, named, tensors)
             key = (*of_batch, self._planner.surroundings())  # the first plan has found them
             self._plans[key] = made
         self._take(self._plans[key], leaves, len(batch) if not named else -1)

@@ -70,8 +70,8 @@ class Straight(Arrangement):
             elif line.kind == "write" and line.home is not None and line.node is not None:
                 body.append(f"{self._arg(line.home)}.copy_({self._arg(line.node)})")
             elif line.kind == "close" and self.moves:
-                homes = {g: p for p, g in self.lowered.gradients.items()}
-                late = [(homes[g], self._arg(homes[g]), self._arg(g)) for g in line.late]
+                pairs = [(p, g) for p, g in self.lowered.gradients.items() if p in self.together]
+                late = [(p, self._arg(p), self._arg(g)) for p, g in pairs]
                 body += self.moves.closing(late, self.space)
             elif self.moves and line.home is not None and line.node is not None:
                 body += self._move(line.node, line.home)

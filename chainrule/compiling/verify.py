@@ -116,3 +116,13 @@ def put_back(tensors: list[torch.Tensor], optimiser: Optimiser | None) -> Iterat
         with torch.no_grad():
             for tensor, value in zip(tensors, kept):
                 tensor.copy_(value)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Leave the generator of random numbers as it was."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
