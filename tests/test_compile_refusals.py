@@ -40,7 +40,7 @@ def linear(**options: Any) -> tuple[cr.compiling.step.Step, Tensor]:
     ("options", "said"),
     [
         ({"engine": "fortran"}, 'no engine is called "fortran"; there are "torch", .* and "auto"'),
-        ({"engine": "cudagraph"}, "cudagraph"),
+        ({"engine": "cudagraph"}, 'no engine is called "cudagraph"'),
         ({"recompute": "some"}, 'recompute="some"; there are "auto", "none" and "all"'),
         ({"accumulate": 0}, "accumulate=0"),
         ({"accumulate": 2, "optimizer": None}, "accumulate=2 and optimizer=None"),
@@ -52,11 +52,7 @@ def linear(**options: Any) -> tuple[cr.compiling.step.Step, Tensor]:
     ],
 )
 def test_options(options: dict[str, Any], said: str) -> None:
-    if options.get("engine") == "cudagraph":
-        with pytest.warns(RuntimeWarning, match=said):
-            linear(**options)
-    else:
-        refused(lambda: linear(**options), said)
+    refused(lambda: linear(**options), said)
 
 
 def test_the_least_memory_that_is_named_is_enough() -> None:
@@ -78,7 +74,7 @@ def test_forward_passes() -> None:
     moving = cr.SGD(lr=0.1)
     for forward, said in (
         (lambda x: x @ w, r"returned shape \(6, 3\), not a scalar"),
-        (lambda x: float((x @ w).sum()), "not a tensor"),
+        (lambda x: float((x @ w).sum().detach()), "not a tensor"),
         (lambda x: (x * 2).sum(), "forward reads no tensor that could move, beside its arguments"),
         (lambda x: (x @ w).argmax() * 1.0, "depends on no input that could have a gradient"),
         (
@@ -91,7 +87,7 @@ def test_forward_passes() -> None:
         lambda: cr.compile(lambda x: (x @ w).sum() + 0 * (x @ v).argmax(), X, params=[w, v]), "does not depend on v"
     )
     refused(lambda: cr.compile(lambda x: (x @ w).sum(), X, optimizer=torch.optim.SGD([w], lr=0.1)), "takes cr.SGD")
-    refused(lambda: cr.compile(w, X, optimizer=moving), "not a function|forward")
+    refused(lambda: cr.compile(w, X, optimizer=moving), "a Tensor, not a function")
 
 
 @pytest.mark.parametrize("engine", ["c", "inductor"])
@@ -156,7 +152,7 @@ def in_a_closure() -> Any:
 
 def in_a_list() -> Any:
     layers = tensors((4, 3), (3, 3))
-    return lambda x: (x @ layers[0] @ layers[1]).square().mean(), layers.reverse, r"layers\[0\]|layers_0|layers"
+    return lambda x: (x @ layers[0] @ layers[1]).square().mean(), layers.reverse, r"layers\.0"
 
 
 def a_global() -> Any:
@@ -227,7 +223,7 @@ def test_a_bad_batch_changes_nothing(optimizer: Any, engine: str, accumulate: in
         lambda: step(bad, y), r"the loss became NaN: NaN is in x \(6, 4\); the parameters are those of the last good"
     )
     refused(lambda: step(x.clone().fill_(float("inf")), y), "infinite is in x")
-    with pytest.raises((cr.ChainruleError, IndexError), match="out of bounds|outside of 0 to 2"):
+    with pytest.raises((cr.ChainruleError, IndexError), match=r"out of bounds|outside of 0 to 2"):
         step(x, torch.full_like(y, 7))
     torch.testing.assert_close((model.state_dict(), step.state_dict(), optimizer.steps), kept, rtol=0, atol=0)
     with torch.no_grad():

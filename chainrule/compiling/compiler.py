@@ -33,7 +33,7 @@ def compile(
     (loss, {name: gradient}) and moves nothing. Other shapes of batch are planned when they are first met.
 
     `engine`: "torch" is straight-line torch calls in memory planned ahead; "inductor" the same program through
-    `torch.compile`; "c" one C function; "cudagraph" a CUDA graph; "auto" the fastest of them, by measuring once.
+    `torch.compile`; "c" C, beside the libraries for large products; "auto" the fastest of them, by measuring once.
     `dtype=torch.bfloat16` computes products in bfloat16 while parameters stay as they are. `accumulate=k` moves the
     parameters at every k-th call, by the mean of k gradients. `memory` is a budget in MB for what a step needs beside
     the parameters; `recompute` says whether cheap values are computed again in the backward pass to meet it: "auto",
@@ -50,6 +50,10 @@ def compile(
     >>> bool(losses[-1] < losses[0])
     True
     """
+    if not callable(forward):
+        raise ChainruleError(
+            f"compile was given a {type(forward).__name__}, not a function; give the forward pass itself"
+        )
     if engine not in ENGINES:
         *others, last = (f'"{name}"' for name in ENGINES)
         raise ChainruleError(f'no engine is called "{engine}"; there are {", ".join(others)} and {last}')

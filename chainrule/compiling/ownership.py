@@ -109,6 +109,8 @@ def _inside(value: Any) -> Iterator[tuple[Any, Any, Any]]:
     if isinstance(value, nn.Module):
         for table in (value._parameters, value._buffers, value._modules):
             yield from ((table, key, held) for key, held in list(table.items()))
+        own = vars(value)
+        yield from ((own, key, held) for key, held in list(own.items()) if not key.startswith("_"))
     elif isinstance(value, dict):
         yield from ((value, key, held) for key, held in list(value.items()))
     elif isinstance(value, list | tuple):

@@ -42,6 +42,9 @@ def products_in(lowered: Lowered, dtype: torch.dtype) -> None:
     _mark_backward(lowered, replaced)
     clean(lowered, replaced)
     merge(lowered)
+    for node in graph.nodes:
+        if node.target is aten._to_copy.default and node.kwargs.get("dtype") == dtype and node.args[0] in lowered.names:
+            lowered.names.setdefault(node, f"{lowered.names[node.args[0]]}_{str(dtype).removeprefix('torch.')}")
 
 
 def _narrowed(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> fx.Node:
