@@ -121,6 +121,7 @@ class _Lowering:
         made = {low: high for high, low in trail.found.items() if isinstance(low, fx.Node)}
         spelled = {low: names[high] for low, high in made.items() if high in names}
         spelled |= {low: names.get(high, high.name) for high, low in at.items()}
+        spelled.setdefault(loss, "loss")
         for low, result in zip(params, results[1:]):
             spelled.setdefault(result, f"{names[low]}.g")
         first = _resolved(self.batch, at)
