@@ -20,7 +20,7 @@ def blocks(text: str) -> tuple[str, str]:
 def printed(code: str, folder: Path) -> str:
     file = folder / "page.py"
     file.write_text(code)
-    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, cwd=folder)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -33,7 +33,8 @@ def compile(
     (loss, {name: gradient}) and moves nothing. Other shapes of batch are planned when they are first met.
 
     `engine`: "torch" is straight-line torch calls in memory planned ahead; "inductor" the same program through
-    `torch.compile`; "c" C, beside the libraries for large products; "auto" the fastest of them, by measuring once.
+    `torch.compile`; "c" C, beside libraries for large products; "cudagraph" one CUDA graph; "auto" the
+    fastest of them, by measuring once.
     `dtype=torch.bfloat16` computes products in bfloat16 while parameters stay as they are. `accumulate=k` moves the
     parameters at every k-th call, by the mean of k gradients. `memory` is a budget in MB for what a step needs beside
     the parameters; `recompute` says whether cheap values are computed again in the backward pass to meet it: "auto",

@@ -23,7 +23,7 @@ from chainrule.compiling.straight import Straight
 from chainrule.compiling.whole import Whole, whole
 from chainrule.errors import ChainruleError
 
-ENGINES = ("torch", "inductor", "c", "auto")
+ENGINES = ("torch", "inductor", "c", "cudagraph", "auto")
 
 Moments = dict[fx.Node, list[torch.Tensor]]
 
@@ -34,9 +34,7 @@ def planned(engine: str, lowered: Lowered, optimiser: Optimiser | None, moments:
         return Plan.of_code("torch", Straight(lowered, Moves(optimiser, moments) if optimiser else None))
     if engine == "c" and any(map(left_to_a_library, lowered.graph.nodes)):
         return _beside_libraries(lowered, optimiser, moments)
-    if engine == "cudagraph":
-        raise ChainruleError('engine="cudagraph" is written for no device of this machine; take engine="torch"')
-    complete = whole(lowered, optimiser, moments, guarded=engine == "inductor")
+    complete = whole(lowered, optimiser, moments, guarded=engine != "c")
     made = _MADE_BY[engine](complete)
     call = Fused(complete, made.function, optimiser, lowered, looks=engine != "c")
     plan = Plan(engine, lowered, call, made.source, Memory(made.arena, 0, 0) if engine == "c" else None)
@@ -98,7 +96,21 @@ def _by_c(step: Whole) -> Made:
     return Made(made.bind(step.held), made.source, made.arena)
 
 
-_MADE_BY: dict[str, Callable[[Whole], Made]] = {"inductor": _by_inductor, "c": _by_c}
+def _by_cudagraph(step: Whole) -> Made:
+    from chainrule.compiling import cudagraph
+
+    devices = {n.meta["val"].device.type for n in step.inputs if n not in step.numbers}
+    if not torch.cuda.is_available() or devices != {"cuda"}:
+        raise ChainruleError("a CUDA graph needs the parameters and the batch on a CUDA device")
+    function = cudagraph.function_of(step)
+    return Made(cudagraph.recorded(step, function), str(step.graph.python_code("self").src))
+
+
+_MADE_BY: dict[str, Callable[[Whole], Made]] = {
+    "inductor": _by_inductor,
+    "c": _by_c,
+    "cudagraph": _by_cudagraph,
+}
 
 
 class Fused:

@@ -118,4 +118,22 @@ def _view_of_a_view(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return graph.call_function(aten.view.default, (base, list(wanted.shape)))
 
 
-ROWS: list[Row] = [_product_and_bias, _numbers, _of_one_number, _view_of_a_view]
+_LOSSES = (aten.mse_loss.default, aten.huber_loss.default, aten.smooth_l1_loss.default)
+_MEAN, _SUM = 1, 2
+
+
+def _reduced_apart(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """the mean of a loss = mean(loss of each element): torch's result would keep the memory of all of them"""
+    reduction = node.args[2] if len(node.args) > 2 else node.kwargs.get("reduction", _MEAN)
+    if node.target not in _LOSSES or reduction not in (_MEAN, _SUM):
+        return None
+    like: Any = node.args[0]
+    with graph.inserting_before(node):
+        each = graph.call_function(
+            node.target, (*node.args[:2], 0, *node.args[3:]), {k: v for k, v in node.kwargs.items() if k != "reduction"}
+        )
+        each.meta["val"] = like.meta["val"]
+        return graph.call_function(aten.mean.default if reduction == _MEAN else aten.sum.default, (each,))
+
+
+ROWS: list[Row] = [_product_and_bias, _numbers, _of_one_number, _view_of_a_view, _reduced_apart]

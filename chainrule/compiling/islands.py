@@ -12,6 +12,7 @@ from torch import fx
 
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.memory import is_view, owner
+from chainrule.compiling.whole import hold_constants
 
 aten = torch.ops.aten
 
@@ -53,9 +54,10 @@ class _Builder:
         self.lowered, self.graph = lowered, fx.Graph()
         self.at: dict[fx.Node, fx.Node] = {}  # the node of the new graph for each old one
         self.sources: list[str] = []
-        self.outputs = set(lowered.outputs)
-        self.constant = _constants(lowered.graph)
+        lowered.held |= hold_constants(lowered.graph)
+        self.constant = {n for n in lowered.graph.nodes if n.op == "call_function" and not n.all_input_nodes}
         self.left = [n for n in lowered.graph.nodes if n.op == "call_function" and self._computes(n)]
+        self.outputs = set(lowered.graph.output_node().args[0])  # type: ignore[arg-type]
         self.early = _of_forward_alone(lowered)
 
     def _computes(self, node: fx.Node) -> bool:
@@ -129,19 +131,21 @@ class _Builder:
         for node in island:
             inner(node)
         results = [n for n in _values(island) if self._wanted(n, inside)]
-        outputs = [inner(n) for n in results]
+        orders = [_order(n.meta["val"]) for n in results]
+        outputs = [_permuted(part, inner(n), order) for n, order in zip(results, orders)]
         part.output(outputs)
-        made = compile_c(part, outputs, {})
-        self.sources.append(made.source)
+        compiled = compile_c(part, outputs, {})
+        self.sources.append(compiled.source)
         placeholders = [n for n in part.nodes if n.op == "placeholder"]
         sources = {copy: node for node, copy in given.items()}
         call = self.graph.call_function(
-            _named(made.bind({}), len(self.sources)), tuple(self._there(sources[p]) for p in placeholders)
+            _named(compiled.bind({}), len(self.sources)), tuple(self._there(sources[p]) for p in placeholders)
         )
-        call.meta["val"] = tuple(n.meta["val"] for n in results)
-        for i, node in enumerate(results):
-            self.at[node] = self.graph.call_function(operator.getitem, (call, i))
-            self.at[node].meta.update(val=node.meta["val"])
+        call.meta["val"] = tuple(n.meta["val"].new_empty(n.meta["val"].shape) for n in outputs)
+        for i, (node, order) in enumerate(zip(results, orders)):
+            made = self.graph.call_function(operator.getitem, (call, i))
+            made.meta["val"] = call.meta["val"][i]
+            self.at[node] = _permuted(self.graph, made, [order.index(axis) for axis in range(len(order))])
         for node in island:
             self.at.setdefault(node, call)
             self.left.remove(node)
@@ -175,6 +179,20 @@ class _Builder:
         )  # fmt: skip
 
 
+def _order(value: torch.Tensor) -> list[int]:
+    """The axes in the order in which they lie in memory: C gives its results in rows."""
+    strides = value.stride()
+    return sorted(range(value.ndim), key=lambda axis: (-strides[axis], axis))
+
+
+def _permuted(graph: fx.Graph, node: fx.Node, order: list[int]) -> fx.Node:
+    if order == sorted(order):
+        return node
+    permuted = graph.call_function(aten.permute.default, (node, order))
+    permuted.meta["val"] = node.meta["val"].permute(order)
+    return permuted
+
+
 def _named(function: Callable[..., Any], number: int) -> Callable[..., Any]:
     function.__name__ = f"island_{number}"
     return function
@@ -202,15 +220,6 @@ def _operations(node: fx.Node) -> list[fx.Node]:
     for user in node.users:
         through = is_view(user) or user.target is operator.getitem
         found += _operations(user) if through else [user] if user.op == "call_function" else []
-    return found
-
-
-def _constants(graph: fx.Graph) -> set[fx.Node]:
-    """What is computed from no input: made where it is read."""
-    found: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "call_function" and all(n in found for n in node.all_input_nodes):
-            found.add(node)
     return found
 
 

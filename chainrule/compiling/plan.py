@@ -24,6 +24,7 @@ class Plan:
     ) -> None:
         self.engine, self.lowered, self.call, self.source, self.memory = engine, lowered, call, source, memory
         self.choices: list[tuple[str, Choice]] = []  # of each product, by its name
+        self.views: list[tuple[str, str]] = []  # of memory that is held, made once: name and code
         self.drawn: dict[fx.Node, torch.Tensor] = {}
         self.seconds: dict[str, float] = {}  # of planning, by what was done
         self.compared: dict[str, float] = {}  # of a step, by engine, where they were tried
@@ -36,7 +37,7 @@ class Plan:
         plan = cls(engine, code.lowered, print, "\n\n".join([text, *dict.fromkeys(sources)]), code.memory)
         space = {**code.space, "isfinite": math.isfinite, "stop": plan.stop}
         exec(compile(text, "<compiled step>", "exec"), space)
-        plan.call, plan.choices = space["step"], code.choices
+        plan.call, plan.choices, plan.views = space["step"], code.choices, code.views
         plan.drawn = {n: code.tensors[n] for n in code.lowered.drawn}
         return plan
 

@@ -20,10 +20,12 @@ _CHEAP = {
     aten.native_layer_norm.default, aten._softmax.default, aten.gelu.default, aten.native_group_norm.default,
     aten.constant_pad_nd.default, aten.embedding.default, aten.clone.default, aten._to_copy.default,
 }  # fmt: skip
+SMALL = 1 << 22  # bytes: nobody is short of less
+LOOKS = 8  # at the peak of memory, for each takes a while
 MOST = 8  # operations that one value may take to be computed again
 
 
-FREE = 0.05  # of the time of a step's products: what may be spent on memory where nobody gave a budget
+FREE = 0.1  # of the time of a step's products: what may be spent on memory where nobody gave a budget
 SPEED = 1e10  # bytes a second that a cheap operation moves
 
 
@@ -35,29 +37,49 @@ def recompute(
 
     The names of those values. Raises ChainruleError where the budget cannot be met.
     """
-    done: list[str] = []
-    left = _saved(lowered) if how != "none" else []
+    saved = _saved(lowered) if how != "none" else []
     allowance = FREE * seconds() if how == "auto" and budget is None else float("inf")
-    most, there = peak(), set(left)
-    while left and (how == "all" or budget is None or most > budget):
-        node = left.pop(0)
-        cost = _seconds(node, there)
-        undo = _again(lowered, node, there) if cost <= allowance else None
-        if undo is None:
-            continue
-        less = peak()
-        if how == "auto" and less > most:
-            undo()
-            continue
-        most, allowance = less, allowance - cost
-        there.discard(node)
-        done.append(lowered.names.get(node, node.name))
+    most, there = peak(), set(saved)
+    done: list[fx.Node] = []
+
+    def attempt(nodes: list[fx.Node]) -> bool:
+        """Have these computed again, unless that takes too long or (for "auto") more memory."""
+        nonlocal most, allowance
+        undo: list[tuple[fx.Node, float, Callable[[], None]]] = []
+        for node in nodes:
+            cost = _seconds(node, there)
+            take_back = _again(lowered, node, there) if cost <= allowance else None
+            if take_back is not None:
+                undo.append((node, cost, take_back))
+                there.discard(node)
+                allowance -= cost
+        less = peak() if undo else most
+        if how == "auto" and less >= most:
+            for node, cost, take_back in reversed(undo):
+                take_back()
+                there.add(node)
+                allowance += cost
+            return False
+        most = less
+        done.extend(node for node, _, _ in undo)
+        return True
+
+    if how == "auto" and budget is None and most < SMALL:
+        saved = []
+    few = max(1, -(-len(saved) // LOOKS))
+    for start in range(0, len(saved), few):
+        if how == "auto" and budget is not None and most <= budget:
+            break
+        some = saved[start : start + few]
+        if not attempt(some) and few > 1:
+            for node in some:
+                attempt([node])
     if budget is not None and most > budget:
         raise ChainruleError(
             f"the step needs at least {most / 1e6:.1f} MB beside its parameters, and memory={budget / 1e6:g} was given; "
             "give that much, or a smaller batch"
         )
-    return done
+    return [lowered.names.get(node, node.name) for node in done]
 
 
 def _seconds(node: fx.Node, saved: set[fx.Node]) -> float:
@@ -75,9 +97,9 @@ def _saved(lowered: Lowered) -> list[fx.Node]:
         for read in node.all_input_nodes
         if owner(read) not in lowered.backward and owner(read).op == "call_function"
     }
-    return sorted(
-        (n for n in found if isinstance(n.meta.get("val"), torch.Tensor)), key=lambda n: -size_of(n.meta["val"])
-    )
+    sizes = {n: size_of(n.meta["val"]) for n in found if isinstance(n.meta.get("val"), torch.Tensor)}
+    worth = sum(sizes.values()) / 1000
+    return sorted((n for n, size in sizes.items() if size > worth), key=lambda n: -sizes[n])
 
 
 def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[], None] | None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 def report(plan: Plan) -> str:
     """The code of a step, and tables of its memory and of what was measured."""
     parts = [plan.source.rstrip()]
+    if plan.views:
+        parts.append("\n".join(["views made once", *_table([(name, f"= {code}") for name, code in plan.views])]))
     if plan.memory is not None:
         parts.append(_memory(plan.memory))
     if plan.recomputed:

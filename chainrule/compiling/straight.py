@@ -26,6 +26,18 @@ class Straight(Arrangement):
         self._allocate()
         return self._body(self.lines, self.alive)
 
+    @property
+    def views(self) -> list[tuple[str, str]]:
+        """The views of memory that is held, made once before the step runs: name and code."""
+        found = {}
+        for line in self.lines:
+            node = line.node
+            if node is not None and is_view(node) and node in self.tensors and line.kind == "operation":
+                name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
+                rest = [self._arg(a) for a in node.args[1:]]
+                found[self._name(node)] = f"{self._arg(node.args[0])}.{name}({', '.join(rest)})"
+        return list(found.items())
+
     def _allocate(self) -> None:
         """Make the tensors that lie in the arena, and all views of what is known."""
         device = next((t.device for t in self.tensors.values()), torch.device("cpu"))
@@ -160,7 +172,8 @@ class Straight(Arrangement):
             return f"{self._name(node)} = {call}"
         found = parts(node)
         names = [self._name(found[k]) if k in found else "_" for k in range(len(node.meta["val"]))]
-        return f"{', '.join(names)}{',' if len(names) == 1 else ''} = {call}"
+        text = f"{', '.join(names)}{',' if len(names) == 1 else ''} = {call}"
+        return f"{text}; del _" if "_" in names else text
 
     def _over(self, node: fx.Node) -> str:
         """An elementwise operation that writes over one of its operands."""

@@ -121,8 +121,5 @@ def put_back(tensors: list[torch.Tensor], optimiser: Optimiser | None) -> Iterat
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Leave the generator of random numbers as it was."""
-    state = torch.get_rng_state()
-    try:
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
-    finally:
-        torch.set_rng_state(state)

@@ -101,7 +101,7 @@ def div(x: Operand, y: Operand, dtype: torch.dtype | None = None) -> Value:
 
 
 def neg(x: Value) -> Value:
-    return point("-{0}", x, level=8)
+    return point("- {0}", x, level=8)  # apart, for -- is another operator
 
 
 def compare(sign: str, x: Operand, y: Operand) -> Value:

@@ -14,7 +14,14 @@ WORDS = """auto break case char const continue default do double else enum exter
 register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true
 false main step arg arena column r k0 i j k l m n o p q t u v y0 y1 yn j0 j1 jn gamma exp log sin cos tan sqrt pow erf tanh fabs
 floor ceil trunc div abs index round signgam time read write free malloc NAN INFINITY linux unix"""
-RESERVED = set(WORDS.split())  # of the language, of its library, of loops
+MATHEMATICS = """acos asin atan atan2 cos sin tan acosh asinh atanh cosh sinh tanh exp exp2 expm1 frexp ldexp log log10
+log1p log2 logb modf scalbn cbrt fabs hypot pow sqrt erf erfc lgamma tgamma ceil floor nearbyint rint lrint llrint round
+lround trunc fmod remainder remquo copysign nan nextafter fdim fmax fmin fma isnan isinf isfinite isnormal signbit"""
+RESERVED = {
+    *WORDS.split(),
+    *MATHEMATICS.split(),
+    *(f"{name}f" for name in MATHEMATICS.split()),
+}  # of the language, of its library, of loops
 
 
 class Names:
