@@ -81,7 +81,8 @@ def lives(lines: list[Line], folded: dict[fx.Node, fx.Node], kept: set[fx.Node])
     found: dict[fx.Node, tuple[int, int]] = {}
     for i, line in enumerate(lines):
         if line.kind == "operation" and line.node is not None and owner(line.node) is line.node:
-            found[line.node] = (i, i)
+            whole = found.get(line.node.args[0]) if line.node.target is operator.getitem else None  # type: ignore[arg-type]
+            found[line.node] = (whole[0] if whole else i, i)  # parts are there as soon as the call that gives them
         reads = line.reads
         if line.kind == "move" and line.home in folded:
             reads = folded[line.home].all_input_nodes
