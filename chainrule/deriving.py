@@ -73,7 +73,7 @@ def derivation_with(
     ('sigmoid_backward', tensor([0.2500, 0.2500]))
     """
     recorder, output = _recorded(book, forward, args, kwargs)
-    return derivation(recorder, output, wrt, upstream, check=False, book=book)
+    return derivation(recorder, output, wrt, upstream, check=False, book=book, word="params")
 
 
 def _recorded(book: RuleBook, forward: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Recorder, Any]:
@@ -167,9 +167,10 @@ def derivation(
     upstream: torch.Tensor | None,
     check: bool = True,
     book: RuleBook = BOOK,
+    word: str = "wrt",
 ) -> Derivation:
     """The derivation of `output`, a tensor that `recorder` saw being made. Without `check` it is neither run nor
-    compared."""
+    compared. `word` is what the person calls `wrt`."""
     name = getattr(recorder.forward, "__name__", "") or type(recorder.forward).__name__
     place = site_of_definition(recorder.forward)
     if not isinstance(output, torch.Tensor):
@@ -197,7 +198,7 @@ def derivation(
             f"upstream has shape {tuple(upstream.shape)}, the output {tuple(output.shape)}; they must be equal",
             node.meta.get("site"),
         )
-    wanted = _wanted(recorder, node, wrt)
+    wanted = _wanted(recorder, node, wrt, word)
     if wanted and node not in reached_from(wanted, recorder.graph):
         raise ChainruleError(
             f"the output {tuple(output.shape)} of {name} depends on no input that could have a gradient "
@@ -216,7 +217,7 @@ def _described(value: Any) -> str:
     return "None" if value is None else f"a {kind}"
 
 
-def _wanted(recorder: Recorder, output: fx.Node, wrt: Any) -> list[fx.Node]:
+def _wanted(recorder: Recorder, output: fx.Node, wrt: Any, word: str) -> list[fx.Node]:
     inputs = [n for n in recorder.inputs if n.meta["operation"] == "input"]
     if wrt is None or wrt is EVERYTHING:
         used = set(needed([output]))
@@ -226,35 +227,35 @@ def _wanted(recorder: Recorder, output: fx.Node, wrt: Any) -> list[fx.Node]:
     names = {name: node for node, name in keys(inputs).items()}
     chosen = []
     for item in [wrt] if isinstance(wrt, str | torch.Tensor) else list(wrt):
-        chosen.append(_one_wanted(recorder, names, item))
+        chosen.append(_one_wanted(recorder, names, item, word))
     leading = leading_to(output)
     for node in chosen:
         if node not in leading and output not in reached_from([node], recorder.graph):
             raise ChainruleError(
                 f"the output {tuple(output.meta['val'].shape)} does not depend on {node.meta['name']} "
-                f"{tuple(node.meta['val'].shape)}; leave it out of wrt, or see where the path is cut (no_grad, detach)",
+                f"{tuple(node.meta['val'].shape)}; leave it out of {word}, or see where the path is cut (no_grad, detach)",
                 output.meta.get("site"),
             )
     return chosen
 
 
-def _one_wanted(recorder: Recorder, names: dict[str, fx.Node], item: Any) -> fx.Node:
+def _one_wanted(recorder: Recorder, names: dict[str, fx.Node], item: Any, word: str) -> fx.Node:
     if isinstance(item, torch.Tensor):
         entry = recorder.entry(item)
         if entry is None or entry.node.op != "placeholder":
             raise ChainruleError(
-                f"wrt names a tensor {tuple(item.shape)} that forward did not read; it read {_list(names)}"
+                f"{word} names a tensor {tuple(item.shape)} that forward did not read; it read {_list(names)}"
             )
         node = entry.node
     elif item in names:
         node = names[item]
     else:
-        raise ChainruleError(f"wrt names {item!r}, which forward did not read; it read {_list(names)}")
+        raise ChainruleError(f"{word} names {item!r}, which forward did not read; it read {_list(names)}")
     if not differentiable(node) or node.meta["val"].dtype.is_complex:
         dtype = str(node.meta["val"].dtype).removeprefix("torch.")
         raise ChainruleError(
             f"{node.meta['name']} {tuple(node.meta['val'].shape)} is {dtype}; "
-            "a gradient needs a real floating dtype: convert it with .float(), or leave it out of wrt"
+            f"a gradient needs a real floating dtype: convert it with .float(), or leave it out of {word}"
         )
     return node
 

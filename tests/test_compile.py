@@ -1,4 +1,4 @@
-"""Compiled steps: the whole menagerie, the optimisers, and what a person does with a step."""
+"""Compiled steps of the whole menagerie: gradients, and losses along a run, beside autograd's."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map_only
 from zoo import ENTRIES, SEED, Entry
 
 import chainrule as cr
 
-DTYPE = torch.float64
+# Selecting by a mask gives as many values as the mask has trues.
+SHAPED_BY_VALUES = {"index_with_a_mask", "all_but_the_diagonal"}
+PLANNED = [e for e in ENTRIES if e.name not in SHAPED_BY_VALUES]
 
 
 def scalar(entry: Entry) -> Callable[..., Tensor]:
@@ -26,18 +29,102 @@ def scalar(entry: Entry) -> Callable[..., Tensor]:
     return forward
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def moved(args: Any, factor: float) -> Any:
+    """The arguments with other numbers, from the same ranges."""
+    return tree_map_only(Tensor, lambda t: (t * factor).detach() if t.is_floating_point() else t.clone(), args)
+
+
+@pytest.mark.parametrize("entry", PLANNED, ids=lambda e: e.name)
 def test_gradients_of_the_menagerie(entry: Entry) -> None:
-    args = entry.arguments(5)
-    forward = scalar(entry)
+    """Over several batches: nothing of one is left in the next."""
+    forward, example = scalar(entry), entry.arguments(5)
     torch.manual_seed(SEED)
-    d = cr.derive(forward, *args)
-    step = cr.compile(forward, *args)
-    for _ in range(2):
+    step = cr.compile(forward, *example)
+    lowered = step.plan().lowered
+    names = {id(tensor): lowered.names[p] for p, tensor in lowered.params.items()}
+    first = [t for t in tree_flatten(example)[0] if isinstance(t, Tensor)]
+    for factor in (1.0, 0.97, 0.9):
+        args = moved(example, factor)
         torch.manual_seed(SEED)
-        loss, grads = step(*args)
-        torch.testing.assert_close(loss, d.output, rtol=1e-9, atol=1e-11)
-        for name, expected in d.grads.items():
-            if name in grads and expected is not None:
-                torch.testing.assert_close(grads[name], expected, rtol=1e-7, atol=1e-9)
-        assert {n for n, g in d.grads.items() if g is not None} <= set(grads)
+        loss, found = step(*args)
+        leaves = [t for t in tree_flatten(args)[0] if isinstance(t, Tensor)]
+        asked = {names[id(t)]: leaf.requires_grad_() for t, leaf in zip(first, leaves) if id(t) in names}
+        asked |= {names[id(t)]: t for t in lowered.params.values() if t.requires_grad}
+        torch.manual_seed(SEED)
+        truth = forward(*args)
+        torch.testing.assert_close(loss, truth.detach(), rtol=1e-9, atol=1e-11)
+        gradients = torch.autograd.grad(truth, list(asked.values()), allow_unused=True)
+        for name, gradient in zip(asked, gradients):
+            expected = torch.zeros_like(found[name]) if gradient is None else gradient
+            torch.testing.assert_close(found[name], expected, rtol=1e-7, atol=1e-9)
+    assert found
+
+
+@pytest.mark.parametrize("name", sorted(SHAPED_BY_VALUES))
+def test_shapes_that_values_decide(name: str) -> None:
+    entry = next(e for e in ENTRIES if e.name == name)
+    with pytest.raises(cr.ChainruleError, match=r"depends on the numbers of the batch, so that no step can be planned"):
+        cr.compile(scalar(entry), *entry.arguments(5))
+
+
+# -- numbers that are read out of tensors ------------------------------------------------------------
+
+
+def test_a_path_that_the_batch_decides() -> None:
+    w = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+
+    def forward(x: Tensor) -> Tensor:
+        h = x @ w
+        if h.sum() > 0:
+            h = h * 2
+        while h.norm() > 1:
+            h = h / 2
+        return (h**2).mean()
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    x = x if (x @ w).sum() > 0 else -x
+    for optimizer, engine in ((None, "torch"), (cr.SGD(lr=0.0), "torch"), (cr.SGD(lr=0.0), "c")):
+        if engine == "c":
+            with pytest.warns(RuntimeWarning, match='only the engine "torch" looks at that'):
+                step = cr.compile(forward, x, optimizer=optimizer, engine=engine)
+        else:
+            step = cr.compile(forward, x, optimizer=optimizer, engine=engine)
+        result = step(x * 1.0001)
+        torch.testing.assert_close(result if optimizer else result[0], forward(x * 1.0001).detach())
+        for other in (-x, x * 16, x * 1e-3):
+            with pytest.raises(
+                cr.ChainruleError, match=r"take another path .* than those of the example \(.*test_compile"
+            ):
+                step(other)
+
+
+def test_numbers_of_a_batch_in_its_loss() -> None:
+    w = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+
+    def forward(x: Tensor) -> Tensor:
+        return ((x @ w) ** 2).mean() * (x @ w).sum().item() / x.abs().max().item()
+
+    step = cr.compile(forward, torch.randn(4, 3, dtype=torch.float64))
+    for _ in range(3):
+        x = torch.randn(4, 3, dtype=torch.float64)
+        loss, found = step(x)
+        truth = forward(x)
+        torch.testing.assert_close(loss, truth.detach())
+        torch.testing.assert_close(found["w"], torch.autograd.grad(truth, w)[0])
+
+
+def test_a_number_that_python_keeps() -> None:
+    w = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+
+    def forward(x: Tensor) -> Tensor:
+        return ((x @ w) ** int(x.max())).mean()
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    x[0, 0] = 3.6
+    step = cr.compile(forward, x)
+    torch.testing.assert_close(step(x)[0], forward(x).detach())
+    x[0, 0] = 3.2
+    torch.testing.assert_close(step(x)[0], forward(x).detach())
+    x[0, 0] = 4.2
+    with pytest.raises(cr.ChainruleError, match="take another path"):
+        step(x)

@@ -17,7 +17,7 @@ from chainrule.compiling.spelling import COPIES, Names, overwritable, spelling
 
 LARGE = 1 << 17  # bytes: a value of this size is allocated when it is made, so that its memory is free after it
 RESERVED = (
-    "torch", "step", "isfinite", "stop", "arena", "optimiser", "lr", "taken", "sgd_", "adam_", "_", *products.SPACE
+    "torch", "step", "isfinite", "stop", "arena", "optimiser", "lr", "taken", "sgd_", "adam_", "move", "_", *products.SPACE
 )  # fmt: skip
 
 
@@ -80,8 +80,8 @@ class Arrangement:
         constants = self._constants()
         self.folded = moves.folded(lowered) if moves else {}
         self._choose_ways(self.folded)
-        together = moves.together(lowered) - set(self.folded) if moves else set()
-        self.lines = scheduled(lowered, moves is not None, self.folded, together)
+        self.together = moves.together(lowered) - set(self.folded) if moves else set()
+        self.lines = scheduled(lowered, moves is not None, self.folded, self.together)
         self.outputs = {lowered.loss} | (set() if moves else set(lowered.gradients.values()))
         self.alive = lives(self.lines, self.folded, self.outputs)
         self._place(self.lines, self.alive, self.outputs)

@@ -33,7 +33,8 @@ def compile(
     (loss, {name: gradient}) and moves nothing. Other shapes of batch are planned when they are first met.
 
     `engine`: "torch" is straight-line torch calls in memory planned ahead; "inductor" the same program through
-    `torch.compile`; "c" one C function; "cudagraph" a CUDA graph; "auto" the fastest of them, by measuring once.
+    `torch.compile`; "c" C, beside libraries for large products; "cudagraph" one CUDA graph; "auto" the
+    fastest of them, by measuring once.
     `dtype=torch.bfloat16` computes products in bfloat16 while parameters stay as they are. `accumulate=k` moves the
     parameters at every k-th call, by the mean of k gradients. `memory` is a budget in MB for what a step needs beside
     the parameters; `recompute` says whether cheap values are computed again in the backward pass to meet it: "auto",
@@ -50,12 +51,23 @@ def compile(
     >>> bool(losses[-1] < losses[0])
     True
     """
+    if not callable(forward):
+        raise ChainruleError(
+            f"compile was given a {type(forward).__name__}, not a function; give the forward pass itself"
+        )
     if engine not in ENGINES:
         *others, last = (f'"{name}"' for name in ENGINES)
         raise ChainruleError(f'no engine is called "{engine}"; there are {", ".join(others)} and {last}')
     if optimizer is not None and not isinstance(optimizer, Optimiser):
         raise ChainruleError(
             f"compile was given the optimizer {type(optimizer).__name__}; it takes cr.SGD, cr.Adam, cr.AdamW or None"
+        )
+    if recompute not in ("auto", "none", "all"):
+        raise ChainruleError(f'compile was given recompute="{recompute}"; there are "auto", "none" and "all"')
+    if accumulate < 1 or (accumulate > 1 and optimizer is None):
+        raise ChainruleError(
+            f"compile was given accumulate={accumulate} and optimizer={optimizer}; gradients are gathered over one call "
+            "or more, for an optimizer that moves the parameters by them"
         )
     planner = Planner(forward, _tensors(params), optimizer, engine, dtype, accumulate, recompute, memory)
     step = Step(planner)
@@ -64,12 +76,16 @@ def compile(
 
 
 def _tensors(params: Any) -> list[torch.Tensor] | None:
-    """The parameters, given as tensors, by name, or as what `model.named_parameters()` gives."""
+    """The parameters, given as tensors, by name, as what `model.named_parameters()` gives, or as a model."""
     if params is None:
         return None
+    if isinstance(params, torch.Tensor):
+        return [params]
+    if isinstance(params, torch.nn.Module):
+        return list(params.parameters())
     values: Sequence[Any] = list(params.values() if isinstance(params, dict) else params)
     values = [v[1] if isinstance(v, tuple) and len(v) == 2 else v for v in values]
     for value in values:
         if not isinstance(value, torch.Tensor):
-            raise ChainruleError(f"compile was given params with a {type(value).__name__}; give tensors")
+            raise ChainruleError(f"compile was given params with {type(value).__name__} among them; give tensors")
     return values

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class Lowered:
     """Forward and backward pass in aten operations. Nothing in `graph` writes into anything."""
 
     graph: fx.Graph
-    batch: list[fx.Node]  # the placeholders that a call fills, in its order
+    batch: list[fx.Node | None]  # the placeholders that a call fills, in its order
     held: Tensors  # the placeholders that stay: parameters, buffers, constants
     drawn: dict[fx.Node, Callable[[], torch.Tensor]]  # random numbers, and how they are drawn anew
     loss: fx.Node
@@ -50,12 +50,10 @@ def lower(
     d: Derivation,
     batch: Sequence[torch.Tensor],
     params: Sequence[torch.Tensor],
-    dtype: torch.dtype | None = None,
     after: Callable[[Gradients], Gradients] = list,
 ) -> Lowered:
-    """The program of `d` in aten operations; `dtype` is that of products where it is not that of the parameters.
-    `after` is done to all gradients together: clipping."""
-    return _Lowering(d, batch, params).lowered(dtype, after)
+    """The program of `d` in aten operations. `after` is done to all gradients together: clipping."""
+    return _Lowering(d, batch, params).lowered(after)
 
 
 def _own(node: fx.Node) -> torch.Tensor:
@@ -68,27 +66,28 @@ class _Lowering:
     def __init__(self, d: Derivation, batch: Sequence[torch.Tensor], params: Sequence[torch.Tensor]) -> None:
         self.d, self.program = d, d.program
         self.known = {id(_own(n)): n for n in self.program.inputs}
-        self.batch = [self.known.get(id(t)) for t in batch]
+        again = [any(t is other for other in batch[:i]) for i, t in enumerate(batch)]
+        self.batch = [None if twice else self.known.get(id(t)) for t, twice in zip(batch, again)]
         self.params = [self.known[id(p)] for p in params if id(p) in self.known]
 
-    def lowered(self, dtype: torch.dtype | None, after: Callable[[Gradients], Gradients]) -> Lowered:
+    def lowered(self, after: Callable[[Gradients], Gradients]) -> Lowered:
         from torch._subclasses.functional_tensor import dispatch_functionalize
         from torch.fx.experimental.proxy_tensor import make_fx
 
         program = self.program
         gradients = {p: program.gradients[p] for p in self.params if p in program.gradients}
         writes = written(program)
-        guards = [g for g in program.guards if isinstance(g.node.meta["val"], torch.Tensor)]
+        guards = [g for g in program.guards if any(_is_read(n) for n in needed([g.node]))]
         roots = [program.output, *gradients.values(), *writes.values(), *(g.node for g in guards)]
         nodes = needed(roots)
         inputs = [n for n in program.inputs if n in set(nodes)]
         trail = _Trail(nodes, dict(zip(nodes, nodes)))
 
         def traced(*values: torch.Tensor) -> list[torch.Tensor]:
-            with torch.autocast(values[0].device.type, dtype) if dtype is not None else nullcontext():
-                found = trail.run(dict(zip(inputs, values)))
+            found = trail.run(dict(zip(inputs, values)))
             moving = after([found[g].to(p.meta["val"].dtype) for p, g in gradients.items()])
-            rest = [found[r] for r in roots[1 + len(gradients) :]]
+            rest = [found[r] for r in roots[1 + len(gradients) : len(roots) - len(guards)]]
+            rest += [found[g.node].reshape(()) for g in guards]
             return [found[program.output], *moving, *rest]
 
         with torch.no_grad():
@@ -122,6 +121,7 @@ class _Lowering:
         made = {low: high for high, low in trail.found.items() if isinstance(low, fx.Node)}
         spelled = {low: names[high] for low, high in made.items() if high in names}
         spelled |= {low: names.get(high, high.name) for high, low in at.items()}
+        spelled.setdefault(loss, "loss")
         for low, result in zip(params, results[1:]):
             spelled.setdefault(result, f"{names[low]}.g")
         first = _resolved(self.batch, at)
@@ -173,7 +173,7 @@ def _copy_what_stays(graph: fx.Graph) -> None:
 
 
 def _resolved(batch: Iterable[fx.Node | None], at: dict[fx.Node, fx.Node]) -> list[Any]:
-    return [at.get(n) if n is not None else None for n in batch]  # None: an argument that nothing reads
+    return [at.get(n) if n is not None else None for n in batch]  # None: nothing reads it, or it stands there already
 
 
 def written(program: Program) -> dict[fx.Node, fx.Node]:
@@ -205,6 +205,26 @@ def _meaning(guard: Any) -> str:
     return f"the values of this batch take another path through the forward pass than those of the example{site}"
 
 
+def _is_read(node: fx.Node) -> bool:
+    """Whether a number is read out of a tensor here."""
+    return node.op == "call_method" and node.target == "item"
+
+
+def _of_tensors(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    """The value of one node. A number that is read out of a tensor stays a tensor of no axes: it is another one in
+    each batch."""
+    first = values[node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else None
+    if _is_read(node):
+        assert isinstance(first, torch.Tensor)
+        whole = isinstance(node.meta["val"], int) and not isinstance(
+            node.meta["val"], bool
+        )  # int(x) cuts what x has more
+        return first.reshape(()).trunc() if whole and first.is_floating_point() else first.reshape(())
+    if node.target is operator.not_ and isinstance(first, torch.Tensor):
+        return first.logical_not()
+    return step(node, values)
+
+
 class _Trail:
     """Runs the program under the tracer, and notes which node of the trace holds each value."""
 
@@ -224,7 +244,7 @@ class _Trail:
             if node in values or node.op in ("placeholder", "output"):
                 continue
             last = graph._root.prev
-            values[node] = step(node, values)
+            values[node] = _of_tensors(node, values)
             if graph._root.prev is not last and isinstance(values[node], torch.Tensor):
                 self.found[node] = graph._root.prev
             while node.meta["phase"] == "backward" and last is not graph._root.prev:

@@ -47,7 +47,13 @@ class Moves:
         """The parameters that are small enough to be moved together, where a kernel of torch's does it."""
         if isinstance(self.optimiser, Gathering) or (isinstance(self.optimiser, SGD) and not self.optimiser.momentum):
             return set()
-        return {p for p in lowered.gradients if p.meta["val"].numel() <= SMALL}
+        return {p for p, g in lowered.gradients.items() if p.meta["val"].numel() <= SMALL and self._alike(p, g)}
+
+    def _alike(self, p: fx.Node, gradient: fx.Node) -> bool:
+        """Whether a parameter, its gradient and its state lie in memory in the same order, as torch's kernels take for
+        granted."""
+        states = [state.stride() for state in self.state[p]]
+        return all(strides == p.meta["val"].stride() for strides in (gradient.meta["val"].stride(), *states))
 
     def opening(self, space: dict[str, Any]) -> list[str]:
         space["optimiser"] = self.optimiser
@@ -79,7 +85,7 @@ class Moves:
         (velocity,) = self._state(p, name, space)
         return [f"{velocity}.addmm_({a}, {b}, beta={sgd.momentum!r})", f"{name}.add_({velocity}, alpha=-lr)"]
 
-    def by_gradient(self, p: fx.Node, name: str, gradient: str, space: dict[str, Any]) -> list[str]:
+    def by_gradient(self, p: fx.Node, g: fx.Node, name: str, gradient: str, space: dict[str, Any]) -> list[str]:
         sgd = self.optimiser
         if isinstance(sgd, Gathering):
             (total,) = self._state(p, name, space)
@@ -87,7 +93,16 @@ class Moves:
         if isinstance(sgd, SGD) and not sgd.momentum:
             decay = [f"{name}.mul_(1 - lr * {sgd.weight_decay!r})"] if sgd.weight_decay else []
             return [*decay, f"{name}.add_({gradient}, alpha=-lr)"]
-        return [self._kernel(name, gradient, self._state(p, name, space), 1, space)]
+        states = self._state(p, name, space)
+        if not self._alike(p, g):
+            space["move"] = self._by_formula
+            return [f"move({name}, {gradient}, [{', '.join(states)}])"]
+        return [self._kernel(name, gradient, states, 1, space)]
+
+    def _by_formula(self, p: torch.Tensor, gradient: torch.Tensor, state: list[torch.Tensor]) -> None:
+        moved = self.optimiser.moved(p, gradient, state, self.optimiser.numbers())
+        for tensor, value in zip((p, *state), moved):
+            tensor.copy_(value)
 
     def _state(self, p: fx.Node, name: str, space: dict[str, Any]) -> list[str]:
         names = [self.name(f"{name}_{s}") for s in self.optimiser.state_names]

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from chainrule.compiling.lowering import Lowered
+from chainrule.errors import ChainruleError
+
 DEEP = 4  # containers inside of one another that are looked into, beside modules
 
 
@@ -39,34 +42,31 @@ class _Cell:
         return self.cell.cell_contents
 
 
-def places(forward: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> tuple[list[Place], list[nn.Module]]:
-    """Where `forward` finds each of `tensors`: its module, closure, globals, or the object that it is a method of; and
-    the modules that it finds first, whose `train()` and `eval()` change what it does."""
+def surroundings(
+    forward: Callable[..., Any], tensors: Sequence[torch.Tensor], given: Any = ()
+) -> tuple[list[Place], list[nn.Module]]:
+    """Where `forward` finds each of `tensors`: its module, closure, globals, the object that it is a method of, or
+    among the arguments `given`; and the modules that were met on the way."""
     wanted = {id(t): t for t in tensors}
+    modules: list[nn.Module] = []
     found: dict[int, Place] = {}
     seen: set[int] = set()
-    modules: list[nn.Module] = []
 
     def look(container: Any, key: Any, value: Any, depth: int) -> None:
         if isinstance(value, torch.Tensor):
             if id(value) in wanted:
                 found.setdefault(id(value), Place(container, key, value))
-        elif isinstance(value, nn.Module) and depth == DEEP and id(value) not in seen:
-            modules.append(value)
-            enter(value, 0)
         elif depth and id(value) not in seen and not isinstance(value, type | types.ModuleType):
-            enter(value, depth - 1)
-
-    def enter(value: Any, depth: int) -> None:
-        seen.add(id(value))
-        for inner, name, held in _inside(value):
-            inside_module = isinstance(value, nn.Module) and isinstance(held, nn.Module)
-            if inside_module and id(held) not in seen:
-                enter(held, 0)
-            else:
-                look(inner, name, held, depth)
+            seen.add(id(value))
+            if isinstance(value, nn.Module):
+                modules.append(value)
+            for inner, name, held in _inside(value):
+                look(inner, name, held, depth if isinstance(value, nn.Module) else depth - 1)
 
     function = getattr(forward, "__func__", forward)
+    for argument in given:
+        if not isinstance(argument, torch.Tensor):
+            look(None, None, argument, DEEP)
     if not isinstance(function, types.FunctionType):
         look(None, None, forward, DEEP)
         return list(found.values()), modules
@@ -81,11 +81,36 @@ def places(forward: Callable[..., Any], tensors: Sequence[torch.Tensor]) -> tupl
     return list(found.values()), modules
 
 
+def apart(lowered: Lowered) -> None:
+    """Refuse parameters that lie in the memory of another tensor: a step moves each by itself."""
+    held = [(n, t) for n, t in lowered.held.items() if t.numel()]
+    for p, parameter in lowered.params.items():
+        for other, tensor in held:
+            if other is not p and _overlap(parameter, tensor):
+                raise ChainruleError(
+                    f"the parameter {lowered.names[p]} {tuple(parameter.shape)} shares memory with "
+                    f"{lowered.names.get(other, other.name)} {tuple(tensor.shape)}; let forward take one of them as a view "
+                    "of the other, or give one memory of its own"
+                )
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors have an element in common."""
+    if a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr() or a.dtype != b.dtype:
+        return False
+    count = a.untyped_storage().nbytes() // a.element_size()
+    touched = torch.zeros(count, dtype=torch.bool)
+    touched.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(touched.as_strided(b.shape, b.stride(), b.storage_offset()).any())
+
+
 def _inside(value: Any) -> Iterator[tuple[Any, Any, Any]]:
     """(container, key, what it holds) for what a value holds."""
     if isinstance(value, nn.Module):
         for table in (value._parameters, value._buffers, value._modules):
             yield from ((table, key, held) for key, held in list(table.items()))
+        own = vars(value)
+        yield from ((own, key, held) for key, held in list(own.items()) if not key.startswith("_"))
     elif isinstance(value, dict):
         yield from ((value, key, held) for key, held in list(value.items()))
     elif isinstance(value, list | tuple):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from chainrule.compiling.arrangement import Arrangement
 from chainrule.compiling.engines import ENGINES, fastest, planned, told
@@ -16,8 +16,9 @@ from chainrule.compiling.lowering import Lowered, lower, written
 from chainrule.compiling.merging import merge
 from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
-from chainrule.compiling.ownership import Place, places
+from chainrule.compiling.ownership import Place, apart, surroundings
 from chainrule.compiling.plan import Plan
+from chainrule.compiling.precision import products_in
 from chainrule.compiling.products import products_time
 from chainrule.compiling.recomputing import recompute
 from chainrule.compiling.verify import confirm, put_back
@@ -43,22 +44,23 @@ class Planner:
     ) -> None:
         self.forward, self.params, self.optimiser, self.engine = forward, params, optimiser, engine
         self.dtype, self.accumulate, self.recompute, self.memory = dtype, accumulate, recompute, memory
+        self.settled = params is not None or optimiser is not None  # else each batch asks for its own gradients too
         self.names: dict[int, str] = {}  # of parameters, by the id of the tensor
         self.moments: dict[tuple[int, str], list[torch.Tensor]] = {}  # the optimiser's, likewise, by its kind
         self.inner = Gathering(optimiser=optimiser, every=accumulate) if optimiser and accumulate > 1 else optimiser
         self.places: list[Place] = []
-        self.modules: list[torch.nn.Module] = places(forward, [])[1]
+        self.modules: list[torch.nn.Module] = []  # that forward reaches
         self.recomputed: list[str] = []  # values that the last plan computes again
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Sequence[torch.Tensor]) -> Plan:
         """The plan for batches like this one. Nothing that the person holds is changed by planning."""
         clock = [time.perf_counter()]
-        with undisturbed():
-            d = derivation_with(KERNELS, self.forward, *args, wrt=self.params, **kwargs)
+        d = derivation_with(KERNELS, self.forward, *args, wrt=self.params if self.settled else None, **kwargs)
         for home in written(d.program):
             home.meta["given"].data.copy_(home.meta["val"])
         clock.append(time.perf_counter())
         lowered = self._lowered(d, batch)
+        self._look_around(lowered, (*args, *kwargs.values()))
         clock.append(time.perf_counter())
         plan = self._written(lowered, batch, lambda made: confirm(made, self, args, kwargs, batch))
         clock.append(time.perf_counter())
@@ -93,7 +95,7 @@ class Planner:
             *(lowered.held[p] for p in lowered.writes),
             *(m for ms in moments.values() for m in ms),
         ]
-        with undisturbed(), put_back(stays, self.inner):
+        with put_back(stays, self.inner):
             given = [t.detach() for t in batch]
             plan = fastest(plans, lambda plan: plan.call(*given))
         return self._counted(plan, lowered)
@@ -117,31 +119,42 @@ class Planner:
     def _lowered(self, d: Derivation, batch: Sequence[torch.Tensor]) -> Lowered:
         if self.params is None:
             self.params = self._default_params(d, batch)
+        asked = self.params if self.settled else [t for t, _ in d.pairs()]
         after = self.inner.clipped if self.inner else list
-        lowered = lower(d, batch, self.params, self.dtype, after)
+        lowered = lower(d, batch, asked, after)
+        apart(lowered)
         merge(lowered)
+        if self.dtype is not None:
+            products_in(lowered, self.dtype)
         shorten(lowered)
         budget = None if self.memory is None else int(self.memory * 1e6)
         self.recomputed = recompute(
             lowered, self.recompute, budget, lambda: self._peak(lowered), lambda: products_time(lowered.graph)
         )
         self.names |= {id(t): lowered.names[p] for p, t in lowered.params.items()}
-        if not self.places:
-            self.places, self.modules = places(self.forward, self.params)
         return lowered
+
+    def _look_around(self, lowered: Lowered, given: Sequence[Any]) -> None:
+        """Note where the tensors are kept that a plan holds on to."""
+        self.names = {id(t): lowered.names.get(n, n.name) for n, t in lowered.held.items()} | self.names
+        here, self.modules = surroundings(self.forward, list(lowered.held.values()), tree_leaves(given))
+        known = {id(place.tensor) for place in self.places}
+        self.places += [place for place in here if id(place.tensor) not in known]
+
+    def surroundings(self) -> Any:
+        """What else a plan takes for granted: where parameters lie, and whether modules train."""
+        pointers = tuple((p.data_ptr(), p.stride(), p.shape) for p in self.params or ())
+        return pointers, tuple(m.training for m in self.modules)
 
     def _peak(self, lowered: Lowered) -> int:
         moments: dict[Any, list[torch.Tensor]] = {p: [] for p in lowered.gradients}
         return Arrangement(lowered, Moves(self.inner, moments) if self.inner else None).memory.peak
 
     def _default_params(self, d: Derivation, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """What forward closes over and asks a gradient for; without an optimiser, arguments too."""
-        found = [t for t, _ in d.pairs()]
-        if self.optimiser is None:
-            return found
+        """What forward closes over and asks a gradient for."""
         arguments = set(map(id, batch))
-        kept = [t for t in found if id(t) not in arguments]
-        if not kept:
+        kept = [t for t, _ in d.pairs() if id(t) not in arguments]
+        if self.optimiser is not None and not kept:
             raise ChainruleError(
                 "forward reads no tensor that could move, beside its arguments; name them with params="
             )
@@ -172,10 +185,3 @@ class Planner:
             for (key, kind), found in self.moments.items()
             for word, moment in zip(words[kind], found)
         }
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leave the generator of random numbers as it was."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        yield

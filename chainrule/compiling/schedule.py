@@ -21,7 +21,7 @@ class Line:
     kind: str  # "operation", "check", "move", "write" or "close"
     node: fx.Node | None = None  # the operation; the gradient; the value that is written
     home: fx.Node | None = None  # the parameter, or the tensor that is written to
-    late: tuple[fx.Node, ...] = ()  # the gradients of parameters that move together, at the close
+    late: tuple[fx.Node, ...] = ()  # what is looked at; the gradients of parameters that move together, at the close
 
     @property
     def reads(self) -> list[fx.Node]:
@@ -61,17 +61,18 @@ def scheduled(
     for home, value in lowered.writes.items():
         add("write", value, home)
     late = tuple(gradient for p, gradient in lowered.gradients.items() if moves and p in together)
-    return [*_woven(nodes, after, checked), Line("close", late=late)]
+    looked_at = (lowered.loss, *(guard for guard, _ in lowered.guards))
+    return [*_woven(nodes, after, checked, Line("check", late=looked_at)), Line("close", late=late)]
 
 
-def _woven(nodes: list[fx.Node], after: dict[int, list[Line]], checked: int) -> Iterator[Line]:
+def _woven(nodes: list[fx.Node], after: dict[int, list[Line]], checked: int, check: Line) -> Iterator[Line]:
     if checked < 0:
-        yield Line("check")
+        yield check
     yield from after.get(-1, ())
     for i, node in enumerate(nodes):
         yield Line("operation", node)
         if i == checked:
-            yield Line("check")
+            yield check
         yield from after.get(i, ())
 
 
@@ -80,7 +81,8 @@ def lives(lines: list[Line], folded: dict[fx.Node, fx.Node], kept: set[fx.Node])
     found: dict[fx.Node, tuple[int, int]] = {}
     for i, line in enumerate(lines):
         if line.kind == "operation" and line.node is not None and owner(line.node) is line.node:
-            found[line.node] = (i, i)
+            whole = found.get(line.node.args[0]) if line.node.target is operator.getitem else None  # type: ignore[arg-type]
+            found[line.node] = (whole[0] if whole else i, i)  # parts are there as soon as the call that gives them
         reads = line.reads
         if line.kind == "move" and line.home in folded:
             reads = folded[line.home].all_input_nodes

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_flatten
 
+from chainrule.compiling.optimisers import Gathering
 from chainrule.compiling.plan import Plan
+from chainrule.compiling.verify import undisturbed
 from chainrule.errors import ChainruleError
 
 if TYPE_CHECKING:
@@ -58,11 +60,16 @@ class Step:
         """Plan for batches like this one, without taking a step."""
         self._refuse_replaced()
         leaves, spec = tree_flatten((batch, named))
-        pointers = tuple(p.data_ptr() for p in self._planner.params or ())
-        key = (spec, *map(_kind, leaves), pointers, tuple(m.training for m in self._planner.modules))
+        of_batch: tuple[Any, ...] = (spec, *map(_kind, leaves), _same(leaves))
+        if not self._planner.settled:
+            of_batch += tuple(t.requires_grad for t in leaves if isinstance(t, torch.Tensor))
+        key = (*of_batch, self._planner.surroundings())
         if key not in self._plans:
             tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
-            self._plans[key] = self._planner.plan(batch, named, tensors)
+            with undisturbed():
+                made = self._planner.plan(batch, named, tensors)
+            key = (*of_batch, self._planner.surroundings())  # the first plan has found them
+            self._plans[key] = made
         self._take(self._plans[key], leaves, len(batch) if not named else -1)
         return self._plans[key]
 
@@ -78,36 +85,49 @@ class Step:
 
     def state_dict(self) -> dict[str, Any]:
         """What a run needs beside the parameters to go on: the optimiser's tensors, and how many steps were taken."""
+        inner = self._planner.inner
         return {
             "steps": self.optimizer.steps if self.optimizer else 0,
+            "gathered": inner.seen if isinstance(inner, Gathering) else 0,  # calls since the last step
             "state": {k: v.clone() for k, v in self.state.items()},
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave. Raises ChainruleError where its names are not those of this step."""
+        """Go on from what `state_dict` gave. Raises ChainruleError where its names or shapes are not those of this step."""
         ours = self.state
         if set(saved["state"]) != set(ours):
             missing = ", ".join(sorted(set(saved["state"]) ^ set(ours)))
             raise ChainruleError(f"the state of another step was given: {missing} stand in only one of the two")
         for name, tensor in ours.items():
+            if saved["state"][name].shape != tensor.shape:
+                given = tuple(saved["state"][name].shape)
+                raise ChainruleError(
+                    f"the state of another step was given: {name} is {given} there, {tuple(tensor.shape)} here"
+                )
+        for name, tensor in ours.items():
             tensor.copy_(saved["state"][name])
         if self.optimizer is not None:
             self.optimizer.steps = saved["steps"]
+        if isinstance(self._planner.inner, Gathering):
+            self._planner.inner.seen = saved["gathered"]
 
     def _take(self, plan: Plan, leaves: list[Any], count: int) -> None:
         self._last, self._call = plan, plan.call
-        self._count = count if all(isinstance(t, torch.Tensor) for t in leaves) and count == len(leaves) else -1
+        plain = all(isinstance(t, torch.Tensor) for t in leaves) and len(set(map(id, leaves))) == len(leaves)
+        self._count = count if plain and count == len(leaves) else -1
         if self._count >= 0:
-            kept = [(p.container, p.key, p.tensor) for p in self._planner.places]
-            self._fits = _fit(leaves, self._planner.params or [], kept, self._planner.modules)
+            planner = self._planner
+            kept = [(p.container, p.key, p.tensor) for p in planner.places]
+            self._fits = _fit(leaves, planner.params or [], kept, planner.modules)
 
     def _refuse_replaced(self) -> None:
         for place in self._planner.places:
             if not place.holds():
                 name = self._planner.name_of(place.tensor)
+                into = f"{name}.data.copy_(new)" if place.tensor.requires_grad else f"{name}.copy_(new)"
                 raise ChainruleError(
-                    f"the parameter {name} {tuple(place.tensor.shape)} was replaced by another tensor since the step "
-                    f"was compiled; write into it ({name}.data.copy_(new)), or compile the step again"
+                    f"{name} {tuple(place.tensor.shape)} was replaced by another tensor since the step was compiled; "
+                    f"write into it ({into}), give it to the step as an argument, or compile the step again"
                 )
 
 
@@ -121,18 +141,33 @@ def _leaves(batch: Any, named: Any) -> list[Any]:
 
 def _kind(leaf: Any) -> Any:
     """What a plan takes for granted of an argument: a tensor's layout, anything else as it is."""
-    return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else leaf
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    try:
+        hash(leaf)
+    except TypeError:
+        raise ChainruleError(
+            f"a step was given a {type(leaf).__name__}, which may change without notice; give tensors, numbers or "
+            "strings, and lists, tuples or dictionaries of them"
+        ) from None
+    return type(leaf), leaf
+
+
+def _same(leaves: list[Any]) -> tuple[int, ...]:
+    """Which arguments are one and the same tensor."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(leaf), i) for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
 
 
 def _fit(
     leaves: list[torch.Tensor],
     params: list[torch.Tensor],
     kept: list[tuple[Any, Any, torch.Tensor]],
-    modules: list[Any],
+    modules: list[torch.nn.Module],
 ) -> Callable[..., bool]:
-    """A quick look whether arguments are like `leaves`, the parameters where they were, and the modules in their mode."""
+    """A quick look whether arguments are like `leaves`, and the surroundings as they were."""
     space: dict[str, Any] = {"params": params, "pointers": [p.data_ptr() for p in params], "kept": kept}
-    space |= {"modules": modules, "modes": [m.training for m in modules]}
+    space |= {"modules": modules, "training": [m.training for m in modules]}
     tests = []
     for i, leaf in enumerate(leaves):
         space |= {
@@ -144,8 +179,8 @@ def _fit(
         tests += [f"a{i}.shape == shape{i}", f"a{i}.dtype is dtype{i}", f"a{i}.stride() == stride{i}"]
         tests += [f"a{i}.device == device{i}", f"not a{i}.requires_grad"]
     tests += ["[p.data_ptr() for p in params] == pointers"] if params else []
-    tests += ["[m.training for m in modules] == modes"] if modules else []
     tests += ["not [1 for held, key, tensor in kept if held[key] is not tensor]"] if kept else []
+    tests += ["[m.training for m in modules] == training"] if modules else []
     arguments = ", ".join(f"a{i}" for i in range(len(leaves)))
     made: Callable[..., bool] = eval(f"lambda {arguments}: {' and '.join(tests)}", space)
     return made

@@ -82,8 +82,8 @@ class Straight(Arrangement):
             elif line.kind == "write" and line.home is not None and line.node is not None:
                 body.append(f"{self._arg(line.home)}.copy_({self._arg(line.node)})")
             elif line.kind == "close" and self.moves:
-                homes = {g: p for p, g in self.lowered.gradients.items()}
-                late = [(homes[g], self._arg(homes[g]), self._arg(g)) for g in line.late]
+                pairs = [(p, g) for p, g in self.lowered.gradients.items() if p in self.together]
+                late = [(p, self._arg(p), self._arg(g)) for p, g in pairs]
                 body += self.moves.closing(late, self.space)
             elif self.moves and line.home is not None and line.node is not None:
                 body += self._move(line.node, line.home)
@@ -98,10 +98,10 @@ class Straight(Arrangement):
 
     def _check(self) -> list[str]:
         """The look at the loss and the guards, before anything that stays is written."""
-        if not self.moves and not self.lowered.writes:
-            return []
-        arguments = ", ".join(self._name(n) for n in self.lowered.batch if n is not None)
-        lines = [f"if not isfinite({self._arg(self.lowered.loss)}.item()):", f"    stop({arguments})"]
+        lines: list[str] = []
+        if self.moves or self.lowered.writes:
+            arguments = ", ".join(self._name(n) for n in self.lowered.batch if n is not None)
+            lines += [f"if not isfinite({self._arg(self.lowered.loss)}.item()):", f"    stop({arguments})"]
         for guard, meaning in self.lowered.guards:
             lines += [f"if not {self._arg(guard)}.item():", f"    {self._object('refuse', _refusal(meaning))}()"]
         return lines
@@ -231,7 +231,7 @@ class Straight(Arrangement):
             found = products.operands(gradient)
             assert found is not None
             return self.moves.by_product(p, self._arg(p), self._arg(found[0]), self._arg(found[1]), self.space)
-        return self.moves.by_gradient(p, self._arg(p), self._arg(gradient), self.space)
+        return self.moves.by_gradient(p, gradient, self._arg(p), self._arg(gradient), self.space)
 
     def _returned(self) -> str:
         loss = self.lowered.loss

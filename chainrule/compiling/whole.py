@@ -11,6 +11,7 @@ from torch import fx
 
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.optimisers import Optimiser
+from chainrule.errors import ChainruleError
 
 
 @dataclass
@@ -37,6 +38,8 @@ def whole(
     from torch._subclasses.functional_tensor import dispatch_functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    if lowered.guards:
+        raise ChainruleError(f'{lowered.guards[0][1]}: only the engine "torch" looks at that')
     first = [n for n in lowered.graph.nodes if n.op == "placeholder"]
     params = list(lowered.gradients) if optimiser else []
     kept = [(p, m) for p in params for m in moments[p]]
