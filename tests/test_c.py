@@ -399,6 +399,32 @@ def test_loops_over_what_lies_in_order_are_one(f: Callable[[Tensor], Tensor], lo
     assert step.source[step.source.index("int step(") :].count("for (") == loops, step.source
 
 
+def side_by_side(x: Tensor, y: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+    return torch.cat([x.exp().transpose(1, 2).reshape(shape), y.transpose(1, 2).reshape(shape)], dim)
+
+
+def test_heads_are_put_side_by_side() -> None:
+    for batch, heads, tokens, width in [
+        (2, 3, 5, 4),
+        (1, 3, 5, 4),
+        (2, 1, 5, 4),
+        (2, 3, 1, 4),
+        (2, 3, 5, 1),
+        (0, 3, 5, 4),
+    ]:
+        rows, places = batch * tokens, tokens * heads
+        x, y = r(batch, heads, tokens, width), r(batch, heads, tokens, width)
+        for shape in [
+            (batch, tokens, heads * width),
+            (rows, heads, width),
+            (rows, heads * width),
+            (batch, places, 1, width),
+        ]:
+            for dim in range(len(shape)):
+                agree(partial(side_by_side, shape=shape, dim=dim), x, y)
+    agree(lambda x: torch.cat([x.t().reshape(6, 10), x.t().reshape(6, 10) * 2, x.t().reshape(6, 10)], 1), r(5, 12))
+
+
 # -- memory ------------------------------------------------------------------------------------------
 
 
