@@ -17,10 +17,6 @@ from chainrule.compiling.whole import hold_constants
 aten = torch.ops.aten
 
 LARGE = 1e7  # multiplications: a product of this size is left to a library
-ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
-}
 
 
 def multiplications(node: fx.Node) -> float:
@@ -39,7 +35,7 @@ def multiplications(node: fx.Node) -> float:
 
 def left_to_a_library(node: fx.Node) -> bool:
     """Whether a library's kernel for the operation is better than a loop."""
-    return node.target in ATTENTION or multiplications(node) >= LARGE
+    return multiplications(node) >= LARGE
 
 
 def with_islands(lowered: Lowered) -> tuple[Lowered, list[str]]:
