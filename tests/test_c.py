@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from chainrule.compiling.c import CStep, NoCompiler, NoSpelling, build, compile_c
+from chainrule.compiling.c import CStep, NoCompiler, NoSpelling, build, compile_c, step
+from chainrule.compiling.c.products import Machine
 
 aten = torch.ops.aten
 
@@ -248,6 +249,14 @@ def test_products(sizes: tuple[int, int, int]) -> None:
     agree(lambda a, b: torch.mv(a, b), r(rows, depth), r(depth))
 
 
+@pytest.mark.parametrize("small", [Machine(32, 16), Machine(16, 16)])
+def test_products_in_narrow_registers(small: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "machine", lambda: small)
+    for rows, depth, columns in [(7, 5, 17), (7, 5, 20), (3, 4, 9), (30, 20, 33), (2, 3, 5)]:
+        agree(lambda a, b: a @ b, r(rows, depth), r(depth, columns))
+        agree(attention(True), *(r(1, 2, columns, depth) for _ in range(4)), r(1))
+
+
 def test_products_in_double() -> None:
     a, b = r(13, 20).double(), r(20, 11).double()
     agree(lambda a, b: torch.tanh(a @ b) + (b.t() @ a.t()).t().exp().log(), a, b)
@@ -328,6 +337,30 @@ def test_layers(name: str) -> None:
     agree(f, *args)
 
 
+def attention(causal: bool, scale: float | None = None, mask: bool = False) -> Callable[..., Any]:
+    def f(g: Tensor, q: Tensor, k: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+        how = {"attn_mask": m if mask else None, "scale": scale}
+        y, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, **how)
+        of = aten._scaled_dot_product_flash_attention_for_cpu_backward(g, q, k, v, y, logsumexp, 0.0, causal, **how)
+        return (y, logsumexp, *of)
+
+    return f
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 7, 7, 5), (1, 2, 33, 33, 16), (3, 1, 1, 1, 4), (2, 2, 9, 4, 3), (1, 2, 130, 130, 17), (1, 1, 40, 70, 8)])  # fmt: skip
+def test_attention(sizes: tuple[int, int, int, int, int]) -> None:
+    batch, heads, now, then, width = sizes
+    q, g = r(batch, heads, now, width), r(batch, heads, now, width)
+    k, v = r(batch, heads, then, width), r(batch, heads, then, width)
+    agree(attention(False), g, q, k, v, r(now, then))
+    agree(attention(False, 0.3, True), g, q, k, v, r(now, then))
+    if now == then:
+        agree(attention(True), g, q, k, v, r(now, then))
+        of_heads = r(batch, now, 3 * heads * width).split(heads * width, -1)  # as a model has them, side by side
+        q, k, v = (t.view(batch, now, heads, width).transpose(1, 2) for t in of_heads)
+        agree(attention(True, 0.2), g.transpose(1, 2).contiguous().transpose(1, 2), q, k, v, r(now, then))
+
+
 # -- numbers that are none ---------------------------------------------------------------------------
 
 
@@ -354,6 +387,42 @@ def test_nan_and_infinity_go_through() -> None:
     whole = torch.full((40, 40), torch.nan)
     (mine,) = compiled(alone(torch.amax), [whole])(whole)
     assert mine.isnan()
+
+
+@pytest.mark.parametrize(("f", "loops"), [
+    (lambda x: x * 2 + 1, 1), (lambda x: x + x[0], 2), (lambda x: x + x[0, 0], 3), (lambda x: x[:, 1:3] * 2, 2), (lambda x: x[..., 1:] * 2, 3),
+    (lambda x: x.transpose(1, 2) * 2, 3), (lambda x: x.flip(2) * 2, 3), (lambda x: x.reshape(20, 6).relu(), 1), (lambda x: x.sum(), 1),
+    (lambda x: x.sum((1, 2)), 2), (lambda x: x + torch.arange(6), 3), (lambda x: x * x[:, :, :1], 3), (lambda x: x[1:] - x[:-1], 1),
+    (lambda x: x.expand(3, 4, 5, 6) * 2, 2), (lambda x: torch.where(x > 0, x, x[:1]), 2)])  # fmt: skip
+def test_loops_over_what_lies_in_order_are_one(f: Callable[[Tensor], Tensor], loops: int) -> None:
+    step = agree(f, r(4, 5, 6))
+    assert step.source[step.source.index("int step(") :].count("for (") == loops, step.source
+
+
+def side_by_side(x: Tensor, y: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+    return torch.cat([x.exp().transpose(1, 2).reshape(shape), y.transpose(1, 2).reshape(shape)], dim)
+
+
+def test_heads_are_put_side_by_side() -> None:
+    for batch, heads, tokens, width in [
+        (2, 3, 5, 4),
+        (1, 3, 5, 4),
+        (2, 1, 5, 4),
+        (2, 3, 1, 4),
+        (2, 3, 5, 1),
+        (0, 3, 5, 4),
+    ]:
+        rows, places = batch * tokens, tokens * heads
+        x, y = r(batch, heads, tokens, width), r(batch, heads, tokens, width)
+        for shape in [
+            (batch, tokens, heads * width),
+            (rows, heads, width),
+            (rows, heads * width),
+            (batch, places, 1, width),
+        ]:
+            for dim in range(len(shape)):
+                agree(partial(side_by_side, shape=shape, dim=dim), x, y)
+    agree(lambda x: torch.cat([x.t().reshape(6, 10), x.t().reshape(6, 10) * 2, x.t().reshape(6, 10)], 1), r(5, 12))
 
 
 # -- memory ------------------------------------------------------------------------------------------
@@ -419,6 +488,36 @@ def test_indices_out_of_range_change_nothing() -> None:
         with pytest.raises(Exception, match=r"x1: an index is outside of 0 to 4"):
             step(w, torch.tensor([0, bad, 1, 2]))
         assert torch.equal(w, before)
+
+
+PARALLEL: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "line": lambda: (lambda x: (x * 2, x.sum(), x.amin()), r(300_007)),
+    "all": lambda: (lambda x: (x.sum(), x.mean(), (x > 3).any(), (x * 10).long().sum()), r(1031, 257)),
+    "columns": lambda: (lambda x: (x.sum(0), x.amax(0), x.exp().mean(0)), r(1031, 257)),
+    "columns_of_stacks": lambda: (lambda x: (x.sum((0, 1)), x.sum((0, 2))), r(5, 207, 257)),
+    "rows_and_columns": lambda: (lambda x: (x - x.sum(1, keepdim=True), (x - x.sum(1, keepdim=True)).sum(0)), r(1031, 257)),
+    "product_and_columns": lambda: (lambda x, w: (torch.relu(x @ w), torch.relu(x @ w).sum(0), x.sum(0)), r(1031, 64), r(64, 100)),
+    "few_rows": lambda: (lambda x: (x.sum(0), x.sum()), r(2, 200_003)),
+    "layer_norm_backward": lambda: (
+        lambda g, x, m, s, w: aten.native_layer_norm_backward(g, x, [257], m, s, w, w, [True] * 3),
+        r(1031, 257), r(1031, 257), r(1031, 1), p(1031, 1), r(257)),
+    "attention": lambda: (attention(True), r(3, 2, 130, 33), *(r(3, 2, 130, 33) for _ in range(3)), r(1)),
+    "embedding_backward": lambda: (
+        lambda g, t: (aten.embedding_dense_backward(g, t, 300, -1, False), g.sum(0), g.sum((0, 1))), r(5, 207, 257), i(300, 5, 207)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_sums_in_parts(name: str, threads: int) -> None:
+    f, *args = PARALLEL[name]()
+    step = compiled(lambda *x: tuple(y) if isinstance(y := f(*x), tuple | list) else (y,), args, threads=threads)
+    assert "parallel" in step.source
+    mine = step(*args)
+    for given, single, true in zip(mine, f(*args), f(*map(wide, args)), strict=True):
+        assert_same(given, single, true, step.source)
+    for first, again in zip(mine, step(*args), strict=True):
+        assert torch.equal(first, again)
 
 
 def test_threads_change_nothing() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.memory import is_view, owner
+from chainrule.compiling.memory import operations, owner
 from chainrule.compiling.whole import hold_constants
 
 aten = torch.ops.aten
@@ -102,7 +102,7 @@ class _Builder:
 
     def _awaited(self, node: fx.Node, known: set[fx.Node]) -> bool:
         """Whether a reader waits for this value alone: what is computed again is not to be there too soon."""
-        return any(self._ready(user, known | {node}) for user in _operations(node))
+        return any(self._ready(user, known | {node}) for user in operations(node))
 
     def _close(self, island: list[fx.Node]) -> None:
         """Compile an island, and put a call of it into the graph."""
@@ -152,7 +152,7 @@ class _Builder:
 
     def _wanted(self, node: fx.Node, inside: set[fx.Node]) -> bool:
         """Whether something outside reads a value, or a view of it."""
-        return any(owner(o) is node for o in self.outputs) or any(u not in inside for u in _operations(node))
+        return any(owner(o) is node for o in self.outputs) or any(u not in inside for u in operations(node))
 
     def _there(self, node: Any) -> fx.Node:
         """The new node for an old one; views are made again."""
@@ -213,14 +213,6 @@ def _values(island: list[fx.Node]) -> list[fx.Node]:
         found += parts if isinstance(node.meta["val"], tuple | list) else [node]
     return found
 
-
-def _operations(node: fx.Node) -> list[fx.Node]:
-    """The operations that read a value, its parts or views of it."""
-    found: list[fx.Node] = []
-    for user in node.users:
-        through = is_view(user) or user.target is operator.getitem
-        found += _operations(user) if through else [user] if user.op == "call_function" else []
-    return found
 
 
 def _of_forward_alone(lowered: Lowered) -> set[fx.Node]:

@@ -30,6 +30,15 @@ def owner(node: fx.Node) -> fx.Node:
     return node
 
 
+def operations(node: fx.Node) -> list[fx.Node]:
+    """The operations that read a value, its parts or views of it."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        through = owner(user) is not user or user.target is operator.getitem
+        found += operations(user) if through else [user] if user.op == "call_function" else []
+    return list(dict.fromkeys(found))
+
+
 @dataclass(frozen=True)
 class Interval:
     """A value's bytes, from the line that makes it up to the last that reads it."""

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.memory import is_view, owner, size_of
+from chainrule.compiling.memory import is_view, operations, owner, size_of
 from chainrule.errors import ChainruleError
 
 aten = torch.ops.aten
@@ -105,7 +105,7 @@ def _saved(lowered: Lowered) -> list[fx.Node]:
 def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[], None] | None:
     """Have the backward pass compute `node` again from what is there anyway; a function that takes it back."""
     recipe = _recipe(node, saved)
-    readers = [u for u in _readers(node) if u in lowered.backward]
+    readers = [u for u in operations(node) if u in lowered.backward]
     if recipe is None or not readers:
         return None
     graph = lowered.graph
@@ -137,13 +137,6 @@ def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[],
 
     return undo
 
-
-def _readers(node: fx.Node) -> list[fx.Node]:
-    """The operations that read a value or a view of it."""
-    found: list[fx.Node] = []
-    for user in node.users:
-        found += _readers(user) if owner(user) is not user else [user]
-    return [n for n in dict.fromkeys(found) if n.op == "call_function"]
 
 
 def _with_bases(views: Iterable[fx.Node], node: fx.Node) -> list[fx.Node]:

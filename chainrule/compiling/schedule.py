@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.memory import owner, size_of
+from chainrule.compiling.memory import operations, owner, size_of
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def freeing(nodes: list[fx.Node], start: int) -> list[fx.Node]:
         stack = [node]
         while stack:
             last = stack.pop()
-            touched = [*_operations(last), *(r for n in last.all_input_nodes for r in readers.get(owner(n), ()))]
+            touched = [*operations(last), *(r for n in last.all_input_nodes for r in readers.get(owner(n), ()))]
             for candidate in dict.fromkeys(touched):
                 if candidate in waiting and ready(candidate) and gain(candidate) > 0:
                     run(candidate)
@@ -150,12 +150,3 @@ def _size(node: fx.Node) -> int:
     if isinstance(value, tuple | list):
         return sum(size_of(v) for v in value if isinstance(v, torch.Tensor))
     return size_of(value) if isinstance(value, torch.Tensor) else 0
-
-
-def _operations(node: fx.Node) -> list[fx.Node]:
-    """The operations that read a value, its parts or views of it."""
-    found: list[fx.Node] = []
-    for user in node.users:
-        through = owner(user) is not user or user.target is operator.getitem
-        found += _operations(user) if through else [user] if user.op == "call_function" else []
-    return found

@@ -141,6 +141,10 @@ def tanh(x: Value) -> Value:
     return own_function("tanh", x, 20)
 
 
+def erf(x: Value) -> Value:
+    return own_function("erf", x, 20)
+
+
 def sqrt(x: Value) -> Value:
     return function("sqrt", x, 6)
 
@@ -168,6 +172,11 @@ def largest(x: Value, over: Sequence[int], keepdim: bool = False) -> Value:
     return reduce(x, over, "amax", x.dtype, keepdim) if x.shape and len(over) else x
 
 
+def top(x: Value, over: Sequence[int]) -> Value:
+    """The largest number, kept as a dimension, where it makes no difference that NaN is passed over."""
+    return reduce(x, over, "top" if x.dtype.is_floating_point else "amax", x.dtype, True) if x.shape else x
+
+
 def position(shape: Shape, dim: int) -> Value:
     return Position(shape, torch.int64, dim)
 
@@ -190,7 +199,7 @@ def unit_stride(x: Value) -> int | None:
     return next((d for d in range(len(x.shape)) if index.factor(d) == 1), None)
 
 
-def matmul(a: Value, b: Value) -> Value:
+def matmul(a: Value, b: Value, triangle: str = "") -> Value:
     """The product of matrices, or of as many matrices. Rows of `b` are read as vectors, so that its columns should be
     neighbours in memory: where only the transposed product has that, or the smaller packing, it is what is computed."""
     rank, (rows, depth), columns = len(a.shape), a.shape[-2:], b.shape[-1]
@@ -204,4 +213,4 @@ def matmul(a: Value, b: Value) -> Value:
     )  # had a to be packed for the transposed?
     if (b_packed and (not a_packed or rows < columns)) or (not a_packed and columns < 8 <= rows):
         return permute(Product((*a.shape[:-2], columns, rows), a.dtype, permute(b, flip), permute(a, flip)), flip)
-    return Product((*a.shape[:-1], columns), a.dtype, a, b)
+    return Product((*a.shape[:-1], columns), a.dtype, a, b, triangle)

@@ -15,8 +15,9 @@ from pathlib import Path
 from chainrule.compiling.c.products import Machine
 from chainrule.errors import ChainruleError
 
-# Sums are reordered where a pragma says so and nowhere else: NaN and infinity go through as in torch.
-FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math",
+# Sums are reordered where a pragma says so and nowhere else: NaN and infinity go through as in torch. What one turn of a
+# loop computes is not kept for the next (tree-pre): such a loop does not become one of vectors.
+FLAGS = ["-O3", "-fno-tree-pre", "-march=native", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math",
          "-fno-strict-aliasing", "-fPIC", "-shared", "-w"]  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from chainrule.compiling.c.index import Index, Indices, flat
 from chainrule.compiling.c.literals import Names, c_type, literal
 from chainrule.compiling.c.members import LOOPS
@@ -58,6 +60,7 @@ class Expressions:
     ) -> None:
         self.homes, self.names, self.numbers, self.unique = homes, names, numbers, unique
         self.opaque: dict[str, int] = {}
+        self.counted: dict[object, Index] = {}  # loops that are written as one, and what stands for their variables
         self.locals: dict[Value, Local] = {}
         self.counts: Counter[Key] = Counter()
         self.counting = True
@@ -114,9 +117,21 @@ class Expressions:
         text = self.at(i, index)
         if isinstance(i, Constant):
             return Index(int(i.number))
-        atom = text.within(9)
+        atom = self._outside(text, (i, index), i.dtype)
         self.opaque[atom] = text.depth
         return Index.of(atom)
+
+    def _outside(self, text: Text, key: Key, dtype: torch.dtype) -> str:
+        """A name for what is the same in each turn of the innermost loops: that a store cannot change it is not for the
+        compiler to find out."""
+        if text.depth >= self.depth or text.text.isidentifier():
+            return text.within(9)
+        scope = self.scopes[text.depth]
+        if key not in scope.memo:
+            name = self.unique("at")
+            scope.add(f"const {c_type(dtype)} {name} = {text.text};")
+            scope.memo[key] = Text(name, 9, text.depth)
+        return scope.memo[key].text
 
     def _load(self, value: Value, index: Indices) -> Text:
         local = self.locals.get(value)
@@ -125,6 +140,8 @@ class Expressions:
         assert isinstance(buffer, Buffer)
         places = home.at(index) if home else index
         depth = max((self._deepest(i) for i in places), default=0)
+        if local is None and buffer.dtype == torch.bool and places:  # GCC turns this into vectors of any width
+            return Text(f"(int32_t) *(const uint8_t *) &{self.element(buffer, places)} > 0", 3, depth)
         if local is None:
             return Text(self.element(buffer, places), 9, depth)
         kept = [str(places[d]) for d in local.kept]
@@ -135,6 +152,10 @@ class Expressions:
     def element(self, buffer: Buffer, places: tuple[Index, ...]) -> str:
         if not buffer.shape:
             return self.names[buffer] if buffer in self.numbers else f"*{self.names[buffer]}"
+        if len(buffer.shape) > 1 and any(
+            i.factor(atom) for c in self.counted.values() for atom, _ in c.terms for i in places
+        ):
+            return f"(({c_type(buffer.dtype)} *) {self.names[buffer]})[{flat(places, buffer.shape)}]"
         return self.names[buffer] + "".join(f"[{place}]" for place in places)
 
     def _reshaped(self, value: Reshape, index: Indices) -> Text:

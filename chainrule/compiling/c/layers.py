@@ -14,13 +14,13 @@ from chainrule.compiling.c.values import Value, expand, unsqueeze
 
 @spells(aten._softmax.default)
 def softmax(out: Any, x: Value, dim: int, half_to_float: bool) -> Value:
-    e = c.exp(c.sub(x, c.largest(x, [dim], True)))
+    e = c.exp(c.sub(x, c.top(x, [dim])))
     return c.div(e, c.total(e, [dim], True))
 
 
 @spells(aten._log_softmax.default)
 def log_softmax(out: Any, x: Value, dim: int, half_to_float: bool) -> Value:
-    below = c.sub(x, c.largest(x, [dim], True))
+    below = c.sub(x, c.top(x, [dim]))
     return c.sub(below, c.log(c.total(c.exp(below), [dim], True)))
 
 

@@ -12,7 +12,7 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
-from chainrule.compiling.c import layers, lookups, shapes, windows  # noqa: F401  they fill the table
+from chainrule.compiling.c import attention, layers, lookups, shapes, windows  # noqa: F401  they fill the table
 from chainrule.compiling.c.arithmetic import C_TYPES
 from chainrule.compiling.c.index import Index, Indices
 from chainrule.compiling.c.spellings import SPELLINGS

@@ -12,9 +12,11 @@ HEAD = """\
 """
 
 EXP = """\
-/* e to the x, to a unit in the last place: 2 to the n, times a polynomial in what is left. */
+/* e to the x, to a unit in the last place: 2 to the n, in two steps, times a polynomial in what is left. */
 static inline float exp_float(float x)
 {
+    x = x > 89.0f ? 89.0f : x;
+    x = x < -176.0f ? -176.0f : x;  /* whose two steps are by 0: a product too small for a number of full size is slow */
     const float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
     const float z = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -24,9 +26,9 @@ static inline float exp_float(float x)
     p = p * z + 1.6666665459e-1f;
     p = p * z + 5.0000001201e-1f;
     p = p * z * z + z + 1.0f;
-    const int32_t e = (int32_t) (n > -300.0f ? n < 300.0f ? n : 300.0f : -300.0f), half = e / 2;
+    const int32_t e = (int32_t) n, half = e >> 1;
     const union { int32_t i; float f; } s = {(half + 127) << 23}, t = {(e - half + 127) << 23};
-    return x > 88.73f ? INFINITY : x < -104.0f ? 0.0f : p * s.f * t.f;
+    return p * s.f * t.f;
 }"""
 
 LOG = """\
@@ -66,10 +68,33 @@ static inline float tanh_float(float x)
     return fabsf(x) < 0.625f ? p : copysignf(far, x);
 }"""
 
+ERF = """\
+/* The error function: a polynomial near 0, 1 less an exponential of one elsewhere. */
+static inline float erf_float(float x)
+{
+    const float a = fabsf(x), z = x * x;
+    float q = (-1.72853470e-5f * a + 3.83197126e-4f) * z + (-3.88396438e-3f * a + 2.42546219e-2f);
+    q = q * a - 1.06777877e-1f;
+    q = q * a - 6.34846687e-1f;
+    q = q * a - 1.28717512e-1f;
+    const float far = 1.0f - exp_float(q * a - a);
+    float p = -5.96761703e-4f;
+    p = p * z + 4.99119423e-3f;
+    p = p * z - 2.67681349e-2f;
+    p = p * z + 1.12819925e-1f;
+    p = p * z - 3.76125336e-1f;
+    p = p * z + 1.28379166e-1f;
+    return a > 0.927734375f ? copysignf(far, x) : p * x + x;
+}"""
+
 EXTREMES = """\
 /* {which} of two numbers; NaN is {which} than all. */
 static inline {t} {name}_{t}({t} x, {t} y) {{ return x {sign} y || x != x ? x : y; }}
 #pragma omp declare reduction({name}_{t} : {t} : omp_out = {name}_{t}(omp_in, omp_out)) initializer(omp_priv = {first})"""
+
+TOP = """\
+/* The larger of two numbers, of which NaN is none. */
+static inline {t} top_{t}({t} x, {t} y) {{ return x > y ? x : y; }}"""
 
 PACKED = """\
 /* to (rows x columns, dense) = from, where `row` and `column` lead to the next one. Columns that lie in memory one after
@@ -133,19 +158,23 @@ FIRST = {
 
 def definitions(text: str, vector: int) -> list[str]:
     """The definitions of those functions that the text calls, for vector registers of so many bytes."""
-    found = []
-    if re.search(r"\b(exp|tanh)_float\(", text):
+    found = ["#include <omp.h>"] if "omp_get_thread_num" in text else []
+    if re.search(r"\b(exp|tanh|erf)_float\(", text):
         found.append(EXP)
     if "log_float(" in text:
         found.append(LOG)
     if "tanh_float(" in text:
         found.append(TANH)
+    if "erf_float(" in text:
+        found.append(ERF)
     for (name, t), first in FIRST.items():
         if f"{name}_{t}(" in text or f"{name}_{t} :" in text:
             found.append(
                 EXTREMES.format(name=name, t=t, which=name, sign=">" if name == "larger" else "<", first=first)
             )
     for t in ("float", "double"):
+        if f"top_{t}(" in text:
+            found.append(TOP.format(t=t))
         if f"packed_{t}(" in text:
             found.append(packed(t, vector))
     return found

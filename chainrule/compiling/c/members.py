@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from chainrule.compiling.c.index import Index, Indices, flat
 from chainrule.compiling.c.storage import Home, note_reads
-from chainrule.compiling.c.values import Buffer, Constant, Placed, Product, Reduce, Value
+from chainrule.compiling.c.values import Buffer, Constant, Placed, Product, Reduce, Value, View
 
 LOOPS = tuple("ijklmnopqtuv")  # the variable of a loop, by its depth
-PARALLEL = 1 << 20  # multiplications or elements of a nest that are worth waking other threads for
+PARALLEL = 1 << 19  # multiplications or elements of a nest that are worth waking other threads for
 LARGEST_LOCAL = 16384  # elements of an array on the stack
 ACCURATE = 4096  # sums of more floats than these are taken in doubles
 
@@ -42,9 +42,26 @@ class Member:
 
     @property
     def parallel(self) -> bool:
-        """Whether turns of the outermost loop write to different places."""
+        """Whether turns of the outermost loop write to different places, or add to sums that may be taken in parts."""
         whole = all(isinstance(i, Index) for i in self.store)
-        return bool(self.extents) and self.start != 0 and (self.kind != "place" or whole)
+        parts = self.start != 0 or (isinstance(self.target, Reduce) and "arg" not in self.target.kind)
+        return bool(self.extents) and parts and (self.kind != "place" or whole)
+
+    @property
+    def apart(self) -> bool:
+        """Whether turns of the innermost loop write to different places."""
+        var = LOOPS[len(self.extents) - 1]
+        if any(isinstance(i, Value) and _varies(i, self.index, var) for i in self.store):
+            return False
+        return any(isinstance(i, Index) and i.factor(var) for i in self.store)
+
+
+def _varies(value: Value, index: Indices, var: str) -> bool:
+    """Whether an array at the index may have another element in each turn of the loop."""
+    while isinstance(value, View) and all(isinstance(i, Index) for i in value.index):
+        index = tuple(i.through(index) for i in value.index if isinstance(i, Index))
+        value = value.base
+    return any(i.factor(var) for i in index)
 
 
 def _loops(shape: tuple[int, ...], order: list[int]) -> tuple[list[int], Indices]:
@@ -94,17 +111,14 @@ def _reduction(value: Reduce, home: Home, homes: Mapping[Value, Home]) -> Member
     reads = _read(base, tuple(Index.of(("dim", d)) for d in range(len(base.shape))), homes)
     places = [flat(index, buffer.shape) for _, buffer, index in reads if index is not None]
 
-    def neighbours(dim: int) -> int:
-        return sum(place.factor(("dim", dim)) == 1 for place in places)
+    def jumps(dim: int) -> tuple[int, int]:
+        """How many reads go through memory in leaps along the dimension, and how few from neighbour to neighbour."""
+        factors = [place.factor(("dim", dim)) for place in places]
+        return sum(f not in (0, 1) for f in factors), -factors.count(1)
 
-    last = max((d for d in value.dims if base.shape[d] != 1), key=neighbours)
-    inner = max(kept_loops, key=neighbours, default=-1)
-    if (
-        inner >= 0
-        and neighbours(inner) > neighbours(last)
-        and base.shape[inner] <= LARGEST_LOCAL
-        and "arg" not in value.kind
-    ):
+    last = min((d for d in value.dims if base.shape[d] != 1), key=jumps)
+    inner = min(kept_loops, key=jumps, default=-1)
+    if inner >= 0 and jumps(inner) < jumps(last) and base.shape[inner] <= LARGEST_LOCAL and "arg" not in value.kind:
         order = [*(d for d in kept if d != inner), *value.dims, inner]
     else:
         inner = -1

@@ -5,28 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
-
-from chainrule.compiling.c.expressions import Expressions, Local, Scope, Text
-from chainrule.compiling.c.index import Index, flat
+from chainrule.compiling.c.expressions import Local, Scope
+from chainrule.compiling.c.index import Index
 from chainrule.compiling.c.literals import Names, c_type
-from chainrule.compiling.c.members import ACCURATE, LARGEST_LOCAL, LOOPS, PARALLEL, Member
+from chainrule.compiling.c.members import LARGEST_LOCAL, LOOPS, PARALLEL, Member
+from chainrule.compiling.c.merged import merged
 from chainrule.compiling.c.products import Block, Machine, row_blocks
+from chainrule.compiling.c.reductions import Reductions, loop_text
 from chainrule.compiling.c.schedule import Loop, tree
 from chainrule.compiling.c.storage import Home
-from chainrule.compiling.c.values import Buffer, Product, Reduce, Value
-
-REDUCTIONS = {
-    "sum": ("0", "{0} += {1};", "+"),
-    "prod": ("1", "{0} *= {1};", "*"),
-    "amax": ("-INFINITY", "{0} = larger_{2}({1}, {0});", "larger"),
-    "amin": ("INFINITY", "{0} = smaller_{2}({1}, {0});", "smaller"),
-}
-LIMITS = {torch.int64: ("INT64_MIN", "INT64_MAX"), torch.int32: ("INT32_MIN", "INT32_MAX"), torch.uint8: ("0", "255"),
-          torch.bool: ("false", "true")}  # fmt: skip
+from chainrule.compiling.c.values import Buffer, Product, Value
 
 
-class Nest(Expressions):
+class Nest(Reductions):
     """Writes one run of members. `names` holds the identifiers of memory; `inside` tells which targets no other run
     reads."""
 
@@ -122,8 +113,15 @@ class Nest(Expressions):
 
     def _loop(self, loop: Loop) -> None:
         scope, depth = self.scopes[-1], self.depth
-        members, packed = list(_leaves(loop)), len(self.scratches)
+        one = merged(loop, depth, self.homes, {v: bool(found.kept) for v, found in self.locals.items()})
+        if one is not None:
+            inmost = max(len(m.extents) for m in _leaves(loop)) - 1
+            self.counted = {LOOPS[d]: Index() for d in range(depth, inmost)}
+            self.counted[LOOPS[inmost]] = Index.of(LOOPS[depth])
+            loop = one
+        members = list(_leaves(loop))
         started = [m for m in members if m.start == depth]
+        before = len(scope.lines)
         for member in started:
             self._start(member)
         if loop.product is not None:
@@ -133,111 +131,41 @@ class Nest(Expressions):
             self.scopes.append(inner)
             self._scope(loop.children)
             self.scopes.pop()
-            pragma = " ".join([*self._parallel(members, len(self.scratches) - packed), *self._simd(loop, members)])
-            if pragma:
-                scope.add(f"#pragma omp {pragma}")
+            threads = self._parallel(members)
+            simd = self._simd(loop, members)
             var = LOOPS[depth]
-            braces = len(inner.lines) != 1
-            scope.add(f"for (int {var} = 0; {var} < {loop.extent}; {var}++)" + (" {" if braces else ""))
-            scope.lines += inner.lines
-            if braces:
-                scope.add("}")
+            if threads and started:
+                self._parts(loop, started, scope.lines[before:], inner.lines, simd)
+            else:
+                words = [*(["parallel for"] if threads else []), *simd[:1], *threads, *simd[1:]]
+                counted = f"for (int {var} = 0; {var} < {loop.extent}; {var}++)"
+                scope.lines += loop_text(scope.indent, words, counted, inner.lines)
+        if one is not None:
+            self.counted = {}
         for member in started:
             self._finish(member)
 
-    def _parallel(self, members: list[Member], packings: int) -> list[str]:
-        """Threads for an outermost loop with much to do; packing goes to memory that threads would share."""
+    def _parallel(self, members: list[Member]) -> list[str]:
+        """Threads for an outermost loop with much to do."""
         much = sum(m.work for m in members) > PARALLEL and all(m.parallel for m in members)
-        return (
-            [f"parallel for num_threads({self.threads})"]
-            if much and self.depth == 0 and self.threads > 1 and not packings
-            else []
-        )
+        return [f"num_threads({self.threads})"] if much and self.depth == 0 and self.threads > 1 else []
 
     def _simd(self, loop: Loop, members: list[Member]) -> list[str]:
         last = all(isinstance(child, Member) for child in loop.children)
-        simple = all(
-            m.kind in ("map", "reduce") or (m.kind == "place" and all(isinstance(i, Index) for i in m.store))
-            for m in members
-        )
+        simple = all(m.kind in ("map", "reduce") or (m.kind == "place" and m.apart) for m in members)
         if not last or not simple or any("arg" in self._kind(m) for m in members) or loop.extent == 1:
             return []
-        clauses = ""
-        for member in members:
-            if member.kind == "reduce" and not member.inner:
-                clauses += f" reduction({self._sign(member)} : {self.sums[member]})"
-        return [f"simd{clauses}"]
-
-    def _kind(self, member: Member) -> str:
-        return member.target.kind if isinstance(member.target, Reduce) and member.kind == "reduce" else ""
-
-    def _sign(self, member: Member) -> str:
-        sign = REDUCTIONS[self._kind(member)][2]
-        return f"{sign}_{c_type(member.value.dtype)}" if sign.isalpha() else sign
-
-    def _sum_type(self, member: Member) -> str:
-        count = math.prod(member.extents[member.start :]) // (member.extents[-1] if member.inner else 1)
-        long = self._kind(member) == "sum" and count > ACCURATE and member.value.dtype == torch.float32
-        return "double" if long else c_type(member.value.dtype)
-
-    def _initial(self, member: Member) -> str:
-        kind, dtype = self._kind(member), member.value.dtype
-        if "max" in kind or "min" in kind:
-            if not dtype.is_floating_point:
-                return LIMITS[dtype]["min" in kind]
-            return "-INFINITY" if "max" in kind else "INFINITY"
-        return REDUCTIONS[kind][0]
-
-    def _start(self, member: Member) -> None:
-        scope, kind = self.scopes[-1], self._kind(member)
-        local = self.locals.get(member.target)
-        own = local is not None and local.depth == member.start
-        ctype = self._sum_type(member)
-        named = self.names[member.home.buffer]
-        name = (
-            named if own and (ctype == c_type(member.target.dtype) or member.inner) else self.unique(f"{named}_{kind}")
-        )
-        self.sums[member] = name
-        if "arg" in kind:
-            scope.add(f"{ctype} {name} = {self._initial(member)};", f"int64_t {name}_at = -1;")
-        elif member.inner:
-            size, var = member.extents[-1], LOOPS[len(member.extents) - 1]
-            if self._initial(member) == "0":
-                scope.add(f"{ctype} {name}[{size}] = {{0}};")
-            else:
-                scope.add(f"{ctype} {name}[{size}];")
-                scope.add(
-                    f"for (int {var} = 0; {var} < {size}; {var}++)", f"    {name}[{var}] = {self._initial(member)};"
-                )
-        else:
-            scope.add(f"{ctype} {name} = {self._initial(member)};")
-
-    def _finish(self, member: Member) -> None:
-        scope, name, kind = self.scopes[-1], self.sums[member], self._kind(member)
-        local = self.locals.get(member.target)
-        named = self.names[member.home.buffer]
-        if local is not None and name == named:
-            return
-        last = f"{name}_at < 0 ? 0 : {name}_at" if "arg" in kind else name
-        if member.inner:
-            size, var = member.extents[-1], LOOPS[len(member.extents) - 1]
-            scope.add("#pragma omp simd")
-            scope.add(f"for (int {var} = 0; {var} < {size}; {var}++)", f"    {self._target(member)} = {name}[{var}];")
-        elif local is not None and not local.kept:
-            scope.add(f"const {c_type(member.target.dtype)} {named} = {last};")
-        else:
-            scope.add(f"{self._target(member)} = {last};")
-
-    def _target(self, member: Member, index: tuple[Index, ...] | None = None) -> str:
-        places = index if index is not None else tuple(i for i in member.store if isinstance(i, Index))
-        local = self.locals.get(member.target)
-        if local is None:
-            return self.element(member.home.buffer, places)
-        return local.name + "".join(f"[{places[d]}]" for d in local.kept)
+        clauses = [
+            f"reduction({self._sign(member)} : {self.sums[member]})"
+            for member in members
+            if member.kind == "reduce" and not member.inner
+        ]
+        return ["simd", *clauses]
 
     def _leaf(self, member: Member) -> None:
         scope = self.scopes[-1]
-        text = self.at(member.value, member.index, member.target)
+        index = tuple(map(self._counted, member.index))
+        text = self.at(member.value, index, member.target)
         if member.kind == "map":
             local = self.locals.get(member.target)
             if local is not None and not local.kept:
@@ -246,31 +174,10 @@ class Nest(Expressions):
                 scope.add(f"{self._target(member)} = {text.text};")
         elif member.kind == "place":
             target = member.target
-            places = tuple(self._place(i, member.index) if isinstance(i, Value) else i for i in member.store)
+            places = tuple(self._place(i, index) if isinstance(i, Value) else self._counted(i) for i in member.store)
             scope.add(f"{self._target(member, member.home.at(places))} {target.kind} {text.text};")  # type: ignore[attr-defined]
         else:
             self._accumulate(member, text)
-
-    def _accumulate(self, member: Member, text: Text) -> None:
-        scope, name, kind = self.scopes[-1], self.sums[member], self._kind(member)
-        if "arg" in kind:
-            assert isinstance(member.target, Reduce)
-            order = sorted(member.target.dims)
-            place = flat(tuple(member.index[d] for d in order), tuple(member.value.shape[d] for d in order))
-            sign = ">" if kind == "argmax" else "<"
-            x = self.unique("x")
-            scope.add(f"const {c_type(member.value.dtype)} {x} = {text.text};")
-            scope.add(
-                f"if ({name} == {name} && ({x} {sign} {name} || {x} != {x} || {name}_at < 0))",
-                f"    {name} = {x}, {name}_at = {place};",
-            )
-            return
-        element = f"{name}[{LOOPS[len(member.extents) - 1]}]" if member.inner else name
-        scope.add(
-            REDUCTIONS[kind][1].format(
-                element, text.text if kind == "sum" else text.within(6), c_type(member.value.dtype)
-            )
-        )
 
     # -- products --
 
@@ -297,8 +204,9 @@ class Nest(Expressions):
                 block.add(f"for (int {var} = r; {var} < r + {rows}; {var}++) {{")
                 block.lines += inner.lines
                 block.add("}")
-            for pragma in self._parallel(_leaves(loop), 0) if last - first > rows else []:
-                scope.add(f"#pragma omp {pragma}")
+            single = last - first <= rows or any(m.start == self.depth for m in _leaves(loop))
+            for threads in self._parallel(_leaves(loop)) if not single else []:
+                scope.add(f"#pragma omp parallel for {threads}")
             scope.add(f"for (int r = {first}; r < {last}; r += {rows}) {{")
             scope.lines += block.lines
             scope.add("}")

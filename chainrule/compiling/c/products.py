@@ -44,7 +44,7 @@ class Block:
     def text(self) -> str:
         v, t = f"{self.ctype}{self.lanes}", self.ctype
         columns = [f"b + {n * self.lanes}" if n else "b" for n in range(self.vectors - 1)]
-        columns.append("b + last" if self.vectors > 1 else "b")
+        columns.append("b + last")
         places = [c.replace("b", "c + n * cn", 1) for c in columns]
         loads = ", ".join(f"b{n} = *(const {v}_at *) ({c})" for n, c in enumerate(columns))
         sums = "\n".join(f"            s[n][{n}] += a[n * an] * b{n};" for n in range(self.vectors))
@@ -158,10 +158,11 @@ def row_blocks(nest: Nest, member: Member, local: str | None, machine: Machine) 
     lanes = machine.vector // (4 if value.dtype == torch.float32 else 8)
     while lanes > width:
         lanes //= 2
-    parts = columns(width, lanes, 4 if machine.registers > 16 else 2)
+    parts = columns(width, lanes, 4 if machine.registers > 16 and value.triangle != "result" else 2)
     widest = max(vectors for _, vectors, _ in parts)
     most = min((machine.registers - 2 - widest) // widest, 12)
     high = -(-rows // -(-rows // most))
+    square = rows == depth <= DEPTH
     step = member.home.buffer.shape[-1]
     name = local or nest.names[member.home.buffer]
     lead = "" if local else "".join(f"[{i}]" for i in member.home.at((*stack, Index(), Index()))[:-2])
@@ -169,6 +170,7 @@ def row_blocks(nest: Nest, member: Member, local: str | None, machine: Machine) 
         if first == last:
             continue
         calls = []
+        end_row = f"r + {block_rows}"
         for (vectors, end), same in itertools.groupby(parts, key=lambda part: part[1:]):
             block = Block(ctype, block_rows, vectors, lanes)
             nest.blocks.add(block)
@@ -177,10 +179,18 @@ def row_blocks(nest: Nest, member: Member, local: str | None, machine: Machine) 
             if len(places) > 1:
                 apart = vectors * lanes
                 column, indent = "column", "    "
-                calls.append(f"for (int column = {places[0]}; column <= {places[-1]}; column += {apart})")
+                below = f" && column < {end_row}" if value.triangle == "result" else ""
+                calls.append(f"for (int column = {places[0]}; column <= {places[-1]}{below}; column += {apart})")
+            elif value.triangle == "result" and places[0]:
+                calls.append(f"if ({column} < {end_row})")
+                indent = "    "
             target = f"&{name}{lead}[{'0' if local else 'r'}][{column}]"
             start = b.text if column == "0" else f"{b.text} + {column}"
             size, more, left, right = f"{depth}", "0", a.text, start
+            if value.triangle == "lower" and square:
+                size = end_row
+            if value.triangle == "upper" and square:
+                size, left, right = f"{depth} - r", f"{left} + {a.column}L * r", f"{right} + {b.row}L * r"
             if depth > DEPTH:
                 calls.append(f"{indent}for (int k0 = 0; k0 < {depth}; k0 += {DEPTH})")
                 size, more, indent = f"{depth} - k0 < {DEPTH} ? {depth} - k0 : {DEPTH}", "k0 > 0", indent + "    "
@@ -196,7 +206,12 @@ def _packed(nest: Nest, b: Pointer, value: Product, written: Written) -> Pointer
     """`b` copied so that neighbours in a row are neighbours in memory."""
     depth, width = value.b.shape[-2:]
     ctype = c_type(value.dtype)
-    buffer = Buffer((depth, width), value.dtype, name="packed")
-    name = nest.scratch(buffer)
-    written.before.append(f"packed_{ctype}({depth}, {width}, {b.text}, {b.row}, {b.column}, &{name}[0][0]);")
-    return Pointer(f"&{name}[0][0]", width, 1)
+    if nest.depth and nest.threads > 1:  # the loop around may be shared by threads
+        name = nest.scratch(Buffer((nest.threads, depth, width), value.dtype, name="packed"))
+        place = nest.unique("thread")
+        written.before.append(f"const int {place} = omp_get_thread_num();")
+        start = f"&{name}[{place}][0][0]"
+    else:
+        start = f"&{nest.scratch(Buffer((depth, width), value.dtype, name='packed'))}[0][0]"
+    written.before.append(f"packed_{ctype}({depth}, {width}, {b.text}, {b.row}, {b.column}, {start});")
+    return Pointer(start, width, 1)

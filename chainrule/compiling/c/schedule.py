@@ -187,7 +187,8 @@ class Schedule:
         """Whether the member may run in the loop of the others, and reads what they make or read."""
         if member.extents[:1] != run[0].extents[:1]:
             return False
-        if self.threads > 1 and run[0].parallel and run[0].work > PARALLEL and not member.parallel:
+        alone = not member.parallel or (run[0].kind == "product" and member.start == 0)
+        if self.threads > 1 and run[0].parallel and run[0].work > PARALLEL and alone:
             return False
         made = {m.target for m in run}
         read = {b for m in run for _, b, _ in m.reads if b.shape}

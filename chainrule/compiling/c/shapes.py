@@ -12,7 +12,19 @@ import torch
 from chainrule.compiling.c import arithmetic as c
 from chainrule.compiling.c.index import Index
 from chainrule.compiling.c.spellings import SPELLINGS, aten, spells
-from chainrule.compiling.c.values import Placed, Value, expand, permute, reduce, reshape, squeeze, take, unsqueeze, view
+from chainrule.compiling.c.values import (
+    Placed,
+    Value,
+    expand,
+    permute,
+    reduce,
+    reshape,
+    spread,
+    squeeze,
+    take,
+    unsqueeze,
+    view,
+)
 
 # -- made of nothing ---------------------------------------------------------------------------------
 
@@ -120,7 +132,7 @@ def cat(out: Any, parts: Sequence[Value], dim: int = 0) -> Value:
         if len(part.shape) != len(out.shape):  # the empty vector, which goes with every shape
             continue
         index = [Index.of(d) + Index(start if d == dim else 0) for d in range(len(out.shape))]
-        placed.append((c.convert(part, out.dtype), tuple(index)))
+        placed.append(spread(c.convert(part, out.dtype), index))
         start += part.shape[dim]
     return Placed(tuple(out.shape), out.dtype, None, tuple(placed))
 

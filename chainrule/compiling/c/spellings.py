@@ -77,7 +77,7 @@ def power_of(out: Any, x: c.Operand, y: c.Operand) -> Value:
 
 SLOPELESS = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "nearbyint"}
 for name, spelled in {**SLOPELESS, "abs": "fabs", "sqrt": "sqrt", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin",
-                      "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "erf": "erf", "erfc": "erfc",
+                      "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "erfc": "erfc",
                       "expm1": "expm1", "log1p": "log1p", "log2": "log2", "log10": "log10", "exp2": "exp2"}.items():  # fmt: skip
 
     @spells(getattr(aten, name).default)
@@ -87,7 +87,7 @@ for name, spelled in {**SLOPELESS, "abs": "fabs", "sqrt": "sqrt", "sin": "sin", 
         return c.function(spelled, c.convert(x, out.dtype), 1 if spelled in ("fabs", "floor", "ceil", "trunc") else 40)
 
 
-for name, of in {"exp": c.exp, "log": c.log, "tanh": c.tanh}.items():
+for name, of in {"exp": c.exp, "log": c.log, "tanh": c.tanh, "erf": c.erf}.items():
     spells(getattr(aten, name).default)(lambda out, x, of=of: of(c.convert(x, out.dtype)))
 
 

@@ -108,10 +108,12 @@ class Reduce(Value):
 
 @dataclass(eq=False)
 class Product(Value):
-    """`a @ b`, matrices or stacks of as many matrices."""
+    """`a @ b`, matrices or stacks of as many matrices. `triangle` says what may be left out: "lower" and "upper" that
+    `a` is 0 above, or below, its diagonal; "result" that nobody looks above the diagonal of the product."""
 
     a: Value
     b: Value
+    triangle: str = ""
 
     @property
     def operands(self) -> tuple[Value, ...]:
@@ -207,6 +209,27 @@ def reshape(x: Value, shape: Sequence[int]) -> Value:
     if isinstance(x, Reshape):
         return reshape(x.base, shape)
     return Reshape(shape, x.dtype, x)
+
+
+def spread(part: Value, index: Sequence[Index | Value]) -> tuple[Value, tuple[Index | Value, ...]]:
+    """`part` and where it goes, both by the dimensions that it had before a reshape made fewer of them: so it needs no
+    memory of its own."""
+    places: list[Index] = []
+    if isinstance(part, Reshape) and part.numel:
+        old = 0
+        for size in part.shape:
+            place, covered = Index(), 1
+            while covered < size and old < len(part.base.shape):
+                covered *= part.base.shape[old]
+                place = place * part.base.shape[old] + Index.of(old)
+                old += 1
+            if covered == size:
+                places.append(place)
+        while old < len(part.base.shape) and part.base.shape[old] == 1:
+            old += 1
+        if len(places) == len(part.shape) and old == len(part.base.shape) and all(isinstance(i, Index) for i in index):
+            return part.base, tuple(i.through(tuple(places)) for i in index if isinstance(i, Index))
+    return part, tuple(index)
 
 
 def reduce(x: Value, over: Sequence[int], kind: str, dtype: torch.dtype, keepdim: bool = False) -> Value:
