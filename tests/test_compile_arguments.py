@@ -96,6 +96,16 @@ def products_of_parameters() -> Any:
     return lambda x, y: F.mse_loss(x @ (w @ v), y) + (w @ v).square().sum(), [w, v]
 
 
+def gradients_that_are_products_of_parameters() -> Any:
+    w, v = tensors((4, 5), (5, 3))
+    return lambda x, y: (w @ v).square().sum() / 9 + 0 * (x.sum() + y.sum()), [w, v]
+
+
+def one_product_for_two() -> Any:
+    w, v = tensors((4, 3), (4, 3))
+    return lambda x, y: F.mse_loss(x @ (w + v), y), [w, v]
+
+
 def one_gradient_for_two() -> Any:
     w, v = tensors((3,), (3,))
     return lambda x, y: (y * (w + v)).square().mean() + x.mean(), [w, v]
@@ -112,7 +122,8 @@ def a_scalar_weight() -> Any:
 
 
 FORMS = [a_module, a_bound_method, a_closure, an_object, a_global, a_tied_weight, a_tied_module, a_frozen_weight,
-         a_detached_use, gradients_that_are_parameters, products_of_parameters, one_gradient_for_two,
+         a_detached_use, gradients_that_are_parameters, products_of_parameters,
+         gradients_that_are_products_of_parameters, one_product_for_two, one_gradient_for_two,
          the_same_matrix_squared, a_scalar_weight]  # fmt: skip
 
 

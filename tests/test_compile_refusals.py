@@ -239,6 +239,15 @@ def test_a_bad_batch_changes_nothing(optimizer: Any, engine: str, accumulate: in
     assert step(x, y).isfinite()
 
 
+def test_a_bad_batch_changes_nothing_through_inductor() -> None:
+    step, w = linear(engine="inductor", optimizer=cr.SGD(lr=0.1, momentum=0.9))
+    step(X)
+    kept = w.detach().clone(), copy.deepcopy(step.state_dict())
+    refused(lambda: step(X * float("nan")), "NaN is in x")
+    assert torch.equal(w, kept[0])
+    torch.testing.assert_close(step.state_dict(), kept[1], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_where_a_number_stops_being_finite(engine: str) -> None:
     (w,) = tensors((4, 3))
