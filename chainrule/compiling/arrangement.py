@@ -196,6 +196,8 @@ class Arrangement:
     def _writes_into_memory(self, node: fx.Node) -> bool:
         if not isinstance(node.meta["val"], torch.Tensor) or size_of(node.meta["val"]) >= LARGE:
             return False
+        if torch._debug_has_internal_overlap(_blank(node.meta["val"])):
+            return False
         if node in self.ways:
             return self.ways[node].into
         target: Any = node.target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,6 +70,11 @@ def compile(
             f"compile was given accumulate={accumulate} and optimizer={optimizer}; gradients are gathered over one call "
             "or more, for an optimizer that moves the parameters by them"
         )
+    if optimizer is not None and optimizer.taken:
+        optimizer = copy.copy(optimizer)  # a step counts for itself
+        optimizer.steps = 0
+    if optimizer is not None:
+        optimizer.taken = True
     planner = Planner(forward, _tensors(params), optimizer, engine, dtype, accumulate, recompute, memory)
     step = Step(planner)
     step.prepare(*example, **named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -47,12 +47,15 @@ def _beside_libraries(lowered: Lowered, optimiser: Optimiser | None, moments: Mo
     from chainrule.compiling.c import NoCompiler, NoSpelling
 
     try:
-        changed, sources = with_islands(lowered)
+        changed, sources, scratch = with_islands(lowered)
     except (NoSpelling, NoCompiler) as error:
         raise ChainruleError(str(error)) from error
     at = dict(zip(lowered.gradients, changed.gradients))
     moved = Moves(optimiser, {at[p]: own for p, own in moments.items()}) if optimiser else None
-    return Plan.of_code("c", Straight(changed, moved), sources)
+    plan = Plan.of_code("c", Straight(changed, moved), sources)
+    assert plan.memory is not None
+    plan.memory = replace(plan.memory, constants=plan.memory.constants + scratch)
+    return plan
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,14 @@ def _reduced_apart(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     reduction = node.args[2] if len(node.args) > 2 else node.kwargs.get("reduction", _MEAN)
     if node.target not in _LOSSES or reduction not in (_MEAN, _SUM):
         return None
-    like: Any = node.args[0]
+    values: list[Any] = [a.meta["val"] for a in node.args[:2] if isinstance(a, fx.Node)]
+    if values[0].shape != values[-1].shape:
+        return None
     with graph.inserting_before(node):
         each = graph.call_function(
             node.target, (*node.args[:2], 0, *node.args[3:]), {k: v for k, v in node.kwargs.items() if k != "reduction"}
         )
-        each.meta["val"] = like.meta["val"]
+        each.meta["val"] = values[0]
         return graph.call_function(aten.mean.default if reduction == _MEAN else aten.sum.default, (each,))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.compiling.c import CStep, compile_c
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.memory import operations, owner
 from chainrule.compiling.whole import hold_constants
@@ -38,8 +39,8 @@ def left_to_a_library(node: fx.Node) -> bool:
     return multiplications(node) >= LARGE
 
 
-def with_islands(lowered: Lowered) -> tuple[Lowered, list[str]]:
-    """`lowered` with islands in place of what they compute, and the C of each.
+def with_islands(lowered: Lowered) -> tuple[Lowered, list[str], int]:
+    """`lowered` with islands in place of what they compute, the C of each, and the bytes in which they work in turn.
 
     Raises NoSpelling, NoCompiler: see `compile_c`."""
     return _Builder(lowered).built()
@@ -50,6 +51,7 @@ class _Builder:
         self.lowered, self.graph = lowered, fx.Graph()
         self.at: dict[fx.Node, fx.Node] = {}  # the node of the new graph for each old one
         self.sources: list[str] = []
+        self.calls: list[tuple[fx.Node, CStep]] = []
         lowered.held |= hold_constants(lowered.graph)
         self.constant = {n for n in lowered.graph.nodes if n.op == "call_function" and not n.all_input_nodes}
         self.left = [n for n in lowered.graph.nodes if n.op == "call_function" and self._computes(n)]
@@ -59,7 +61,7 @@ class _Builder:
     def _computes(self, node: fx.Node) -> bool:
         return owner(node) is node and node.target is not operator.getitem and node not in self.constant
 
-    def built(self) -> tuple[Lowered, list[str]]:
+    def built(self) -> tuple[Lowered, list[str], int]:
         for node in self.lowered.graph.nodes:
             if node.op == "placeholder":
                 self.at[node] = self.graph.node_copy(node)
@@ -73,7 +75,11 @@ class _Builder:
                 self.left.remove(node)
         results = [self._there(n) for n in self.lowered.graph.output_node().args[0]]  # type: ignore[union-attr]
         self.graph.output(results)
-        return self._lowered(), self.sources
+        size = max((compiled.arena for _, compiled in self.calls), default=0)
+        scratch = torch.empty(size, dtype=torch.uint8)
+        for number, (call, compiled) in enumerate(self.calls, 1):
+            call.target = _named(compiled.bind({}, scratch), number)
+        return self._lowered(), self.sources, size
 
     def _ready(self, node: fx.Node, also: set[fx.Node]) -> bool:
         makers = (_maker(n) for n in node.all_input_nodes)
@@ -102,8 +108,6 @@ class _Builder:
 
     def _close(self, island: list[fx.Node]) -> None:
         """Compile an island, and put a call of it into the graph."""
-        from chainrule.compiling.c import compile_c
-
         inside = set(island)
         part = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
@@ -134,9 +138,8 @@ class _Builder:
         self.sources.append(compiled.source)
         placeholders = [n for n in part.nodes if n.op == "placeholder"]
         sources = {copy: node for node, copy in given.items()}
-        call = self.graph.call_function(
-            _named(compiled.bind({}), len(self.sources)), tuple(self._there(sources[p]) for p in placeholders)
-        )
+        call = self.graph.call_function(print, tuple(self._there(sources[p]) for p in placeholders))
+        self.calls.append((call, compiled))
         call.meta["val"] = tuple(n.meta["val"].new_empty(n.meta["val"].shape) for n in outputs)
         for i, (node, order) in enumerate(zip(results, orders)):
             made = self.graph.call_function(operator.getitem, (call, i))
@@ -208,7 +211,6 @@ def _values(island: list[fx.Node]) -> list[fx.Node]:
         parts = [u for u in node.users if u.target is operator.getitem and owner(u) is u]
         found += parts if isinstance(node.meta["val"], tuple | list) else [node]
     return found
-
 
 
 def _of_forward_alone(lowered: Lowered) -> set[fx.Node]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,21 +24,42 @@ class Optimiser:
     lr: Schedule
     clip_norm: float | None = None
     steps: int = field(default=0, init=False)  # taken so far
+    taken: bool = field(default=False, init=False, repr=False)  # by a step, which is compiled for its settings
 
     state_names: ClassVar[tuple[str, ...]] = ()
     number_names: ClassVar[tuple[str, ...]] = ("lr",)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name != "lr" and isinstance(value, int | float) and value < 0:
-                raise ChainruleError(f"{type(self).__name__} was given {name}={value}; it cannot be negative")
-        if isinstance(self.lr, int | float) and self.lr < 0:
-            raise ChainruleError(f"{type(self).__name__} was given lr={self.lr}; it cannot be negative")
+            if isinstance(value, int | float) and not value >= 0:
+                raise ChainruleError(f"{type(self).__name__} was given {name}={value}; it is at least 0")
+        if self.clip_norm == 0:
+            raise ChainruleError(
+                f"{type(self).__name__} was given clip_norm=0, which moves nothing; None clips nothing"
+            )
+        self._rate(self.lr(0) if callable(self.lr) else self.lr)
+
+    def _rate(self, lr: Any) -> float:
+        """A learning rate as a number. Raises ChainruleError where it is none."""
+        if not isinstance(lr, int | float) or not lr >= 0:
+            what = "a schedule that gave " if callable(self.lr) else "lr="
+            raise ChainruleError(
+                f"{type(self).__name__} was given {what}{lr!r}; a learning rate is a number, at least 0"
+            )
+        return float(lr)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "taken", False) and name not in ("lr", "steps", "taken", "seen"):
+            raise ChainruleError(
+                f"{name} of {type(self).__name__} was set after a step was compiled with it; lr alone may change, so "
+                "compile the step again"
+            )
+        object.__setattr__(self, name, value)
 
     @property
     def lr_now(self) -> float:
         """The learning rate of the next step."""
-        return float(self.lr(self.steps)) if callable(self.lr) else self.lr
+        return self._rate(self.lr(self.steps)) if callable(self.lr) else self.lr
 
     def numbers(self) -> tuple[float, ...]:
         """What changes from step to step, in the order of `number_names`."""

@@ -18,16 +18,16 @@ DEEP = 4  # containers inside of one another that are looked into, beside module
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor in a dictionary, a list or a closure, under a key."""
+    """A tensor, or a part of a module, in a dictionary, a list or a closure, under a key."""
 
     container: Any
     key: Any
-    tensor: torch.Tensor
+    held: torch.Tensor | nn.Module
 
     def holds(self) -> bool:
-        """Whether the tensor is still there."""
+        """Whether it is still there."""
         try:
-            return self.container[self.key] is self.tensor
+            return self.container[self.key] is self.held
         except (KeyError, IndexError):
             return False
 
@@ -60,6 +60,8 @@ def surroundings(
             seen.add(id(value))
             if isinstance(value, nn.Module):
                 modules.append(value)
+                if container is not None:
+                    found[id(value)] = Place(container, key, value)
             for inner, name, held in _inside(value):
                 look(inner, name, held, depth if isinstance(value, nn.Module) else depth - 1)
 

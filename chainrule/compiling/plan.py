@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -74,7 +75,8 @@ class Plan:
                 value = values[node] = node.target(*args, **kwargs)
                 read = [values[n] for n in node.all_input_nodes]
                 if read and _not_finite(value) and not any(map(_not_finite, read)) and not _masks(node):
-                    operation = lowered.operations.get(node) or str(node.target).split(".")[1]
+                    call: Any = node.args[0] if node.target is operator.getitem else node
+                    operation = lowered.operations.get(call) or call.target.__name__.split(".")[0]
                     site = f" ({lowered.sites[node]})" if node in lowered.sites else ""
                     return f"{_kind(value)}: it first appears in {operation} {tuple(value.shape)}{site}"
         return None

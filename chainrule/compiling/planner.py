@@ -49,6 +49,7 @@ class Planner:
         self.moments: dict[tuple[int, str], list[torch.Tensor]] = {}  # the optimiser's, likewise, by its kind
         self.inner = Gathering(optimiser=optimiser, every=accumulate) if optimiser and accumulate > 1 else optimiser
         self.places: list[Place] = []
+        self.asked: dict[int, bool] = {}  # whether each parameter required a gradient at first, by the id of the tensor
         self.modules: list[torch.nn.Module] = []  # that forward reaches
         self.recomputed: list[str] = []  # values that the last plan computes again
 
@@ -80,8 +81,8 @@ class Planner:
                 plan = planned(engine, lowered, self.inner, moments)
                 confirmed(plan)
                 plans.append(plan)
-            except ChainruleError as error:
-                if engine == "torch":
+            except Exception as error:
+                if engine == "torch" or (self.engine != "auto" and not isinstance(error, ChainruleError)):
                     raise
                 if self.engine != "auto":
                     told(engine, error)
@@ -119,7 +120,7 @@ class Planner:
     def _lowered(self, d: Derivation, batch: Sequence[torch.Tensor]) -> Lowered:
         if self.params is None:
             self.params = self._default_params(d, batch)
-        asked = self.params if self.settled else [t for t, _ in d.pairs()]
+        asked = self._moving() if self.settled else [t for t, _ in d.pairs()]
         after = self.inner.clipped if self.inner else list
         lowered = lower(d, batch, asked, after)
         apart(lowered)
@@ -138,13 +139,20 @@ class Planner:
         """Note where the tensors are kept that a plan holds on to."""
         self.names = {id(t): lowered.names.get(n, n.name) for n, t in lowered.held.items()} | self.names
         here, self.modules = surroundings(self.forward, list(lowered.held.values()), tree_leaves(given))
-        known = {id(place.tensor) for place in self.places}
-        self.places += [place for place in here if id(place.tensor) not in known]
+        known = {id(place.held) for place in self.places}
+        self.places += [place for place in here if id(place.held) not in known]
 
     def surroundings(self) -> Any:
-        """What else a plan takes for granted: where parameters lie, and whether modules train."""
-        pointers = tuple((p.data_ptr(), p.stride(), p.shape) for p in self.params or ())
+        """What else a plan takes for granted: where parameters lie, which are frozen, and whether modules train."""
+        pointers = tuple((p.data_ptr(), p.stride(), p.shape, p.requires_grad) for p in self.params or ())
         return pointers, tuple(m.training for m in self.modules)
+
+    def _moving(self) -> list[torch.Tensor]:
+        """The parameters, without those that were frozen since (`p.requires_grad_(False)`)."""
+        params = self.params or []
+        for p in params:
+            self.asked.setdefault(id(p), p.requires_grad)
+        return [p for p in params if p.requires_grad or not self.asked[id(p)]]
 
     def _peak(self, lowered: Lowered) -> int:
         moments: dict[Any, list[torch.Tensor]] = {p: [] for p in lowered.gradients}

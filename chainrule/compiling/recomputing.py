@@ -138,7 +138,6 @@ def _again(lowered: Lowered, node: fx.Node, saved: set[fx.Node]) -> Callable[[],
     return undo
 
 
-
 def _with_bases(views: Iterable[fx.Node], node: fx.Node) -> list[fx.Node]:
     """Views with the views that they are views of, in order."""
     found: dict[fx.Node, None] = {}

@@ -28,6 +28,15 @@ class Step:
         self._fits: Callable[..., bool] = _never
         self._call: Callable[..., Any] = _never
 
+    def __repr__(self) -> str:
+        plan = self._last
+        moved = (
+            f"moves {len(plan.lowered.gradients)} parameters by {self.optimizer}"
+            if plan and self.optimizer
+            else "gradients"
+        )
+        return f"<Step, engine {plan.engine if plan else None}, {moved}; {len(self._plans)} plans>"
+
     def __call__(self, *batch: Any, **named: Any) -> Any:
         if not named and len(batch) == self._count and self._known(batch):
             return self._call(*batch)
@@ -117,18 +126,24 @@ class Step:
         self._count = count if plain and count == len(leaves) else -1
         if self._count >= 0:
             planner = self._planner
-            kept = [(p.container, p.key, p.tensor) for p in planner.places]
+            kept = [(p.container, p.key, p.held) for p in planner.places]
             self._fits = _fit(leaves, planner.params or [], kept, planner.modules)
 
     def _refuse_replaced(self) -> None:
         for place in self._planner.places:
-            if not place.holds():
-                name = self._planner.name_of(place.tensor)
-                into = f"{name}.data.copy_(new)" if place.tensor.requires_grad else f"{name}.copy_(new)"
+            if place.holds():
+                continue
+            if isinstance(place.held, torch.nn.Module):
                 raise ChainruleError(
-                    f"{name} {tuple(place.tensor.shape)} was replaced by another tensor since the step was compiled; "
-                    f"write into it ({into}), give it to the step as an argument, or compile the step again"
+                    f"the module {place.key or type(place.held).__name__} was replaced since the step was compiled; "
+                    "compile the step again"
                 )
+            name = self._planner.name_of(place.held)
+            into = f"{name}.data.copy_(new)" if place.held.requires_grad else f"{name}.copy_(new)"
+            raise ChainruleError(
+                f"{name} {tuple(place.held.shape)} was replaced by another tensor since the step was compiled; "
+                f"write into it ({into}), give it to the step as an argument, or compile the step again"
+            )
 
 
 def _never(*batch: Any) -> bool:
@@ -162,12 +177,12 @@ def _same(leaves: list[Any]) -> tuple[int, ...]:
 def _fit(
     leaves: list[torch.Tensor],
     params: list[torch.Tensor],
-    kept: list[tuple[Any, Any, torch.Tensor]],
+    kept: list[tuple[Any, Any, Any]],
     modules: list[torch.nn.Module],
 ) -> Callable[..., bool]:
     """A quick look whether arguments are like `leaves`, and the surroundings as they were."""
     space: dict[str, Any] = {"params": params, "pointers": [p.data_ptr() for p in params], "kept": kept}
-    space |= {"modules": modules, "training": [m.training for m in modules]}
+    space |= {"asks": [p.requires_grad for p in params], "modules": modules, "training": [m.training for m in modules]}
     tests = []
     for i, leaf in enumerate(leaves):
         space |= {
@@ -179,6 +194,7 @@ def _fit(
         tests += [f"a{i}.shape == shape{i}", f"a{i}.dtype is dtype{i}", f"a{i}.stride() == stride{i}"]
         tests += [f"a{i}.device == device{i}", f"not a{i}.requires_grad"]
     tests += ["[p.data_ptr() for p in params] == pointers"] if params else []
+    tests += ["[p.requires_grad for p in params] == asks"] if params else []
     tests += ["not [1 for held, key, tensor in kept if held[key] is not tensor]"] if kept else []
     tests += ["[m.training for m in modules] == training"] if modules else []
     arguments = ", ".join(f"a{i}" for i in range(len(leaves)))

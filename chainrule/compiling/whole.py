@@ -77,7 +77,7 @@ def whole(
         + [m for _, m in kept]
         + [torch.zeros((), dtype=precision, device=device) for _ in range(count)]
     )
-    real = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in like]
+    real = list(map(_empty, like))
     with torch.no_grad():
         functional = dispatch_functionalize(step)
         graph = make_fx(functional, tracing_mode="fake")(*real).graph
@@ -90,7 +90,7 @@ def whole(
     outputs = 1 + (0 if optimiser else len(lowered.gradients))
     homes = [*(at[n] for n in written), *states]
     held = {at[n]: t.detach() for n, t in lowered.held.items()} | {n: m for n, (_, m) in zip(states, kept)}
-    held |= {at[n]: again() for n, again in lowered.drawn.items()}
+    held |= {at[n]: _empty(n.meta["val"]) for n in lowered.drawn}
     numbers = inputs[len(first) + len(kept) :]
     held |= constants
     held |= {n: torch.zeros((), dtype=precision, device=device) for n in numbers}
@@ -100,11 +100,16 @@ def whole(
         words = [f"{lowered.names[p]}.{word}" for p in params for word in optimiser.state_names]
         names |= dict(zip([*states, *numbers], [*words, *optimiser.number_names]))
     writes = {home: value for home, value in zip(homes, results[outputs:]) if value is not home}
+    everything = [n for n in graph.nodes if n.op == "placeholder"]
     return Whole(
-        graph, inputs, [at[n] if n is not None else None for n in lowered.batch], held,
+        graph, everything, [at[n] if n is not None else None for n in lowered.batch], held,
         {at[n]: again for n, again in lowered.drawn.items()}, numbers,
         results[:outputs], writes, names,
     )  # fmt: skip
+
+
+def _empty(value: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
 
 
 _IN_PLACE = {torch.ops.aten.full.default, torch.ops.aten.scalar_tensor.default}  # numbers, said where they are read

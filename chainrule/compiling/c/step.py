@@ -42,26 +42,28 @@ class CStep:
         self._library = library(page.text, threads)
         self._function = self._library.step
         self._function.argtypes, self._function.restype = [ctypes.c_void_p], ctypes.c_int
-        self._arena = torch.empty(page.arena + ALIGNMENT, dtype=torch.uint8)
-        self._call = self.bind({})
+        self._call: Callable[..., tuple[Tensor, ...]] | None = None
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if self._call is None:
+            self._call = self.bind({})
         return self._call(*tensors)
 
     @property
     def arena(self) -> int:
         """The bytes that it works in, held between calls."""
-        return self._arena.numel() * self._arena.element_size()
+        return self._page.arena + ALIGNMENT
 
-    def bind(self, fixed: Mapping[fx.Node, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    def bind(self, fixed: Mapping[fx.Node, Tensor], scratch: Tensor | None = None) -> Callable[..., tuple[Tensor, ...]]:
         """The step with some placeholders fixed: their memory is looked up once. The function that comes back takes
-        the other tensors, in order."""
+        the other tensors, in order. It works in `scratch`, of `arena` bytes at least, or in memory of its own."""
+        scratch = torch.empty(self.arena, dtype=torch.uint8) if scratch is None else scratch
         count = len(self._placeholders)
         pointers = (ctypes.c_void_p * (count + len(self._results) + 1))()
         for place, node in enumerate(self._placeholders):
             if node in fixed:
                 pointers[place] = fixed[node].data_ptr()
-        start = self._arena.data_ptr()
+        start = scratch.data_ptr()
         pointers[len(pointers) - 1] = start + -start % ALIGNMENT
         varying = [place for place, node in enumerate(self._placeholders) if node not in fixed]
         # Written out, for the loops would cost as much as the call.
@@ -78,7 +80,7 @@ class CStep:
             "empty_like": torch.empty_like,
             "like": [torch.empty(shape, dtype=dtype) for shape, dtype in self._results],
             "failure": self._failure,
-            "kept": (fixed, self._arena),
+            "kept": (fixed, scratch),
         }
         exec("\n".join(lines), scope)
         return cast("Callable[..., tuple[Tensor, ...]]", scope["call"])
