@@ -128,3 +128,44 @@ def test_a_number_that_python_keeps() -> None:
     x[0, 0] = 4.2
     with pytest.raises(cr.ChainruleError, match="take another path"):
         step(x)
+
+
+# -- what is like something else, and is not ------------------------------------------------------------
+
+
+def test_calls_that_differ_in_little_are_not_merged() -> None:
+    w, v = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    whole = torch.arange(12).view(3, 4)
+
+    def forward(x: Tensor, n: Tensor) -> Tensor:
+        gelus = torch.nn.functional.gelu(x * w) - torch.nn.functional.gelu(x * w, approximate="tanh") * 3
+        sums = torch.add(w, v, alpha=2) * torch.add(w, v, alpha=3) * torch.add(w, v)
+        means = w * (n * 2 // 3) + v * (n * 2.0).mean() + (n * True).sum()
+        axes = x.sum(0).mean() * w.sum() * x.softmax(0).std(0).sum() * x.softmax(1).std(0).sum()
+        return gelus.sum() + sums.mean() + means.sum() + axes
+
+    x = torch.randn(3, 4, dtype=torch.float64)
+    loss, found = cr.compile(forward, x, whole)(x, whole)
+    truth = forward(x, whole)
+    torch.testing.assert_close(loss, truth.detach())
+    for name, gradient in zip("wv", torch.autograd.grad(truth, [w, v])):
+        torch.testing.assert_close(found[name], gradient)
+
+
+def test_batches_of_other_types() -> None:
+    w = torch.randn(4, requires_grad=True)
+    step = cr.compile(lambda x: (x * w).square().mean(), torch.randn(5, 4))
+    for dtype in (torch.float32, torch.float64, torch.int64, torch.float32, torch.float16):
+        x = (torch.randn(5, 4) * 3).to(dtype)
+        torch.testing.assert_close(step(x)[0], (x * w).square().mean().detach())  # of the same type
+
+
+def test_two_draws_are_two() -> None:
+    w = torch.ones(2000, dtype=torch.float64, requires_grad=True)
+    step = cr.compile(lambda: ((torch.rand(2000) - torch.rand(2000)) * w).square().mean())
+    torch.manual_seed(0)
+    found = step()[0]
+    assert found > 0.1  # the mean of (u - v)^2 is 1/6; that of one draw less itself is nothing
+    torch.manual_seed(0)
+    expected = (torch.rand(2000) - torch.rand(2000)).double().square().mean()
+    torch.testing.assert_close(found, expected)

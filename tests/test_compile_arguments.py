@@ -103,7 +103,7 @@ def gradients_that_are_products_of_parameters() -> Any:
 
 def one_product_for_two() -> Any:
     w, v = tensors((4, 3), (4, 3))
-    return lambda x, y: F.mse_loss(x @ (w + v), y), [w, v]
+    return lambda x, y: F.mse_loss(x @ (w + v.exp()), y), [w, v]
 
 
 def one_gradient_for_two() -> Any:
@@ -272,6 +272,10 @@ def test_results_are_the_persons_own() -> None:
     step(X * 3)
     assert torch.equal(loss, kept[0])
     assert torch.equal(found["w"], kept[1])
+    v, u = tensors((4, 3), (4, 3))
+    _, found = cr.compile(lambda x: (x @ (v + u)).square().mean(), X)(X)
+    assert torch.equal(found["v"], found["u"])
+    assert found["v"].data_ptr() != found["u"].data_ptr()  # one may be written into
 
 
 def test_run() -> None:
