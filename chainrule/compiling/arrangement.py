@@ -222,7 +222,8 @@ class Arrangement:
             same = given.shape == value.shape and given.stride() == value.stride() and given.dtype == value.dtype
             same = same and torch._debug_has_internal_overlap(_blank(given)) == 0
             dies = max(alive.get(home, (0, -1))[1], alive.get(root, (0, -1))[1]) == i
-            if ours and same and dies and size_of(given) == size_of(root.meta["val"]):
+            alone = all(o is operand or self._root(owner(o)) is not root for o in node.all_input_nodes)
+            if ours and same and dies and alone and size_of(given) == size_of(root.meta["val"]):
                 return operand
         return None
 

@@ -70,12 +70,19 @@ def compile(
             f"compile was given accumulate={accumulate} and optimizer={optimizer}; gradients are gathered over one call "
             "or more, for an optimizer that moves the parameters by them"
         )
+    given = _tensors(params)
+    if given == []:
+        raise ChainruleError("compile was given no params; leave them out for all that require a gradient")
+    if optimizer is not None and not all(p.is_leaf for p in given or ()):
+        raise ChainruleError(
+            "compile was given a parameter that was computed from others; give the tensor that it was made from"
+        )
     if optimizer is not None and optimizer.taken:
         optimizer = copy.copy(optimizer)  # a step counts for itself
         optimizer.steps = 0
     if optimizer is not None:
         optimizer.taken = True
-    planner = Planner(forward, _tensors(params), optimizer, engine, dtype, accumulate, recompute, memory)
+    planner = Planner(forward, given, optimizer, engine, dtype, accumulate, recompute, memory)
     step = Step(planner)
     step.prepare(*example, **named)
     return step

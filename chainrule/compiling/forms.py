@@ -64,7 +64,7 @@ def _factor(node: Any) -> tuple[Any, float] | None:
         x, number = number, x
     if not isinstance(number, int | float) or isinstance(number, bool) or not isinstance(x, fx.Node) or not number:
         return None
-    if x.meta["val"].dtype != node.meta["val"].dtype:
+    if x.meta["val"].dtype != node.meta["val"].dtype or not x.meta["val"].is_floating_point():
         return None
     return x, float(number) if _SCALED[node.target] == 1 else 1 / number
 

@@ -14,7 +14,7 @@ from chainrule.compiling.memory import owner
 from chainrule.derivation import Derivation
 from chainrule.errors import ChainruleError, Site
 from chainrule.program import Program
-from chainrule.run import needed, step
+from chainrule.run import needed, overwritten, step
 
 Tensors = dict[fx.Node, torch.Tensor]
 
@@ -35,6 +35,7 @@ class Lowered:
     names: dict[fx.Node, str]
     sites: dict[fx.Node, Site]
     operations: dict[fx.Node, str]  # in the person's words
+    rewritten: set[fx.Node]  # what forward writes to out of sight
     backward: set[fx.Node] = field(default_factory=set)
 
     @property
@@ -77,6 +78,13 @@ class _Lowering:
         program = self.program
         gradients = {p: program.gradients[p] for p in self.params if p in program.gradients}
         writes = written(program)
+        for home in writes:
+            if home in self.batch:
+                raise ChainruleError(
+                    f"the forward pass writes to its argument {home.meta['name']} {tuple(home.meta['val'].shape)}, which "
+                    "a compiled step leaves as it is; work on a copy",
+                    writes[home].meta.get("site"),
+                )
         guards = [g for g in program.guards if any(_is_read(n) for n in needed([g.node]))]
         roots = [program.output, *gradients.values(), *writes.values(), *(g.node for g in guards)]
         nodes = needed(roots)
@@ -137,6 +145,7 @@ class _Lowering:
             spelled,
             {low: high.meta["site"] for low, high in made.items() if high.meta.get("site")},
             {low: high.meta["operation"] for low, high in made.items()},
+            {low for high, low in at.items() if high.meta.get("rewritten") or (high not in writes and overwritten(high))},
             trail.backward,
         )  # fmt: skip
         return lowered

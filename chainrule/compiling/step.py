@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ class Step:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self.optimizer = planner.optimiser
+        self._lock = threading.RLock()
         self._plans: dict[Any, Plan] = {}
         self._last: Plan | None = None
         self._fits: Callable[..., bool] = _never
@@ -38,10 +40,11 @@ class Step:
         return f"<Step, engine {plan.engine if plan else None}, {moved}; {len(self._plans)} plans>"
 
     def __call__(self, *batch: Any, **named: Any) -> Any:
-        if not named and len(batch) == self._count and self._known(batch):
-            return self._call(*batch)
-        self.prepare(*batch, **named)
-        return self._call(*(t.detach() for t in _leaves(batch, named) if isinstance(t, torch.Tensor)))
+        with self._lock:  # the memory of a plan serves one call at a time
+            if not named and len(batch) == self._count and self._known(batch):
+                return self._call(*batch)
+            self.prepare(*batch, **named)
+            return self._call(*(t.detach() for t in _leaves(batch, named) if isinstance(t, torch.Tensor)))
 
     def _known(self, batch: tuple[Any, ...]) -> bool:
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chainrule.compiling.optimisers import Optimiser
+from chainrule.compiling.verify_writes import confirm_writes
 from chainrule.errors import ChainruleError
 
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ def confirm(plan: Plan, planner: Planner, args: Any, kwargs: Any, batch: Sequenc
         return
     given = [t.detach() for t in batch]
     with put_back(stays, optimiser):
+        confirm_writes(plan, planner.forward, args, kwargs, given)
+    with put_back(stays, optimiser):
         if optimiser is None:
             found = list(plan.call(*given)[1].values())
         else:
             expected = list(optimiser.clipped(expected))
             found = _moved_by(plan, optimiser, given, list(params.values()), list(moments.values()))
-    size, slack = (_largest, NOISE.get(expected[0].dtype, 1e-12) if expected else 0.0) if planner.dtype is None else (_norm, 0.02)  # rounding may switch a relu
+    size, slack = _norm, 0.02  # of products in another dtype, whose rounding may switch a relu
+    if planner.dtype is None:
+        size, slack = _largest, NOISE.get(expected[0].dtype, 1e-12) if expected else 0.0
     largest = max(map(size, expected), default=0.0)
     for p, right, ours in zip(params, expected, found):
         tolerance = ROUNDED if planner.dtype is not None else TOLERANCE.get(right.dtype, 1e-8)
@@ -83,7 +88,8 @@ def _gradients(forward: Any, args: Any, kwargs: Any, params: list[torch.Tensor])
         torch.set_rng_state(state)
         for p, was in zip(params, asked):
             p.requires_grad_(was)
-    return [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(params, found)]
+    dense = (g.to_dense() if g is not None and g.is_sparse else g for g in found)
+    return [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(params, dense)]
 
 
 def _moved_by(

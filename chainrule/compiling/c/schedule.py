@@ -102,8 +102,9 @@ class Schedule:
     ) -> None:
         self.homes, self.arguments, self.first, self.threads = homes, arguments, first, threads
         members = [m for v in stored for m in statements(v, homes[v], homes)]
-        self.runs = [[m] for m in members if m.target in alone]
-        self.waiting = dict.fromkeys(m for m in members if m.target not in alone)
+        early = _with_what_they_read([m for m in members if m.target in alone], members)
+        self.runs = [[m] for m in early]
+        self.waiting = dict.fromkeys(m for m in members if m not in early)
         for target in {m.target: None for m in members if m.home.buffer in arguments}:
             own = [m for m in members if m.target is target]
             if not all(_in_place(m, len(own)) for m in own):
@@ -194,6 +195,26 @@ class Schedule:
         read = {b for m in run for _, b, _ in m.reads if b.shape}
         near = any(value in made or buffer in read for value, buffer, _ in member.reads)
         return near and all(shares_loop(m, member, 0) for m in run) and self._ready(member, run)
+
+
+def _with_what_they_read(chosen: list[Member], members: list[Member]) -> dict[Member, None]:
+    """The chosen members, each behind those that make what it reads."""
+    makers: dict[Value, list[Member]] = {}
+    for member in members:
+        makers.setdefault(member.target, []).append(member)
+    found: dict[Member, None] = {}
+
+    def add(member: Member) -> None:
+        if member in found:
+            return
+        for value, _, _ in member.reads:
+            for maker in makers.get(value, ()) if value is not member.target else ():
+                add(maker)
+        found[member] = None
+
+    for member in chosen:
+        add(member)
+    return found
 
 
 def _in_place(member: Member, count: int) -> bool:
