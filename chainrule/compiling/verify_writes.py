@@ -55,6 +55,7 @@ def confirm_writes(plan: Plan, forward: Any, args: Any, kwargs: Any, batch: list
         if not lowered.writes:
             return
         once = {n: lowered.held[n].detach().clone() for n in lowered.writes}
+        put_back(all_of_them=False)
         other_numbers()
         with torch.no_grad():
             forward(*args, **kwargs)
@@ -64,7 +65,7 @@ def confirm_writes(plan: Plan, forward: Any, args: Any, kwargs: Any, batch: list
         for expected in (once, twice):
             other_numbers()
             plan.call(*batch)
-            put_back(all_of_them=False)  # the parameters have moved
+            put_back(all_of_them=False)  # parameters have moved
             for n, right in expected.items():
                 ours = lowered.held[n].detach()
                 tolerance = CLOSE.get(right.dtype, 1e-2)
