@@ -149,7 +149,7 @@ class Arrangement:
             a, b, bias = (n.meta["val"] if n is not None else None for n in found)
             with torch.no_grad():
                 choice = products.fastest(a, b, bias)  # type: ignore[arg-type]
-            if any(user.op == "call_function" for user in node.users):
+            if any(user.op == "call_function" for user in node.users) or (self.moves and not self.moves.adds):
                 choice = choice.in_rows()
             self.ways[node] = choice.way
             if node in homes and choice.way is not products.MM:

@@ -33,6 +33,28 @@ def shorten(lowered: Lowered) -> None:
     clean(lowered, replaced)
 
 
+# Kernels that go through memory in order, so that the upstream gradient must lie as the input does.
+_AS_THE_INPUT = {aten.native_group_norm_backward.default}
+
+
+def lay_out(lowered: Lowered) -> None:
+    """Copy upstream gradients that lie otherwise than a kernel takes for granted: simplifying may have moved an
+    expansion behind the rule that asked for it."""
+    for node in lowered.graph.nodes:
+        if node.target not in _AS_THE_INPUT:
+            continue
+        gradient, like = node.args[:2]
+        wanted, given = like.meta["val"], gradient.meta["val"]
+        if wanted.stride() == given.stride():
+            continue
+        form = torch.contiguous_format if wanted.is_contiguous() else torch.channels_last
+        with lowered.graph.inserting_before(node):
+            copy = lowered.graph.call_function(aten.clone.default, (gradient,), {"memory_format": form})
+        copy.meta["val"] = given.clone(memory_format=form)
+        lowered.backward.add(copy)
+        node.replace_input_with(gradient, copy)
+
+
 def _of(value: Any, *targets: Any) -> bool:
     """A call of one of `targets`, read once."""
     return isinstance(value, fx.Node) and value.target in targets and len(value.users) == 1

@@ -67,6 +67,7 @@ _RESHAPES = {
     torch.ops.aten.view.default,
     torch.ops.aten.expand.default,
     torch.ops.aten.slice.Tensor,
+    torch.ops.aten.permute.default,
 }
 
 

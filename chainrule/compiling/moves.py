@@ -43,6 +43,12 @@ class Moves:
             and g.meta["val"].dtype == p.meta["val"].dtype
         }
 
+    @property
+    def adds(self) -> bool:
+        """Whether gradients are added to what moves, however they lie; kernels go through memory in order."""
+        sgd = self.optimiser
+        return isinstance(sgd, Gathering) or (isinstance(sgd, SGD) and not sgd.momentum)
+
     def together(self, lowered: Lowered) -> set[fx.Node]:
         """The parameters that are small enough to be moved together, where a kernel of torch's does it."""
         if isinstance(self.optimiser, Gathering) or (isinstance(self.optimiser, SGD) and not self.optimiser.momentum):

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from chainrule.compiling.arrangement import Arrangement
 from chainrule.compiling.engines import ENGINES, fastest, planned, told
-from chainrule.compiling.forms import shorten
+from chainrule.compiling.forms import lay_out, shorten
 from chainrule.compiling.lowering import Lowered, lower, written
 from chainrule.compiling.merging import merge
 from chainrule.compiling.moves import Moves
@@ -128,6 +128,7 @@ class Planner:
         if self.dtype is not None:
             products_in(lowered, self.dtype)
         shorten(lowered)
+        lay_out(lowered)
         budget = None if self.memory is None else int(self.memory * 1e6)
         self.recomputed = recompute(
             lowered, self.recompute, budget, lambda: self._peak(lowered), lambda: products_time(lowered.graph)

@@ -219,8 +219,11 @@ class Straight(Arrangement):
 
     def _transposed(self, node: fx.Node) -> str:
         """The transpose of a matrix: what it is the transpose of, or a view made now, or in the step."""
-        if node.target in (torch.ops.aten.t.default, torch.ops.aten.permute.default, torch.ops.aten.transpose.int):
-            return self._arg(node.args[0])
+        source: Any = node.args[0] if is_view(node) else None
+        if source is not None and source.meta["val"].ndim == 2:
+            value, given = node.meta["val"], source.meta["val"]
+            if value.shape == given.shape[::-1] and value.stride() == given.stride()[::-1] and _swaps(node):
+                return self._arg(source)
         if node in self.tensors:
             return self._object(f"{self._name(node)}_t", _same(self.space, self.tensors[node].t()))
         return f"{self._arg(node)}.t()"
@@ -248,6 +251,15 @@ class Straight(Arrangement):
             taken.add(home)
             gradients.append(f"{self.lowered.names[p]!r}: {self._arg(g)}{'.clone()' if shared else ''}")
         return f"{text}, {{{', '.join(gradients)}}}"
+
+
+def _swaps(node: fx.Node) -> bool:
+    """Whether a view of a matrix is its transpose."""
+    if node.target is torch.ops.aten.permute.default:
+        return [axis % 2 for axis in node.args[1]] == [1, 0]  # type: ignore[union-attr,operator]
+    if node.target is torch.ops.aten.transpose.int:
+        return {axis % 2 for axis in node.args[1:]} == {0, 1}  # type: ignore[operator]
+    return node.target is torch.ops.aten.t.default
 
 
 def _refusal(meaning: str) -> Callable[[], None]:
