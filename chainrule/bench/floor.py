@@ -180,7 +180,7 @@ def _channels_last(value: Any) -> Any:
 def _shortest(found: Ways, rounds: int, least: float) -> tuple[str, float]:
     """The way whose fastest sample is the fastest of all; the slow half is left out after one round."""
     calls = {way: Call(run) for way, run in found.items()}
-    once = {way: min(taken) for way, taken in in_turn(calls, 1, least).items()}
+    once = {way: min(taken) for way, taken in in_turn(calls, 1, least, pause=0.0).items()}
     hopeful = sorted(calls, key=once.__getitem__)[: max(4, len(calls) // 2)]
-    samples = in_turn({way: calls[way] for way in hopeful}, rounds, least)
+    samples = in_turn({way: calls[way] for way in hopeful}, rounds, least, pause=0.0)
     return min(((way, min(taken)) for way, taken in samples.items()), key=lambda pair: pair[1])

@@ -30,7 +30,7 @@ def measure(
     setup = fresh(work)
     batch = setup.batch
     beat("the floor")
-    lowest = floor.of(setup, samples, least)
+    lowest = floor.of(setup, samples, least / 10)
     right = truth(work, setup)
     lines, ready = [], {}
     for recipe in recipes:
@@ -41,7 +41,7 @@ def measure(
         if contender is not None:
             ready[line.name] = contender
     taken = rounds.in_turn(ready, samples, least, lambda: beat("rounds"))
-    lowest = floor.lower(lowest, floor.of(fresh(work, batch), samples, least))  # a machine is not always as fast
+    lowest = floor.lower(lowest, floor.of(fresh(work, batch), samples, least / 10))  # a machine is not always as fast
     for line in lines:
         if line.name in ready:
             line.samples, line.memory = taken[line.name], ready[line.name].memory()

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-LEAST = 2e-3  # seconds; a sample lasts at least as long
+LEAST = 20e-3  # seconds; a sample lasts at least as long
+PAUSE = 50e-3  # seconds before each sample: until the threads of the one before have stopped waiting for work
 
 
 class Timed(Protocol):
@@ -41,9 +42,15 @@ def seconds(timed: Timed, repetitions: int = 1) -> float:
 
 
 def in_turn(
-    contenders: Mapping[str, Timed], rounds: int, least: float = LEAST, beat: Callable[[], object] = lambda: None
+    contenders: Mapping[str, Timed],
+    rounds: int,
+    least: float = LEAST,
+    beat: Callable[[], object] = lambda: None,
+    pause: float = PAUSE,
 ) -> dict[str, list[float]]:
-    """Samples of each contender's time a step: once a round, after a step that warms what the others cooled.
+    """Samples of each contender's time a step: once a round, after a pause in which the threads of the one before go to
+    sleep (OpenMP's spin for a while, on the processors that another library's threads want), and after steps that warm
+    what the others cooled.
 
     `beat` is called after each round.
 
@@ -57,7 +64,8 @@ def in_turn(
         for _ in range(rounds):
             for name, timed in contenders.items():
                 collect()
-                seconds(timed)
+                time.sleep(pause)
+                seconds(timed, max(1, repetitions[name] // 4))
                 samples[name].append(seconds(timed, repetitions[name]))
             beat()
     return samples
