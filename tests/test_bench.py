@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import subprocess
 import sys
@@ -23,6 +24,13 @@ from chainrule.bench.results import MEASURED, SKIPPED, WRONG, Block
 from chainrule.bench.works import DEPTHS, WORKS, Setup, Work, deeper
 from chainrule.cli import main
 from chainrule.errors import ChainruleError
+
+
+@pytest.fixture(autouse=True)
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker has gathered takes seconds to look through, each time."""
+    monkeypatch.setattr(gc, "collect", lambda *generation: 0)
+
 
 BY_NAME = {work.name: work for work in WORKS}
 PEER = {recipe.name: recipe for recipe in PEERS}
@@ -102,8 +110,8 @@ def test_the_compiled_step_of_chainrule_is_a_contender(monkeypatch: pytest.Monke
             raise ChainruleError("no C compiler was found")
         return Step(forward, params, optimizer.lr * (1.01 if engine == "inductor" else 1))
 
-    monkeypatch.setattr(ours.chainrule, "compile", compile, raising=False)
-    monkeypatch.setattr(ours.chainrule, "SGD", SGD, raising=False)
+    monkeypatch.setattr(ours.cr, "compile", compile, raising=False)
+    monkeypatch.setattr(ours.cr, "SGD", SGD, raising=False)
     recipes = [recipe for recipe in ours.COMPILED if recipe.name.split()[1] in ("torch", "inductor", "c")]
     block = measure(BY_NAME["mlp"], [*recipes, PEER["eager"]], **QUICK)
     assert statuses(block) == {

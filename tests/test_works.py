@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from typing import Any
 
 import pytest
@@ -13,6 +14,13 @@ from chainrule.bench.measure import measure
 from chainrule.bench.peers import PEERS
 from chainrule.bench.results import MEASURED, SKIPPED
 from chainrule.bench.works import WORKS, Setup, Work, deeper
+
+
+@pytest.fixture(autouse=True)
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker has gathered takes seconds to look through, each time."""
+    monkeypatch.setattr(gc, "collect", lambda *generation: 0)
+
 
 PEER = {recipe.name: recipe for recipe in PEERS}
 GROWN = [work for depth in (1, 2) for work in deeper(depth)]
@@ -52,7 +60,7 @@ def test_both_spellings_are_the_same_step(work: Work) -> None:
 )
 @pytest.mark.parametrize(
     "work",
-    [*(w for w in WORKS if w.name in ("regression", "mlp", "deep-mlp", "convolution")), *GROWN],
+    [*(w for w in WORKS if w.name in ("regression", "mlp", "convolution")), GROWN[0]],
     ids=lambda w: w.title,
 )
 @pytest.mark.filterwarnings("default")  # of the libraries
