@@ -89,7 +89,7 @@ class _Lowering:
         roots = [program.output, *gradients.values(), *writes.values(), *(g.node for g in guards)]
         nodes = needed(roots)
         inputs = [n for n in program.inputs if n in set(nodes)]
-        trail = _Trail(nodes, dict(zip(nodes, nodes)))
+        trail = _Trail(nodes)
 
         def traced(*values: torch.Tensor) -> list[torch.Tensor]:
             found = trail.run(dict(zip(inputs, values)))
@@ -237,7 +237,7 @@ def _of_tensors(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
 class _Trail:
     """Runs the program under the tracer, and notes which node of the trace holds each value."""
 
-    def __init__(self, nodes: list[fx.Node], order: dict[fx.Node, fx.Node]) -> None:
+    def __init__(self, nodes: list[fx.Node]) -> None:
         self.nodes = nodes
         self.found: dict[fx.Node, Any] = {}
         self.backward: set[fx.Node] = set()

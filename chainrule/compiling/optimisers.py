@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ Schedule = float | Callable[[int], float]
 
 
 @dataclass(kw_only=True)
-class Optimiser:
+class Optimiser(ABC):
     """What all optimisers share.
 
     `lr` is a number, or a function of the number of steps taken so far; it may be set anew at any time without
@@ -73,15 +74,15 @@ class Optimiser:
         share = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         return [g * share for g in gradients]
 
+    @abstractmethod
     def moved(
         self, p: torch.Tensor, g: torch.Tensor, state: Sequence[torch.Tensor], numbers: Sequence[torch.Tensor | float]
     ) -> tuple[torch.Tensor, ...]:
         """The new value of a parameter and of its state, from its gradient."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient_of(self, before: torch.Tensor, after: torch.Tensor, state: Sequence[torch.Tensor]) -> torch.Tensor:
         """The gradient by which a parameter moved in a first step with lr = 1, from what the step left."""
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)

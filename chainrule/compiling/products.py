@@ -16,7 +16,7 @@ LONGEST = 0.02  # seconds that measuring one product may take, beyond one call o
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute a @ b (+ bias). `code` is written with {a}, {b}, {at}, {bt} (transposed), {bias}, and {out}
+    """One way to compute a @ b (+ bias). `code` is written with {a}, {b}, {bt} (transposed), {bias}, and {out}
     where it can write into memory that is given."""
 
     label: str
@@ -133,7 +133,7 @@ def _measured(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Ch
 def _call(
     way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor
 ) -> Callable[[], object]:
-    code = way.code.format(a="a", b="b", at="a.t()", bt="bt", bias="bias", out="out")
+    code = way.code.format(a="a", b="b", bt="bt", bias="bias", out="out")
     space = {**SPACE, "a": a, "b": b, "bt": b.t(), "bias": bias, "out": out}
     call: Callable[[], object] = eval(f"lambda: {code}", space)
     return call

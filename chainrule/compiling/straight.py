@@ -188,34 +188,20 @@ class Straight(Arrangement):
         return f"{inner}, {spelled.out}={self._arg(operand)})"
 
     def _product(self, node: fx.Node) -> str:
+        """A product in the way that was chosen: into memory that is held, or into new memory."""
         found = products.operands(node)
         assert found is not None
-        way, name = self.ways[node], self._name(node)
-        text = self._product_text(way, found, name)
-        return (
-            text
-            if way.into and node in self.tensors
-            else f"{name} = {text}"
-            if not way.into
-            else self._fresh_product(node, way, found)
-        )
-
-    def _fresh_product(self, node: fx.Node, way: products.Way, found: tuple[fx.Node, fx.Node, fx.Node | None]) -> str:
-        code = way.code.replace(", out={out}", "")
-        return f"{self._name(node)} = {self._formatted(code, found, '')}"
-
-    def _product_text(self, way: products.Way, found: tuple[fx.Node, fx.Node, fx.Node | None], out: str) -> str:
-        return self._formatted(way.code, found, out)
-
-    def _formatted(self, code: str, found: tuple[fx.Node, fx.Node, fx.Node | None], out: str) -> str:
         a, b, bias = found
-        for name in ("mm", "addmm", "onednn"):
-            if code.startswith(f"{name}("):
-                self.space[name] = products.SPACE[name]
-        return code.format(
-            a=self._arg(a), b=self._arg(b), bias=self._arg(bias), out=out,
-            at=self._transposed(a) if "{at}" in code else "", bt=self._transposed(b) if "{bt}" in code else "",
+        code, name = self.ways[node].code, self._name(node)
+        for known, function in products.SPACE.items():
+            if code.startswith(f"{known}("):
+                self.space[known] = function
+        into = self.ways[node].into and node in self.tensors
+        text = (code if into else code.replace(", out={out}", "")).format(
+            a=self._arg(a), b=self._arg(b), bt=self._transposed(b) if "{bt}" in code else "",
+            bias=self._arg(bias), out=name,
         )  # fmt: skip
+        return text if into else f"{name} = {text}"
 
     def _transposed(self, node: fx.Node) -> str:
         """The transpose of a matrix: what it is the transpose of, or a view made now, or in the step."""
