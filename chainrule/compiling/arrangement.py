@@ -121,6 +121,9 @@ class Arrangement:
         for node in self.lowered.drawn:
             like = node.meta["val"]
             self._keep(node, torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device))
+        for node in self.lowered.graph.nodes:
+            if "lies in" in node.meta:
+                self._keep(node, node.meta["lies in"])
 
     def _constants(self) -> int:
         """Compute what depends on no input, once."""
@@ -163,6 +166,8 @@ class Arrangement:
         for i, line in enumerate(lines):
             node = line.node
             if line.kind != "operation" or node is None or node in self.constant or owner(node) is not node:
+                continue
+            if node in self.tensors:
                 continue
             overwritten = self._dying_operand(node, i, alive, returned)
             if overwritten is not None:
@@ -240,6 +245,8 @@ class Arrangement:
         found = []
         for node, (line, _) in alive.items():
             copied: Any = None
+            if "needs" in node.meta:
+                found.append(Interval(node, node.meta["needs"], line, line))
             if node in self.ways and not self.ways[node].into:
                 a, b, _ = products.operands(node)  # type: ignore[misc]
                 left, step = (b, 0) if self.ways[node].transposed else (a, 1)

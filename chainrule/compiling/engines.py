@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -154,21 +153,6 @@ class Fused:
             self.stop(*batch)
         optimiser.steps += 1
         return loss
-
-
-def fastest(plans: Sequence[Plan], run: Callable[[Plan], None]) -> Plan:
-    """The plan that runs fastest, each tried for a while, in turn."""
-    best = {plan.engine: float("inf") for plan in plans}
-    for _ in range(5):
-        for plan in plans:
-            start, count = time.perf_counter(), 0
-            while count < 2 or time.perf_counter() - start < 0.02:
-                run(plan)
-                count += 1
-            best[plan.engine] = min(best[plan.engine], (time.perf_counter() - start) / count)
-    chosen = min(plans, key=lambda plan: best[plan.engine])
-    chosen.compared = best
-    return chosen
 
 
 def told(engine: str, error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,13 @@ aten = torch.ops.aten
 Row = Callable[[fx.Graph, fx.Node], fx.Node | None]
 
 
-def shorten(lowered: Lowered) -> None:
+def shorten(lowered: Lowered, rows: Sequence[Row] | None = None) -> None:
     """Apply every row wherever it fits."""
     graph, replaced = lowered.graph, {}
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        for row in ROWS:
+        for row in ROWS if rows is None else rows:
             shorter = row(graph, node)
             if shorter is not None:
                 if shorter.op == "call_function" and "val" not in shorter.meta:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +12,12 @@ from torch import fx
 from chainrule.compiling.c import CStep, compile_c
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.memory import operations, owner
+from chainrule.compiling.narrow import faster_in_c
 from chainrule.compiling.whole import hold_constants
 
 aten = torch.ops.aten
 
+HELD = 1 << 17  # bytes: memory to work in of less than this is held between calls, and shared
 LARGE = 1e7  # multiplications: a product of this size is left to a library
 
 
@@ -36,11 +37,11 @@ def multiplications(node: fx.Node) -> float:
 
 def left_to_a_library(node: fx.Node) -> bool:
     """Whether a library's kernel for the operation is better than a loop."""
-    return multiplications(node) >= LARGE
+    return multiplications(node) >= LARGE and not faster_in_c(node)
 
 
 def with_islands(lowered: Lowered) -> tuple[Lowered, list[str], int]:
-    """`lowered` with islands in place of what they compute, the C of each, and the bytes in which they work in turn.
+    """`lowered` with islands in place of what they compute, the C of each, and the bytes held for them to work in.
 
     Raises NoSpelling, NoCompiler: see `compile_c`."""
     return _Builder(lowered).built()
@@ -75,11 +76,14 @@ class _Builder:
                 self.left.remove(node)
         results = [self._there(n) for n in self.lowered.graph.output_node().args[0]]  # type: ignore[union-attr]
         self.graph.output(results)
-        size = max((compiled.arena for _, compiled in self.calls), default=0)
+        size = max((compiled.arena for _, compiled in self.calls if compiled.arena < HELD), default=0)
         scratch = torch.empty(size, dtype=torch.uint8)
         for number, (call, compiled) in enumerate(self.calls, 1):
-            call.target = _named(compiled.bind({}, scratch), number)
-        return self._lowered(), self.sources, size
+            fresh = compiled.arena >= HELD
+            call.target = _named(compiled.bind({}, scratch, fresh), number)
+            if fresh:
+                call.meta["needs"] = compiled.arena
+        return self.lowered.carried(self.graph, self.at), self.sources, size
 
     def _ready(self, node: fx.Node, also: set[fx.Node]) -> bool:
         makers = (_maker(n) for n in node.all_input_nodes)
@@ -161,21 +165,6 @@ class _Builder:
 
     def _copy(self, node: fx.Node) -> None:
         self.at[node] = self.graph.node_copy(node, self._there)
-
-    def _lowered(self) -> Lowered:
-        old, at = self.lowered, self.at
-        results: Iterable[Any] = iter(self.graph.output_node().args[0])  # type: ignore[arg-type]
-        taken = iter(results)
-        tables: dict[str, Any] = {
-            name: {at[n]: value for n, value in getattr(old, name).items() if n in at}
-            for name in ("held", "drawn", "params", "names", "sites", "operations")
-        }
-        return replace(
-            old, graph=self.graph, batch=[at[n] if n is not None else None for n in old.batch], loss=next(taken),
-            gradients={at[p]: next(taken) for p in old.gradients}, writes={at[p]: next(taken) for p in old.writes},
-            guards=[(next(taken), meaning) for _, meaning in old.guards],
-            backward={at[n] for n in old.backward if n in at}, **tables,
-        )  # fmt: skip
 
 
 def _order(value: torch.Tensor) -> list[int]:

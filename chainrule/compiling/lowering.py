@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,29 @@ class Lowered:
     def outputs(self) -> list[fx.Node]:
         """All that is computed for its own sake."""
         return [self.loss, *self.gradients.values(), *self.writes.values(), *(node for node, _ in self.guards)]
+
+    def carried(self, graph: fx.Graph, at: dict[fx.Node, fx.Node]) -> Lowered:
+        """The same step as another graph, whose outputs stand in the same order; `at` says which of its nodes stand for
+        those of this one."""
+        taken: Any = iter(graph.output_node().args[0])  # type: ignore[arg-type]
+        tables: dict[str, Any] = {
+            name: {at[n]: value for n, value in getattr(self, name).items() if n in at}
+            for name in ("held", "drawn", "params", "names", "sites", "operations")
+        }
+        return replace(
+            self, graph=graph, batch=[at[n] if n is not None else None for n in self.batch], loss=next(taken),
+            gradients={at[p]: next(taken) for p in self.gradients}, writes={at[p]: next(taken) for p in self.writes},
+            guards=[(next(taken), meaning) for _, meaning in self.guards],
+            backward={at[n] for n in self.backward if n in at}, rewritten={at[n] for n in self.rewritten if n in at},
+            **tables,
+        )  # fmt: skip
+
+    def copied(self) -> Lowered:
+        """The same, with a graph of its own."""
+        graph = fx.Graph()
+        at: dict[fx.Node, fx.Node] = {}
+        graph.output(graph.graph_copy(self.graph, at))
+        return self.carried(graph, at)
 
 
 Gradients = Sequence[torch.Tensor]

@@ -62,9 +62,9 @@ class Moves:
         return all(strides == p.meta["val"].stride() for strides in (gradient.meta["val"].stride(), *states))
 
     def opening(self, space: dict[str, Any]) -> list[str]:
-        space["optimiser"] = self.optimiser
         if isinstance(self.optimiser, Gathering):
             return []
+        space["optimiser"] = self.optimiser
         if isinstance(self.optimiser, Adam):
             space["taken"] = torch.zeros(())  # steps, as torch's kernel wants them
             return ["lr = optimiser.lr_now", "taken.fill_(optimiser.steps + 1)"]
@@ -72,7 +72,9 @@ class Moves:
 
     def closing(self, late: Sequence[tuple[fx.Node, str, str]], space: dict[str, Any]) -> list[str]:
         """The move of the parameters (each with its name and that of its gradient) that move together."""
-        lines = []
+        lines: list[str] = []
+        if isinstance(self.optimiser, Gathering):
+            return lines
         if late:
             states = [", ".join(column) for column in zip(*(self._state(p, name, space) for p, name, _ in late))]
             names, gradients = (", ".join(column) for column in list(zip(*late))[1:])
@@ -83,7 +85,7 @@ class Moves:
         sgd = self.optimiser
         if isinstance(sgd, Gathering):
             (total,) = self._state(p, name, space)
-            return [f"{total}.addmm_({a}, {b}, alpha={sgd.share!r})"]
+            return [f"{total}.addmm_({a}, {b}{self._scaled(sgd)})"]
         assert isinstance(sgd, SGD)
         if not sgd.momentum:
             beta = f"beta=1 - lr * {sgd.weight_decay!r}, " if sgd.weight_decay else ""
@@ -95,7 +97,7 @@ class Moves:
         sgd = self.optimiser
         if isinstance(sgd, Gathering):
             (total,) = self._state(p, name, space)
-            return [f"{total}.add_({gradient}, alpha={sgd.share!r})"]
+            return [f"{total}.add_({gradient}{self._scaled(sgd)})"]
         if isinstance(sgd, SGD) and not sgd.momentum:
             decay = [f"{name}.mul_(1 - lr * {sgd.weight_decay!r})"] if sgd.weight_decay else []
             return [*decay, f"{name}.add_({gradient}, alpha=-lr)"]
@@ -104,6 +106,10 @@ class Moves:
             space["move"] = self._by_formula
             return [f"move({name}, {gradient}, [{', '.join(states)}])"]
         return [self._kernel(name, gradient, states, 1, space)]
+
+    @staticmethod
+    def _scaled(gathering: Gathering) -> str:
+        return f", alpha={gathering.share!r}" if gathering.every > 1 else ""
 
     def _by_formula(self, p: torch.Tensor, gradient: torch.Tensor, state: list[torch.Tensor]) -> None:
         moved = self.optimiser.moved(p, gradient, state, self.optimiser.numbers())

@@ -188,10 +188,11 @@ class AdamW(Adam):
 
 @dataclass(kw_only=True)
 class Gathering(Optimiser):
-    """Moves nothing, but adds a share of each gradient to a sum, by which `optimiser` moves at every k-th call."""
+    """Moves nothing, but adds a share of each gradient to a sum, by which `optimiser`, if there is one, moves at every
+    k-th call."""
 
     lr: Schedule = 0.0
-    optimiser: Optimiser
+    optimiser: Optimiser | None = None
     every: int
     seen: int = field(default=0, init=False)
 
@@ -219,7 +220,7 @@ class Gathering(Optimiser):
     ) -> None:
         """Note that a call is over; after the k-th, move the parameters and begin again."""
         self.seen += 1
-        if self.seen < self.every:
+        if self.seen < self.every or self.optimiser is None:
             return
         numbers = self.optimiser.numbers()
         with torch.no_grad():

@@ -30,6 +30,8 @@ class Plan:
         self.seconds: dict[str, float] = {}  # of planning, by what was done
         self.compared: dict[str, float] = {}  # of a step, by engine, where they were tried
         self.recomputed: list[str] = []  # values that the backward pass computes again
+        self.slices = 1  # of the batch, computed one after the other
+        self.of_slice: Memory | None = None  # what one of several needs
 
     @classmethod
     def of_code(cls, engine: str, code: Straight, sources: Sequence[str] = ()) -> Plan:
@@ -41,6 +43,11 @@ class Plan:
         plan.call, plan.choices, plan.views = space["step"], code.choices, code.views
         plan.drawn = {n: code.tensors[n] for n in code.lowered.drawn}
         return plan
+
+    @property
+    def title(self) -> str:
+        """The engine, and into how many slices the batch is cut."""
+        return self.engine if self.slices == 1 else f"{self.engine}, {self.slices} slices"
 
     @property
     def buffers_bytes(self) -> int:

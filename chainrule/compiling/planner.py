@@ -10,9 +10,11 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from chainrule.compiling.arrangement import Arrangement
-from chainrule.compiling.engines import ENGINES, fastest, planned, told
+from chainrule.compiling.choosing import Tried
+from chainrule.compiling.engines import ENGINES, told
 from chainrule.compiling.forms import lay_out, shorten
 from chainrule.compiling.lowering import Lowered, lower, written
+from chainrule.compiling.memory import size_of
 from chainrule.compiling.merging import merge
 from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
@@ -21,7 +23,7 @@ from chainrule.compiling.plan import Plan
 from chainrule.compiling.precision import products_in
 from chainrule.compiling.products import products_time
 from chainrule.compiling.recomputing import recompute
-from chainrule.compiling.verify import confirm, put_back
+from chainrule.compiling.verify import Autograd, put_back
 from chainrule.derivation import Derivation
 from chainrule.deriving import derivation_with
 from chainrule.errors import ChainruleError
@@ -63,43 +65,39 @@ class Planner:
         lowered = self._lowered(d, batch)
         self._look_around(lowered, (*args, *kwargs.values()))
         clock.append(time.perf_counter())
-        plan = self._written(lowered, batch, lambda made: confirm(made, self, args, kwargs, batch))
+        plan = self._written(lowered, args, kwargs, batch)
         clock.append(time.perf_counter())
         words = ("deriving", "lowering", "writing, measuring and comparing with autograd")
         plan.recomputed = self.recomputed
         plan.seconds = {word: end - start for word, start, end in zip(words, clock, clock[1:])}
         return plan
 
-    def _written(self, lowered: Lowered, batch: Sequence[torch.Tensor], confirmed: Callable[[Plan], None]) -> Plan:
+    def _written(self, lowered: Lowered, args: Any, kwargs: Any, batch: Sequence[torch.Tensor]) -> Plan:
         """The plan of the engine that was asked for, or of the fastest; the default where it is not to be had."""
         moments = self._moments(lowered, self.inner)
         if self.inner is not self.optimiser:
             self._moments(lowered, self.optimiser)
-        plans = []
+        budget = None if self.memory is None else int(self.memory * 1e6)
+        witness = Autograd(lowered, self, args, kwargs, batch)
+        tried = Tried(lowered, self.inner, moments, sum(map(size_of, batch)), budget, witness.confirm)
         for engine in ENGINES[:-1] if self.engine == "auto" else (self.engine,):
             try:
-                plan = planned(engine, lowered, self.inner, moments)
-                confirmed(plan)
-                plans.append(plan)
+                tried.add(engine)
             except Exception as error:
                 if engine == "torch" or (self.engine != "auto" and not isinstance(error, ChainruleError)):
                     raise
                 if self.engine != "auto":
                     told(engine, error)
-        if not plans:
-            plans = [planned("torch", lowered, self.inner, moments)]
-            confirmed(plans[0])
-        if len(plans) == 1:
-            return self._counted(plans[0], lowered)
+        if not tried.plans:
+            tried.add("torch")
         stays = [
             *lowered.params.values(),
             *(lowered.held[p] for p in lowered.writes),
             *(m for ms in moments.values() for m in ms),
         ]
+        given = [t.detach() for t in batch]
         with put_back(stays, self.inner):
-            given = [t.detach() for t in batch]
-            plan = fastest(plans, lambda plan: plan.call(*given))
-        return self._counted(plan, lowered)
+            return self._counted(tried.best(lambda plan: plan.call(*given)), lowered)
 
     def _counted(self, plan: Plan, lowered: Lowered) -> Plan:
         """Move the parameters after every k-th call, where gradients are gathered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import fx
@@ -103,11 +104,12 @@ def fastest(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Choi
     """The fastest way to compute a product of operands with these shapes and strides; measured once."""
     key = (a.shape, a.stride(), b.shape, b.stride(), bias is None, a.dtype, a.device, torch.get_num_threads())
     if key not in _chosen:
-        _chosen[key] = _measured(*(None if t is None else _like(t) for t in (a, b, bias)))  # type: ignore[arg-type]
+        _chosen[key] = _measured(*(None if t is None else like(t) for t in (a, b, bias)))  # type: ignore[arg-type]
     return _chosen[key]
 
 
-def _like(t: torch.Tensor) -> torch.Tensor:
+def like(t: torch.Tensor) -> torch.Tensor:
+    """A tensor of numbers, of the same shape and strides."""
     made = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device)
     return made.fill_(0.5)
 
@@ -117,22 +119,32 @@ def _measured(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Ch
     candidates = ways(a, b, bias)
     if len(candidates) == 1:
         return Choice(shape, candidates[0], {})
-    out = a.new_empty(shape[0], shape[2])
-    calls = {way: _call(way, a, b, bias, out) for way in candidates}
-    first = {way: _seconds(call, 1) for way, call in calls.items()}  # also warms up
-    promising = [way for way in candidates if first[way] < 4 * min(first.values()) + 1e-4]
-    best = dict(first)
+    best = shortest({way: _call(way, a, b, bias) for way in candidates})
+    return Choice(shape, min(best, key=best.__getitem__), best)
+
+
+Key = TypeVar("Key")
+
+
+def shortest(calls: dict[Key, Callable[[], object]]) -> dict[Key, float]:
+    """The least seconds that each call took, all tried in turn."""
+    best = {way: _seconds(call, 1) for way, call in calls.items()}  # also warms up
+    promising = [way for way in calls if best[way] < 4 * min(best.values()) + 1e-4]
     spent = time.perf_counter()
     while time.perf_counter() - spent < LONGEST:
         for way in promising:
             repeats = max(1, int(1e-4 / max(best[way], 1e-7)))
             best[way] = min(best[way], _seconds(calls[way], repeats))
-    return Choice(shape, min(best, key=best.__getitem__), best)
+    return best
 
 
-def _call(
-    way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor
-) -> Callable[[], object]:
+def call_of(way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Callable[[], object]:
+    """A product of tensors with such shapes and strides, ready to be called."""
+    return _call(way, like(a), like(b), None if bias is None else like(bias))
+
+
+def _call(way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Callable[[], object]:
+    out = a.new_empty(a.shape[0], b.shape[1])
     code = way.code.format(a="a", b="b", bt="bt", bias="bias", out="out")
     space = {**SPACE, "a": a, "b": b, "bt": b.t(), "bias": bias, "out": out}
     call: Callable[[], object] = eval(f"lambda: {code}", space)

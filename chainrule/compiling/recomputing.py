@@ -11,7 +11,6 @@ from torch import fx
 
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.memory import is_view, operations, owner, size_of
-from chainrule.errors import ChainruleError
 
 aten = torch.ops.aten
 
@@ -35,7 +34,7 @@ def recompute(
     """Compute values again in the backward pass: "all" that are cheap, or ("auto") as few as meet `budget` (bytes, as
     `peak` predicts them) and, without one, those that cost little beside the products, which take `seconds`.
 
-    The names of those values. Raises ChainruleError where the budget cannot be met.
+    The names of those values.
     """
     saved = _saved(lowered) if how != "none" else []
     allowance = FREE * seconds() if how == "auto" and budget is None else float("inf")
@@ -74,11 +73,6 @@ def recompute(
         if not attempt(some) and few > 1:
             for node in some:
                 attempt([node])
-    if budget is not None and most > budget:
-        raise ChainruleError(
-            f"the step needs at least {most / 1e6:.1f} MB beside its parameters, and memory={budget / 1e6:g} was given; "
-            "give that much, or a smaller batch"
-        )
     return [lowered.names.get(node, node.name) for node in done]
 
 

@@ -17,13 +17,17 @@ def report(plan: Plan) -> str:
         parts.append("\n".join(["views made once", *_table([(name, f"= {code}") for name, code in plan.views])]))
     if plan.memory is not None:
         parts.append(_memory(plan.memory))
+    if plan.of_slice is not None:
+        parts.append(
+            "\n".join([f"of that, each of the {plan.slices} slices:", *_memory(plan.of_slice).split("\n")[1:]])
+        )
     if plan.recomputed:
         parts.append(f"computed again in the backward pass: {', '.join(plan.recomputed)}")
     if plan.choices:
         parts.append(_choices(plan))
     taken = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in plan.seconds.items())
     tried = ", ".join(f"{engine} {seconds * 1e6:.1f} us" for engine, seconds in plan.compared.items())
-    return "\n\n".join([*parts, f"engine {plan.engine}{f' ({tried})' if tried else ''}; planned in: {taken}"])
+    return "\n\n".join([*parts, f"engine {plan.title}{f' ({tried})' if tried else ''}; planned in: {taken}"])
 
 
 def _memory(memory: Memory) -> str:

@@ -21,6 +21,8 @@ from chainrule.errors import ChainruleError
 class Straight(Arrangement):
     """Writes the lines of a step: `text`, which refers to the objects in `space`."""
 
+    entry = "step"  # the name of the function
+
     def written(self) -> str:
         """The code."""
         self._allocate()
@@ -94,7 +96,7 @@ class Straight(Arrangement):
             self._name(n) if n is not None else self.names.fresh("unused") for n in self.lowered.batch
         )
         inner = "\n".join(f"    {line}" for line in body)
-        return f"def step({arguments}):\n{inner}\n"
+        return f"def {self.entry}({arguments}):\n{inner}\n"
 
     def _check(self) -> list[str]:
         """The look at the loss and the guards, before anything that stays is written."""
@@ -170,7 +172,9 @@ class Straight(Arrangement):
         """A call, with a name for each of its results."""
         if not isinstance(node.meta["val"], tuple | list):
             return f"{self._name(node)} = {call}"
-        found = parts(node)
+        found = {k: part for k, part in parts(node).items() if part not in self.tensors}
+        if not found and any(part in self.tensors for part in parts(node).values()):
+            return call  # all that it gives lies in memory that stays
         names = [self._name(found[k]) if k in found else "_" for k in range(len(node.meta["val"]))]
         text = f"{', '.join(names)}{',' if len(names) == 1 else ''} = {call}"
         return f"{text}; del _" if "_" in names else text
@@ -219,8 +223,14 @@ class Straight(Arrangement):
         if p in self.folded:
             found = products.operands(gradient)
             assert found is not None
-            return self.moves.by_product(p, self._arg(p), self._arg(found[0]), self._arg(found[1]), self.space)
-        return self.moves.by_gradient(p, gradient, self._arg(p), self._arg(gradient), self.space)
+            return self.moves.by_product(
+                p, self._moving(p, gradient), self._arg(found[0]), self._arg(found[1]), self.space
+            )
+        return self.moves.by_gradient(p, gradient, self._moving(p, gradient), self._arg(gradient), self.space)
+
+    def _moving(self, p: fx.Node, gradient: fx.Node) -> str:
+        """The name of what moves."""
+        return self._arg(p)
 
     def _returned(self) -> str:
         loss = self.lowered.loss

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.optimisers import Optimiser
-from chainrule.compiling.verify_writes import confirm_writes
+from chainrule.compiling.verify_writes import Writes
 from chainrule.errors import ChainruleError
 
 if TYPE_CHECKING:
@@ -25,43 +26,61 @@ ROUNDED = 0.25  # the same of their norms, where products are computed in fewer 
 NOISE = {torch.float64: 1e-12, torch.float32: 3e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
-def confirm(plan: Plan, planner: Planner, args: Any, kwargs: Any, batch: Sequence[torch.Tensor]) -> None:
-    """Compare one step with autograd's. Raises ChainruleError where a parameter moves otherwise."""
-    lowered, optimiser = plan.lowered, planner.inner
-    params = lowered.params
-    moments = {p: planner.moments[id(t), type(optimiser).__name__] for p, t in params.items()} if optimiser else {}
-    stays = [
-        *(params.values() if optimiser else ()),
-        *(lowered.held[p] for p in lowered.writes),
-        *(m for ms in moments.values() for m in ms),
-    ]
-    with put_back(stays, optimiser):
-        expected = _gradients(planner.forward, args, kwargs, list(params.values()))
-    if expected is None:
-        return
-    given = [t.detach() for t in batch]
-    with put_back(stays, optimiser):
-        confirm_writes(plan, planner.forward, args, kwargs, given)
-    with put_back(stays, optimiser):
-        if optimiser is None:
-            found = list(plan.call(*given)[1].values())
-        else:
-            expected = list(optimiser.clipped(expected))
-            found = _moved_by(plan, optimiser, given, list(params.values()), list(moments.values()))
-    size, slack = _norm, 0.02  # of products in another dtype, whose rounding may switch a relu
-    if planner.dtype is None:
-        size, slack = _largest, NOISE.get(expected[0].dtype, 1e-12) if expected else 0.0
-    largest = max(map(size, expected), default=0.0)
-    for p, right, ours in zip(params, expected, found):
-        tolerance = ROUNDED if planner.dtype is not None else TOLERANCE.get(right.dtype, 1e-8)
-        rounding = 4 * torch.finfo(right.dtype).eps * _largest(params[p].detach())
-        error = size((right - ours).masked_fill(~torch.isfinite(right) & ~torch.isfinite(ours), 0.0))
-        if not error <= tolerance * size(right) + rounding + slack * largest:
-            raise ChainruleError(
-                f"the compiled step moves {lowered.names[p]} {tuple(right.shape)} otherwise than autograd says: its "
-                f"gradient is wrong by {error:.2g} where the largest entry is {_largest(right):.2g}; use another "
-                "engine, and please report it"
-            )
+class Autograd:
+    """What autograd says of a batch, asked once; `confirm` compares the plans for it."""
+
+    def __init__(
+        self, lowered: Lowered, planner: Planner, args: Any, kwargs: Any, batch: Sequence[torch.Tensor]
+    ) -> None:
+        self.lowered, self.planner, self.optimiser = lowered, planner, planner.inner
+        params, optimiser = lowered.params, planner.inner
+        self.moments = (
+            {p: planner.moments[id(t), type(optimiser).__name__] for p, t in params.items()} if optimiser else {}
+        )
+        self.stays = [
+            *(params.values() if optimiser else ()),
+            *(lowered.held[p] for p in lowered.writes),
+            *(m for ms in self.moments.values() for m in ms),
+        ]
+        self.batch = [t.detach() for t in batch]
+        with put_back(self.stays, optimiser):
+            self.expected = _gradients(planner.forward, args, kwargs, list(params.values()))
+        if self.expected is None:
+            return
+        with put_back(self.stays, optimiser):
+            self.writes = Writes(lowered, planner.forward, args, kwargs)
+        if optimiser is not None:
+            self.expected = list(optimiser.clipped(self.expected))
+
+    def confirm(self, plan: Plan) -> None:
+        """Take one step. Raises ChainruleError where a parameter moves otherwise than autograd says."""
+        if self.expected is None:
+            return
+        lowered, planner, optimiser, params = self.lowered, self.planner, self.optimiser, self.lowered.params
+        with put_back(self.stays, optimiser):
+            self.writes.confirm(plan, self.batch)
+        with put_back(self.stays, optimiser):
+            state = torch.get_rng_state()
+            if optimiser is None:
+                found = list(plan.call(*self.batch)[1].values())
+            else:
+                found = _moved_by(plan, optimiser, self.batch, list(params.values()), list(self.moments.values()))
+            torch.set_rng_state(state)  # for the next plan
+        expected = self.expected
+        size, slack = _norm, 0.02  # of products in another dtype, whose rounding may switch a relu
+        if planner.dtype is None:
+            size, slack = _largest, NOISE.get(expected[0].dtype, 1e-12) if expected else 0.0
+        largest = max(map(size, expected), default=0.0)
+        for p, right, ours in zip(params, expected, found):
+            tolerance = ROUNDED if planner.dtype is not None else TOLERANCE.get(right.dtype, 1e-8)
+            rounding = 4 * torch.finfo(right.dtype).eps * _largest(params[p].detach())
+            error = size((right - ours).masked_fill(~torch.isfinite(right) & ~torch.isfinite(ours), 0.0))
+            if not error <= tolerance * size(right) + rounding + slack * largest:
+                raise ChainruleError(
+                    f"the compiled step moves {lowered.names[p]} {tuple(right.shape)} otherwise than autograd says: its "
+                    f"gradient is wrong by {error:.2g} where the largest entry is {_largest(right):.2g}; use another "
+                    "engine, and please report it"
+                )
 
 
 def _largest(value: torch.Tensor) -> float:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import fx
 
+from chainrule.compiling.lowering import Lowered
 from chainrule.errors import ChainruleError
 
 if TYPE_CHECKING:
@@ -15,69 +19,81 @@ LARGEST = 1 << 26  # bytes: larger tensors that forward reads are data, and are 
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative; the others are compared to two digits
 
 
-def confirm_writes(plan: Plan, forward: Any, args: Any, kwargs: Any, batch: list[torch.Tensor]) -> None:
-    """Compare what forward, and what the step, leave in tensors after one run and after two.
+class Writes:
+    """What forward leaves in tensors after one run and after two; `confirm` compares a step.
 
-    Raises ChainruleError where they differ, or where forward writes to a tensor that the step does not write to."""
-    lowered = plan.lowered
-    for n, t in lowered.held.items():
-        if n in lowered.rewritten:
-            raise _unfollowed(lowered.names.get(n, n.name), t)
-    watched = {
-        n: t
-        for n, t in lowered.held.items()
-        if t.numel() * t.element_size() <= LARGEST and not torch._debug_has_internal_overlap(t)
-    }
-    before = {n: t.detach().clone() for n, t in watched.items()}
+    Raises ChainruleError where forward writes to a tensor that a step of `lowered` does not write to."""
 
-    def put_back(all_of_them: bool) -> None:
+    def __init__(self, lowered: Lowered, forward: Any, args: Any, kwargs: Any) -> None:
+        self.lowered = lowered
+        for n, t in lowered.held.items():
+            if n in lowered.rewritten:
+                raise _unfollowed(lowered.names.get(n, n.name), t)
+        self.watched = {
+            n: t
+            for n, t in lowered.held.items()
+            if t.numel() * t.element_size() <= LARGEST and not torch._debug_has_internal_overlap(t)
+        }
+        self.before = {n: t.detach().clone() for n, t in self.watched.items()}
+        self.left: list[dict[fx.Node, torch.Tensor]] = []  # after one run, and after two
+        with self._all_put_back():
+            self._other_numbers()
+            start = {n: t.detach().clone() for n, t in self.watched.items()}
+            with torch.no_grad():
+                forward(*args, **kwargs)
+            for n, t in self.watched.items():
+                if n not in lowered.writes and not torch.equal(t.detach(), start[n]) and not t.isnan().any():
+                    raise _unfollowed(lowered.names.get(n, n.name), t)
+            if not lowered.writes:
+                return
+            self.left.append({n: lowered.held[n].detach().clone() for n in lowered.writes})
+            self._put_back(all_of_them=False)
+            self._other_numbers()
+            with torch.no_grad():
+                forward(*args, **kwargs)
+            self.left.append({n: lowered.held[n].detach().clone() for n in lowered.writes})
+
+    def confirm(self, plan: Plan, batch: list[torch.Tensor]) -> None:
+        """Raises ChainruleError where the step leaves other numbers."""
+        with self._all_put_back():
+            for expected in self.left:
+                self._other_numbers()
+                plan.call(*batch)
+                self._put_back(all_of_them=False)  # parameters have moved
+                for n, right in expected.items():
+                    self._compare(n, right)
+
+    def _compare(self, n: fx.Node, right: torch.Tensor) -> None:
+        ours = self.lowered.held[n].detach()
+        tolerance = CLOSE.get(right.dtype, 1e-2)
+        if not torch.allclose(ours.double(), right.double(), rtol=tolerance, atol=tolerance, equal_nan=True):
+            raise ChainruleError(
+                f"the compiled step leaves other numbers in {self.lowered.names.get(n, n.name)} {tuple(right.shape)} "
+                "than the forward pass, which counts in a way that was frozen (momentum=None of a batch norm?); "
+                "give it as an argument, or a number that does not change"
+            )
+
+    @contextmanager
+    def _all_put_back(self) -> Iterator[None]:
+        state = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            self._put_back(all_of_them=True)
+            torch.set_rng_state(state)
+
+    def _put_back(self, all_of_them: bool) -> None:
         with torch.no_grad():
-            for n, t in watched.items():
-                if all_of_them or n not in lowered.writes:
-                    t.copy_(before[n])
+            for n, t in self.watched.items():
+                if all_of_them or n not in self.lowered.writes:
+                    t.copy_(self.before[n])
 
-    def other_numbers() -> None:
+    def _other_numbers(self) -> None:
         """Have the tensors that are no parameters hold other numbers, so that a write to them is seen."""
         with torch.no_grad():
-            for n, t in watched.items():
-                if n not in lowered.params and t.is_floating_point():
+            for n, t in self.watched.items():
+                if n not in self.lowered.params and t.is_floating_point():
                     t.mul_(0.5).add_(0.1)
-
-    state = torch.get_rng_state()
-    try:
-        other_numbers()
-        start = {n: t.detach().clone() for n, t in watched.items()}
-        with torch.no_grad():
-            forward(*args, **kwargs)
-        for n, t in watched.items():
-            if n not in lowered.writes and not torch.equal(t.detach(), start[n]) and not t.isnan().any():
-                raise _unfollowed(lowered.names.get(n, n.name), t)
-        if not lowered.writes:
-            return
-        once = {n: lowered.held[n].detach().clone() for n in lowered.writes}
-        put_back(all_of_them=False)
-        other_numbers()
-        with torch.no_grad():
-            forward(*args, **kwargs)
-        twice = {n: lowered.held[n].detach().clone() for n in lowered.writes}
-        put_back(all_of_them=True)
-        torch.set_rng_state(state)
-        for expected in (once, twice):
-            other_numbers()
-            plan.call(*batch)
-            put_back(all_of_them=False)  # parameters have moved
-            for n, right in expected.items():
-                ours = lowered.held[n].detach()
-                tolerance = CLOSE.get(right.dtype, 1e-2)
-                if not torch.allclose(ours.double(), right.double(), rtol=tolerance, atol=tolerance, equal_nan=True):
-                    raise ChainruleError(
-                        f"the compiled step leaves other numbers in {lowered.names.get(n, n.name)} {tuple(right.shape)} "
-                        "than the forward pass, which counts in a way that was frozen (momentum=None of a batch norm?); "
-                        "give it as an argument, or a number that does not change"
-                    )
-    finally:
-        put_back(all_of_them=True)
-        torch.set_rng_state(state)
 
 
 def _unfollowed(name: str, tensor: torch.Tensor) -> ChainruleError:

@@ -199,6 +199,9 @@ def unit_stride(x: Value) -> int | None:
     return next((d for d in range(len(x.shape)) if index.factor(d) == 1), None)
 
 
+WIDE = 16  # numbers in a vector, of the widest
+
+
 def matmul(a: Value, b: Value, triangle: str = "") -> Value:
     """The product of matrices, or of as many matrices. Rows of `b` are read as vectors, so that its columns should be
     neighbours in memory: where only the transposed product has that, or the smaller packing, it is what is computed."""
@@ -211,6 +214,7 @@ def matmul(a: Value, b: Value, triangle: str = "") -> Value:
         unit_stride(a) == rank - 1,
         unit_stride(b) != rank - 1,
     )  # had a to be packed for the transposed?
-    if (b_packed and (not a_packed or rows < columns)) or (not a_packed and columns < 8 <= rows):
+    wasted = -(-columns // WIDE) * WIDE * rows > 1.1 * -(-rows // WIDE) * WIDE * columns  # of vectors, were it not
+    if (b_packed and (not a_packed or rows < columns)) or (not a_packed and not b_packed and wasted):
         return permute(Product((*a.shape[:-2], columns, rows), a.dtype, permute(b, flip), permute(a, flip)), flip)
     return Product((*a.shape[:-1], columns), a.dtype, a, b, triangle)

@@ -187,6 +187,9 @@ class Nest(Reductions):
         local = self.locals.get(product.target)
         written = row_blocks(self, product, local.name if local else None, self.machine)
         scope.add(*written.before)
+        if written.deep and local is None and len(loop.children) == 1 and self.depth == 0:
+            scope.add(*written.by_columns(" ".join(self._parallel(_leaves(loop)))))
+            return
         for first, last, rows, calls in written.blocks:
             block = Scope(self.depth, scope.indent + "    ")
             if local:

@@ -88,6 +88,30 @@ class Written:
 
     before: list[str] = field(default_factory=list)
     blocks: list[tuple[int, int, int, list[str]]] = field(default_factory=list)
+    deep: bool = False  # whether `by_columns` is the better order
+
+    def by_columns(self, threads: str) -> list[str]:
+        """The loops of a deep product the other way round: what is read of `b` for some columns and terms of the sum
+        stays in the cache for all rows, and threads share the columns."""
+        lines: list[str] = []
+        for calls in zip(*(_grouped(calls) for *_, calls in self.blocks)):
+            around = calls[0][:-1]
+            lines += [f"#pragma omp parallel for {threads}"] if threads and "column" in around[0] else []
+            lines += [*around[:-1], f"{around[-1]} {{"]
+            for (first, last, rows, _), (*_, call) in zip(self.blocks, calls):
+                lines += [f"    for (int r = {first}; r < {last}; r += {rows})", f"        {call.strip()}"]
+            lines.append("}")
+        return lines
+
+
+def _grouped(calls: list[str]) -> list[list[str]]:
+    """Calls, each behind the loops around it."""
+    found: list[list[str]] = [[]]
+    for line in calls:
+        found[-1].append(line)
+        if line.endswith(";"):
+            found.append([])
+    return found[:-1]
 
 
 @dataclass(frozen=True)
@@ -159,6 +183,7 @@ def row_blocks(nest: Nest, member: Member, local: str | None, machine: Machine) 
     while lanes > width:
         lanes //= 2
     parts = columns(width, lanes, 4 if machine.registers > 16 and value.triangle != "result" else 2)
+    written.deep = depth > DEPTH and not value.triangle and len(parts) >= 2 * nest.threads
     widest = max(vectors for _, vectors, _ in parts)
     most = min((machine.registers - 2 - widest) // widest, 12)
     high = -(-rows // -(-rows // most))

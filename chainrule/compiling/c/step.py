@@ -54,10 +54,14 @@ class CStep:
         """The bytes that it works in, held between calls."""
         return self._page.arena + ALIGNMENT
 
-    def bind(self, fixed: Mapping[fx.Node, Tensor], scratch: Tensor | None = None) -> Callable[..., tuple[Tensor, ...]]:
+    def bind(
+        self, fixed: Mapping[fx.Node, Tensor], scratch: Tensor | None = None, fresh: bool = False
+    ) -> Callable[..., tuple[Tensor, ...]]:
         """The step with some placeholders fixed: their memory is looked up once. The function that comes back takes
-        the other tensors, in order. It works in `scratch`, of `arena` bytes at least, or in memory of its own."""
-        scratch = torch.empty(self.arena, dtype=torch.uint8) if scratch is None else scratch
+        the other tensors, in order. It works in `scratch`, of `arena` bytes at least, or in memory of its own, or
+        (`fresh`) in memory that is there for one call."""
+        if scratch is None:
+            scratch = torch.empty(0 if fresh else self.arena, dtype=torch.uint8)
         count = len(self._placeholders)
         pointers = (ctypes.c_void_p * (count + len(self._results) + 1))()
         for place, node in enumerate(self._placeholders):
@@ -71,6 +75,9 @@ class CStep:
         lines += [f"    pointers[{place}] = x{place}.data_ptr()" for place in varying]
         for i in range(len(self._results)):
             lines += [f"    r{i} = empty_like(like[{i}])", f"    pointers[{count + i}] = r{i}.data_ptr()"]
+        if fresh:
+            lines += [f"    work = empty({self.arena}, dtype=uint8)", "    start = work.data_ptr()"]
+            lines += [f"    pointers[{len(pointers) - 1}] = start + -start % {ALIGNMENT}"]
         lines += ["    status = function(address)", "    if status:", "        raise failure(status)"]
         lines += [f"    return ({''.join(f'r{i}, ' for i in range(len(self._results)))})"]
         scope = {
@@ -78,6 +85,8 @@ class CStep:
             "address": ctypes.addressof(pointers),
             "function": self._function,
             "empty_like": torch.empty_like,
+            "empty": torch.empty,
+            "uint8": torch.uint8,
             "like": [torch.empty(shape, dtype=dtype) for shape, dtype in self._results],
             "failure": self._failure,
             "kept": (fixed, scratch),

@@ -1,0 +1,103 @@
+"""Which plan a step runs: each is tried on the batch itself, of the engines and in slices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import fx
+
+from chainrule.compiling.engines import planned
+from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.optimisers import Optimiser
+from chainrule.compiling.plan import Plan
+from chainrule.compiling.recomputing import FREE, SMALL
+from chainrule.compiling.slicing.loop import in_slices
+from chainrule.compiling.slicing.shares import NotByRows
+from chainrule.errors import ChainruleError
+
+SLICED = ("torch", "c")  # engines that can take a step in slices
+CACHE = 1 << 24  # bytes: what a slice should work in, for the last cache of most processors to hold it
+ROUNDS, LONG_ENOUGH = 3, 0.1  # seconds that each plan is tried for, in rounds
+
+
+class Tried:
+    """The plans of a step for one batch of `size` bytes, compared with autograd by `confirmed`."""
+
+    def __init__(
+        self,
+        lowered: Lowered,
+        optimiser: Optimiser | None,
+        moments: dict[fx.Node, list[torch.Tensor]],
+        size: int,
+        budget: int | None,
+        confirmed: Callable[[Plan], None],
+    ) -> None:
+        self.lowered, self.optimiser, self.moments = lowered, optimiser, moments
+        self.size, self.budget, self.confirmed = size, budget, confirmed
+        self.plans: list[list[Plan]] = []  # of each engine: of the whole batch, and in slices
+
+    def add(self, engine: str) -> None:
+        """The plans of one engine. Raises ChainruleError where it is not to be had, or needs more than the budget."""
+        whole = planned(engine, self.lowered, self.optimiser, self.moments)
+        fits = self.budget is None or whole.peak_bytes <= self.budget
+        found = [whole] if fits else []
+        least = whole.peak_bytes
+        for count in self._counts(whole, fits):
+            try:
+                sliced = in_slices(engine, self.lowered, count, self.optimiser, self.moments)
+            except NotByRows:
+                break
+            least = min(least, sliced.peak_bytes)
+            if self.budget is None or sliced.peak_bytes <= self.budget:
+                found.append(sliced)
+                break
+        if not found:
+            assert self.budget is not None
+            raise ChainruleError(
+                f"the step needs at least {least / 1e6:.1f} MB beside its parameters, and memory={self.budget / 1e6:g} "
+                "was given; give that much, or a smaller batch"
+            )
+        for plan in found:
+            self.confirmed(plan)
+        self.plans.append(found)
+
+    def _counts(self, whole: Plan, fits: bool) -> Iterator[int]:
+        """Into how many slices the batch may be cut: as the cache has it, and then into more until the budget is met."""
+        rows = next((n.meta["val"].shape[0] for n in self.lowered.batch if n is not None and n.meta["val"].ndim), 0)
+        if whole.engine not in SLICED or (fits and (whole.peak_bytes < SMALL or self.budget is not None)):
+            return
+        wanted = max(2, -(-(whole.peak_bytes + self.size) // CACHE))
+        for count in range(2, rows):
+            if rows % count == 0 and count >= wanted:
+                yield count
+                wanted = 2 * count
+
+    def best(self, run: Callable[[Plan], object]) -> Plan:
+        """The fastest plan; of those of one engine, the one that needs less memory, where that takes little time."""
+        everything = [plan for plans in self.plans for plan in plans]
+        if len(everything) == 1:
+            return everything[0]
+        seconds = _timed(everything, run)
+        chosen = []
+        for plans in self.plans:
+            least = min(seconds[plan] for plan in plans)
+            free = [plan for plan in plans if seconds[plan] <= (1 + FREE) * least]
+            chosen.append(min(free, key=lambda plan: (plan.peak_bytes, seconds[plan])))
+        best = min(chosen, key=seconds.__getitem__)
+        best.compared = {plan.title: seconds[plan] for plan in everything}
+        return best
+
+
+def _timed(plans: list[Plan], run: Callable[[Plan], object]) -> dict[Plan, float]:
+    """The seconds that a step takes by each plan: the least of several rounds, in turn."""
+    best = dict.fromkeys(plans, float("inf"))
+    for _ in range(ROUNDS):
+        for plan in plans:
+            start, count = time.perf_counter(), 0
+            while not count or time.perf_counter() - start < LONG_ENOUGH / ROUNDS:
+                run(plan)
+                count += 1
+            best[plan] = min(best[plan], (time.perf_counter() - start) / count)
+    return best
