@@ -46,7 +46,7 @@ def in_slices(
     Raises NotByRows where the rows of the batch must know of one another."""
     apart = parted(lowered, count)
     body, sources, scratch = with_islands(apart.slice) if engine == "c" else (apart.slice, [], 0)
-    code = Slice(body, Moves(Gathering(every=1), dict(zip(body.gradients, ([total] for total in apart.sums)))))
+    code = Slice(body, Moves(Gathering(every=1), dict(zip(body.gradients, ([total] for total in apart.totals)))))
     text, loop = _loop(apart, code)
     apart.call.target = loop
     apart.call.meta["needs"] = code.memory.allocated

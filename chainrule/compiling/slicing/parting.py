@@ -22,12 +22,13 @@ from chainrule.compiling.slicing.sums import ROWS
 @dataclass
 class Parted:
     """`outer` is the step with one call, `call`, in place of all that is computed by rows; `slice` is what that call
-    does for some rows. The gradients of `slice` are the terms of `sums`, its first arguments are `split` into rows."""
+    does for some rows. The gradients of `slice` are terms of `sums`; its first arguments are `split` into rows."""
 
     outer: Lowered
     call: fx.Node
     slice: Lowered
     sums: list[torch.Tensor]
+    totals: list[torch.Tensor]  # of each term, the sum that it is added to
     split: list[Rows]
     size: int  # rows of a slice
 
@@ -49,11 +50,12 @@ class _Parting:
         self.taken: list[fx.Node] = []  # placeholders of `slice` for these
         self.split: list[Rows] = []
         self.names: dict[fx.Node, str] = {}  # of placeholders of `slice`
+        self.totals: list[int] = []  # of each term, which sum it belongs to
 
     def parted(self) -> Parted:
         shares, graph = self.shares, self.whole.graph
         before = {n for node in shares.known for n in _cone(node)}
-        sums = [n for n in graph.nodes if shares.of.get(n) is PART and n.users and n not in before]
+        sums = [n for n in graph.nodes if shares.of.get(n) is PART and n not in before and self._is_read(n)]
         results = set(graph.output_node().all_input_nodes)
         if self.whole.loss not in self._after() or any(isinstance(shares.share(n), Rows) for n in results):
             raise NotByRows
@@ -80,10 +82,14 @@ class _Parting:
         self.outer.output([self.at[n] for n in ends])
         outer = self.whole.carried(self.outer, self.at)
         clean(outer, {})
-        return Parted(outer, call, body, held, self.split, shares.size)
+        return Parted(outer, call, body, held, [held[i] for i in self.totals], self.split, shares.size)
 
     def _after(self) -> set[fx.Node]:
         return {n for n, share in self.shares.of.items() if share in (PART, AFTER)}
+
+    def _is_read(self, node: fx.Node) -> bool:
+        """Whether anything else reads a term than the sum that it was added to."""
+        return any(user not in self.shares.joined for user in node.users)
 
     # -- a slice -------------------------------------------------------------------------------------
 
@@ -105,11 +111,11 @@ class _Parting:
                 made.args = fx.map_arg(shares.args[node], lambda n: self.inside[self._source(node, n)])  # noqa: B023
             made.meta = {**node.meta, "val": _computed(made)}
             self.inside[node] = made
-        terms = [self.inside[n] for n in sums]
-        for node, term in zip(sums, terms):
-            if term.meta["val"].shape != node.meta["val"].shape:
-                raise NotByRows
-        return self._lowered(sums, terms)
+        added = [(node, self.inside[term]) for node in sums for term in _terms(node, shares.joined)]
+        if any(term.meta["val"].shape != node.meta["val"].shape for node, term in added):
+            raise NotByRows
+        self.totals = [sums.index(node) for node, _ in added]
+        return self._lowered(*map(list, zip(*added)))
 
     def _lowered(self, sums: list[fx.Node], terms: list[fx.Node]) -> Lowered:
         whole, inside = self.whole, self.inside
@@ -136,7 +142,7 @@ class _Parting:
     def _by_rows(self, node: fx.Node) -> bool:
         """Whether a slice computes a node: by rows, or a term of a sum."""
         share = self.shares.share(node)
-        return isinstance(share, Rows | tuple) or share is PART
+        return isinstance(share, Rows | tuple) or (share is PART and node not in self.shares.joined)
 
     def _source(self, reader: fx.Node, operand: fx.Node) -> Any:
         """What stands for an operand in a slice."""
@@ -152,6 +158,13 @@ class _Parting:
         if not isinstance(rows, Rows):
             return
         length = self.shares.length(rows)
+        if operand.target is torch.ops.aten.full.default:  # the same number everywhere
+            sizes = list(operand.meta["val"].shape)
+            sizes[rows.axis] = length
+            made = self.slice.create_node("call_function", operand.target, (sizes, *operand.args[1:]), operand.kwargs)
+            made.meta = {**operand.meta, "val": operand.meta["val"].narrow(rows.axis, 0, length)}
+            self.inside[source] = made
+            return
         self._argument(source, operand, operand.meta["val"].narrow(rows.axis, 0, length))
         self.split.append(rows)
 
@@ -203,6 +216,13 @@ def _cone(node: fx.Node) -> list[fx.Node]:
 
 def _zeros(like: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device).zero_()
+
+
+def _terms(node: fx.Node, joined: set[fx.Node]) -> list[fx.Node]:
+    """What was added to make a sum."""
+    if node not in joined:
+        return [node]
+    return [term for read in node.args for term in _terms(read, joined)]  # type: ignore[arg-type]
 
 
 def _is_view_of(node: fx.Node, held: Any) -> bool:

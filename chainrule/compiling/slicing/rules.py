@@ -71,7 +71,7 @@ def elementwise(s: Shares, node: fx.Node) -> Share:
 @rule(
     aten.mse_loss.default, aten.huber_loss.default, aten.smooth_l1_loss.default, aten.binary_cross_entropy.default,
     aten.mse_loss_backward.default, aten.huber_loss_backward.default, aten.smooth_l1_loss_backward.default,
-    aten.binary_cross_entropy_backward.default,
+    aten.binary_cross_entropy_backward.default, aten.binary_cross_entropy_with_logits.default,
 )  # fmt: skip
 def loss_of_each(s: Shares, node: fx.Node) -> Share | tuple[Share, ...]:
     """A loss without a mean, and the backward pass of one: a mean is written apart before this."""
@@ -190,6 +190,30 @@ def cat(s: Shares, node: fx.Node) -> Share:
     return rows
 
 
+@rule(aten.stack.default)
+def stack(s: Shares, node: fx.Node) -> Share:
+    rows, at = _rows(s, node), argument(node, "dim") % _value(node).ndim
+    for operand, _ in s.operands(node):
+        s.by_rows(node, operand, rows)
+    return Rows(rows.axis + (at <= rows.axis), rows.each)
+
+
+@rule(aten.flip.default, aten.roll.default)
+def turned(s: Shares, node: fx.Node) -> Share:
+    source, rows = _only(s, node)
+    if rows.axis in axes(node, _value(source).ndim, "dims"):
+        raise NotByRows
+    return rows
+
+
+@rule(aten.tril.default, aten.triu.default)
+def triangle(s: Shares, node: fx.Node) -> Share:
+    source, rows = _only(s, node)
+    if rows.axis >= _value(source).ndim - 2:
+        raise NotByRows
+    return rows
+
+
 # -- sums and other reductions -----------------------------------------------------------------------
 
 
@@ -225,8 +249,8 @@ def _reduced(s: Shares, node: fx.Node) -> Rows:
 
 @rule(
     aten._softmax.default, aten._log_softmax.default, aten._softmax_backward_data.default,
-    aten._log_softmax_backward_data.default, aten.cumsum.default, aten.logcumsumexp.default, aten.sort.default,
-    aten.topk.default, aten.gather.default,
+    aten._log_softmax_backward_data.default, aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default,
+    aten.sort.default, aten.topk.default, aten.gather.default, aten.scatter_add.default,
 )  # fmt: skip
 def along_one_axis(s: Shares, node: fx.Node) -> Share | tuple[Share, ...]:
     """What goes along one axis, and leaves the others alone."""
@@ -352,7 +376,8 @@ def convolution_backward(s: Shares, node: fx.Node) -> tuple[Share, ...]:
 @rule(
     aten.max_pool2d_with_indices.default, aten.max_pool2d_with_indices_backward.default, aten.avg_pool2d.default,
     aten.avg_pool2d_backward.default, aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d_backward.default,
-    aten.adaptive_max_pool2d.default, aten.adaptive_max_pool2d_backward.default,
+    aten.adaptive_max_pool2d.default, aten.adaptive_max_pool2d_backward.default, aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default, aten.upsample_nearest2d.default, aten.upsample_bilinear2d.default,
 )  # fmt: skip
 def each_image(s: Shares, node: fx.Node) -> Share | tuple[Share, ...]:
     """Kernels that look at one image at a time."""

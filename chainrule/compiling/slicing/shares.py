@@ -13,6 +13,7 @@ from torch import fx
 from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.memory import size_of
 
+FEW = 1 << 16  # bytes, of which nobody asks
 CHEAP = 1 / 16  # of all bytes that a step computes: what may be computed beforehand for all rows, and again in slices
 
 
@@ -50,6 +51,7 @@ class Shares:
         self.of: dict[fx.Node, Share | tuple[Share, ...]] = {}
         self.taken: dict[tuple[fx.Node, fx.Node], Rows] = {}  # (reader, value): a whole value that is read by rows
         self.args: dict[fx.Node, tuple[Any, ...]] = {}  # of a slice, where they name sizes
+        self.joined: set[fx.Node] = set()  # terms of a sum that were added: each is added to the sum by itself
         self.known: dict[fx.Node, None] = {}  # sums that slices read: computed before, for all rows
         for node in lowered.graph.nodes:
             if node.op == "placeholder":
@@ -64,6 +66,9 @@ class Shares:
             picked: Share = share[cast(int, node.args[1])] if isinstance(share, tuple) else share
             return picked
         shares = {self.share(n) for n in node.all_input_nodes}
+        if shares == {PART} and node.target is torch.ops.aten.add.Tensor and not node.kwargs and _alike(node):
+            self.joined.add(node)
+            return PART
         if not any(isinstance(s, Rows) for s in shares):
             return AFTER if shares & {PART, AFTER} else WHOLE
         for read in node.all_input_nodes:
@@ -81,8 +86,8 @@ class Shares:
     def _compute_before(self, node: fx.Node) -> None:
         """Have a sum computed from all rows beforehand, if that takes little."""
         cone = [n for n in self.ancestors(node) if self.share(n) is not WHOLE]
-        everything = sum(map(_bytes, self.lowered.graph.nodes))
-        if any(n.target in PRODUCTS for n in cone) or sum(map(_bytes, cone)) > CHEAP * everything:
+        allowed = max(FEW, CHEAP * sum(map(_bytes, self.lowered.graph.nodes)))
+        if any(n.target in PRODUCTS for n in cone) or sum(map(_bytes, cone)) > allowed:
             raise NotByRows
         self.known[node] = None
 
@@ -151,6 +156,11 @@ def axes(node: fx.Node, ndim: int, name: str = "dim") -> set[int]:
     if given is None or given == []:
         return set(range(ndim))
     return {a % ndim for a in ([given] if isinstance(given, int) else given)} if ndim else set()
+
+
+def _alike(node: fx.Node) -> bool:
+    shapes = {n.meta["val"].shape for n in (node, *node.all_input_nodes)}
+    return len(shapes) == 1 and all(isinstance(a, fx.Node) for a in node.args)
 
 
 def _bytes(node: fx.Node) -> int:

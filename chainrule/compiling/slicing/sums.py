@@ -34,6 +34,25 @@ def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return _call(graph, value, aten.mul.Tensor, summed, value.numel() / given.numel())
 
 
+def _loss_of_each(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """the mean of a loss = the sum of the loss of each element / n"""
+    if node.target not in (aten.binary_cross_entropy.default, aten.binary_cross_entropy_with_logits.default):
+        return None
+    at = 3 if node.target is aten.binary_cross_entropy.default else 4
+    reduction = node.args[at] if len(node.args) > at else node.kwargs.get("reduction", _MEAN)
+    values, target = (n.meta["val"] for n in node.args[:2])  # type: ignore[union-attr]
+    if reduction not in (_MEAN, _SUM) or not values.numel() or values.shape != target.shape:
+        return None
+    given = [*node.args[:at], *[None] * (at - len(node.args))]
+    rest = {k: v for k, v in node.kwargs.items() if k != "reduction"}
+    with graph.inserting_before(node):
+        each = _call(graph, values, node.target, *given, 0, **rest)
+        summed = _call(graph, node.meta["val"], aten.sum.default, each)
+        if reduction == _SUM:
+            return summed
+        return _call(graph, node.meta["val"], aten.mul.Tensor, summed, 1 / values.numel())
+
+
 _LOSSES = {
     aten.mse_loss_backward.default: 3, aten.huber_loss_backward.default: 3, aten.smooth_l1_loss_backward.default: 3,
     aten.binary_cross_entropy_backward.default: 4,
@@ -78,4 +97,16 @@ def _negative_log_likelihood(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return _call(graph, loss, aten.div.Tensor, first, counted)
 
 
-ROWS: list[Row] = [_mean, _mean_backward, _negative_log_likelihood]
+def _added_apart(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """addmm(c, a, b) = c + a @ b, where c is itself a matrix: another term, perhaps, of a sum"""
+    if node.target is not aten.addmm.default or node.kwargs:
+        return None
+    value, added = node.meta["val"], node.args[0]
+    if not isinstance(added, fx.Node) or added.op == "placeholder" or added.meta["val"].shape != value.shape:
+        return None
+    with graph.inserting_before(node):
+        product = _call(graph, value, aten.mm.default, *node.args[1:])
+        return _call(graph, value, aten.add.Tensor, added, product)
+
+
+ROWS: list[Row] = [_loss_of_each, _added_apart, _mean, _mean_backward, _negative_log_likelihood]
