@@ -18,8 +18,10 @@ from chainrule.compiling.slicing.shares import NotByRows
 from chainrule.errors import ChainruleError
 
 SLICED = ("torch", "c")  # engines that can take a step in slices
+MOST = 4096  # slices
 CACHE = 1 << 24  # bytes: what a slice should work in, for the last cache of most processors to hold it
-ROUNDS, LONG_ENOUGH = 3, 0.1  # seconds that each plan is tried for, in rounds
+ROUNDS = 5  # in which plans are tried in turn,
+LONG_ENOUGH = 0.08  # or as many, two at least, as take this long for one: seconds
 
 
 class Tried:
@@ -68,11 +70,13 @@ class Tried:
         rows = next((n.meta["val"].shape[0] for n in self.lowered.batch if n is not None and n.meta["val"].ndim), 0)
         if whole.engine not in SLICED or (fits and (whole.peak_bytes < SMALL or self.budget is not None)):
             return
-        wanted = max(2, -(-(whole.peak_bytes + self.size) // CACHE))
-        for count in range(2, rows):
-            if rows % count == 0 and count >= wanted:
+        shares = [count for count in range(2, min(rows, MOST + 1)) if rows % count == 0]
+        wanted = max(2, (whole.peak_bytes + self.size) // CACHE)
+        first = max((count for count in shares if count <= wanted), default=2)
+        for count in shares:
+            if count >= first:
                 yield count
-                wanted = 2 * count
+                first = 2 * count
 
     def best(self, run: Callable[[Plan], object]) -> Plan:
         """The fastest plan; of those of one engine, the one that needs less memory, where that takes little time."""
@@ -93,11 +97,16 @@ class Tried:
 def _timed(plans: list[Plan], run: Callable[[Plan], object]) -> dict[Plan, float]:
     """The seconds that a step takes by each plan: the least of several rounds, in turn."""
     best = dict.fromkeys(plans, float("inf"))
-    for _ in range(ROUNDS):
+    spent = 0.0
+    for number in range(ROUNDS):
         for plan in plans:
             start, count = time.perf_counter(), 0
             while not count or time.perf_counter() - start < LONG_ENOUGH / ROUNDS:
                 run(plan)
                 count += 1
-            best[plan] = min(best[plan], (time.perf_counter() - start) / count)
+            taken = time.perf_counter() - start
+            spent += taken
+            best[plan] = min(best[plan], taken / count)
+        if number and spent > LONG_ENOUGH * len(plans):
+            break
     return best
