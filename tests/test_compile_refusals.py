@@ -292,3 +292,43 @@ def test_the_default_engine_raises_what_the_person_wrote() -> None:
     forward, _ = made(perceptron)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         cr.compile(forward, torch.randn(3, 5, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
+
+
+# -- writes that a step would not make -----------------------------------------------------------------
+
+
+def _through_out() -> tuple[Callable[..., Tensor], Tensor, Tensor]:
+    kept, (w,) = torch.zeros(6, 4, dtype=torch.float64), tensors((4, 3))
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            torch.mul(x, 2, out=kept)
+        return (x @ w).square().mean()
+
+    return forward, X, kept
+
+
+def _renormed() -> tuple[Callable[..., Tensor], Tensor, Tensor]:
+    table = nn.Embedding(10, 4, max_norm=0.5).double()
+    return lambda x: table(x).square().sum(), torch.tensor([1, 2, 3]), table.weight
+
+
+def _spectral() -> tuple[Callable[..., Tensor], Tensor, Tensor]:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)).double()
+    return lambda x: layer(x).square().sum(), X, layer.parametrizations.weight[0]._u
+
+
+@pytest.mark.parametrize("make", [_through_out, _renormed, _spectral], ids=["out", "max_norm", "spectral_norm"])
+def test_writes_that_are_not_followed(make: Callable[[], tuple[Callable[..., Tensor], Tensor, Tensor]]) -> None:
+    """What is written to is not read by the loss, or has been written to before anybody looks."""
+    torch.manual_seed(0)
+    forward, x, kept = make()
+    before = kept.detach().clone()
+    refused(lambda: cr.compile(forward, x, optimizer=cr.SGD(lr=0.1)), r"the forward pass writes to \w+ \(")
+    assert torch.equal(kept, before)
+
+
+def test_a_batch_norm_of_one_row_is_what_torch_says() -> None:
+    layer = nn.BatchNorm1d(4).double()
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        cr.compile(lambda x: layer(x).sum(), X[:1], optimizer=cr.SGD(lr=0.1))

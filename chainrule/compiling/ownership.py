@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,24 +38,20 @@ class _Cell:
     def __init__(self, cell: types.CellType) -> None:
         self.cell = cell
 
-    def __getitem__(self, key: None) -> Any:
+    def __getitem__(self, name: str) -> Any:
         return self.cell.cell_contents
 
 
-def surroundings(
-    forward: Callable[..., Any], tensors: Sequence[torch.Tensor], given: Any = ()
-) -> tuple[list[Place], list[nn.Module]]:
-    """Where `forward` finds each of `tensors`: its module, closure, globals, the object that it is a method of, or
-    among the arguments `given`; and the modules that were met on the way."""
-    wanted = {id(t): t for t in tensors}
+def surroundings(forward: Callable[..., Any], given: Any = ()) -> tuple[list[Place], list[nn.Module]]:
+    """Where `forward` finds its tensors: its module, closure, globals, the object that it is a method of, or among the
+    arguments `given`; and the modules that were met on the way."""
     modules: list[nn.Module] = []
     found: dict[int, Place] = {}
     seen: set[int] = set()
 
     def look(container: Any, key: Any, value: Any, depth: int) -> None:
         if isinstance(value, torch.Tensor):
-            if id(value) in wanted:
-                found.setdefault(id(value), Place(container, key, value))
+            found.setdefault(id(value), Place(container, key, value))
         elif depth and id(value) not in seen and not isinstance(value, type | types.ModuleType):
             seen.add(id(value))
             if isinstance(value, nn.Module):
@@ -74,9 +70,8 @@ def surroundings(
         return list(found.values()), modules
     if hasattr(forward, "__self__"):
         look(None, None, forward.__self__, DEEP)
-    for cell in function.__closure__ or ():
-        wrapped = _Cell(cell)
-        look(wrapped, None, wrapped[None], DEEP)
+    for inner, name, held in _inside(function):
+        look(inner, name, held, DEEP)
     for name in function.__code__.co_names:
         if name in function.__globals__:
             look(function.__globals__, name, function.__globals__[name], DEEP)
@@ -118,6 +113,8 @@ def _inside(value: Any) -> Iterator[tuple[Any, Any, Any]]:
     elif isinstance(value, list | tuple):
         yield from ((value, i, held) for i, held in enumerate(value))
     elif isinstance(value, types.FunctionType):
-        yield from ((cell := _Cell(c), None, cell[None]) for c in value.__closure__ or ())
+        for name, closed in zip(value.__code__.co_freevars, value.__closure__ or ()):
+            cell = _Cell(closed)
+            yield cell, name, cell[name]
     elif hasattr(value, "__dict__"):
         yield from ((vars(value), key, held) for key, held in list(vars(value).items()))

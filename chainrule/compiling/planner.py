@@ -24,6 +24,7 @@ from chainrule.compiling.precision import products_in
 from chainrule.compiling.products import products_time
 from chainrule.compiling.recomputing import recompute
 from chainrule.compiling.verify import Autograd, put_back
+from chainrule.compiling.verify_writes import Unwritten
 from chainrule.derivation import Derivation
 from chainrule.deriving import derivation_with
 from chainrule.errors import ChainruleError
@@ -58,9 +59,11 @@ class Planner:
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Sequence[torch.Tensor]) -> Plan:
         """The plan for batches like this one. Nothing that the person holds is changed by planning."""
         clock = [time.perf_counter()]
+        there = Unwritten(self.forward, (*args, *kwargs.values()))
         d = derivation_with(KERNELS, self.forward, *args, wrt=self.params if self.settled else None, **kwargs)
         for home in written(d.program):
             home.meta["given"].data.copy_(home.meta["val"])
+        there.confirm()
         clock.append(time.perf_counter())
         lowered = self._lowered(d, batch)
         self._look_around(lowered, (*args, *kwargs.values()))
@@ -137,9 +140,14 @@ class Planner:
     def _look_around(self, lowered: Lowered, given: Sequence[Any]) -> None:
         """Note where the tensors are kept that a plan holds on to."""
         self.names = {id(t): lowered.names.get(n, n.name) for n, t in lowered.held.items()} | self.names
-        here, self.modules = surroundings(self.forward, list(lowered.held.values()), tree_leaves(given))
+        here, self.modules = surroundings(self.forward, tree_leaves(given))
         known = {id(place.held) for place in self.places}
-        self.places += [place for place in here if id(place.held) not in known]
+        read = set(map(id, lowered.held.values()))
+        self.places += [
+            place
+            for place in here
+            if id(place.held) not in known and (isinstance(place.held, torch.nn.Module) or id(place.held) in read)
+        ]
 
     def surroundings(self) -> Any:
         """What else a plan takes for granted: where parameters lie, which are frozen, and whether modules train."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch.utils._pytree import tree_leaves
 
 from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.ownership import surroundings
 from chainrule.errors import ChainruleError
 
 if TYPE_CHECKING:
@@ -29,11 +31,7 @@ class Writes:
         for n, t in lowered.held.items():
             if n in lowered.rewritten:
                 raise _unfollowed(lowered.names.get(n, n.name), t)
-        self.watched = {
-            n: t
-            for n, t in lowered.held.items()
-            if t.numel() * t.element_size() <= LARGEST and not torch._debug_has_internal_overlap(t)
-        }
+        self.watched = {n: t for n, t in lowered.held.items() if _is_looked_at(t)}
         self.before = {n: t.detach().clone() for n, t in self.watched.items()}
         self.left: list[dict[fx.Node, torch.Tensor]] = []  # after one run, and after two
         with self._all_put_back():
@@ -94,6 +92,38 @@ class Writes:
             for n, t in self.watched.items():
                 if n not in self.lowered.params and t.is_floating_point():
                     t.mul_(0.5).add_(0.1)
+
+
+class Unwritten:
+    """All tensors that forward may reach, as they were before it ran."""
+
+    def __init__(self, forward: Any, given: Any) -> None:
+        places, _ = surroundings(forward, tree_leaves(given))
+        self.before = [
+            (place.key, place.held, place.held.detach().clone())
+            for place in places
+            if isinstance(place.held, torch.Tensor) and _is_looked_at(place.held)
+        ]
+
+    def confirm(self) -> None:
+        """Put back what was changed. Raises ChainruleError where something was."""
+        changed = [
+            (key, t, was) for key, t, was in self.before if not torch.equal(t.detach(), was) and not _has_nan(was)
+        ]
+        for _, t, was in changed:
+            with torch.no_grad():
+                t.copy_(was)
+        for key, t, _ in changed:
+            raise _unfollowed(str(key or "a tensor of its closure"), t)
+
+
+def _is_looked_at(t: torch.Tensor) -> bool:
+    plain = t.layout is torch.strided and not t.is_meta and not torch._debug_has_internal_overlap(t)
+    return plain and t.numel() * t.element_size() <= LARGEST
+
+
+def _has_nan(t: torch.Tensor) -> bool:
+    return bool(t.isnan().any())
 
 
 def _unfollowed(name: str, tensor: torch.Tensor) -> ChainruleError:

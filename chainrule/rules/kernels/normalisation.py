@@ -83,6 +83,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     """In training the running statistics are results like others, written back afterwards."""
     if input.numel() == 0:  # which the kernels divide by
         return ordinary.batch_norm_in_training(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if training and input.numel() == input.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
     if not training or running_mean is None:
         out = aten.native_batch_norm.default(input, weight, bias, running_mean, running_var, training, momentum, eps)
         return out[0]
