@@ -152,6 +152,10 @@ TAKEN: dict[str, tuple[Callable[[], Network], Callable[[], Batch]]] = {
         of_tensors(cross_entropy_of_some, (4, 3)),
         lambda: (torch.randn(ROWS, 4).double(), torch.tensor([0, 2, 2, 2, 2, 1])),
     ),
+    "sum": (
+        of_tensors(lambda x, y, w: F.cross_entropy(x @ w, y, reduction="sum") + w.abs().sum(), (4, 3)),
+        lambda: (torch.randn(ROWS, 4).double(), classes(ROWS)),
+    ),
     "bce": (
         of_tensors(lambda x, y, w: F.binary_cross_entropy_with_logits((x @ w)[:, 0], y), (4, 1)),
         lambda: (torch.randn(ROWS, 4).double(), torch.rand(ROWS).double()),
@@ -288,6 +292,19 @@ def test_gradients_that_are_given_stay_as_they_are() -> None:
     kept = first["w"].clone()
     step(2 * x)
     assert torch.equal(first["w"], kept)
+
+
+@pytest.mark.usefixtures("eager_to_slice")
+def test_products_in_bfloat16_are_summed_in_float32() -> None:
+    (w,) = tensors((64, 8), dtype=torch.float32)
+    x = torch.randn(4096, 64)
+    step = cr.compile(lambda x: (x @ w).square().mean(), x, params=[w], dtype=torch.bfloat16)
+    assert step.plan().slices == 2
+    _, found = step(x)
+    assert found["w"].dtype == torch.float32
+    whole = cr.compile(lambda x: (x @ w).square().mean(), x, params=[w], dtype=torch.bfloat16, memory=1e6)
+    assert whole.plan().slices == 1
+    torch.testing.assert_close(found["w"], whole(x)[1]["w"], rtol=0.01, atol=1e-3)
 
 
 def test_a_budget_is_met_by_slices() -> None:

@@ -88,8 +88,8 @@ class _Parting:
         return {n for n, share in self.shares.of.items() if share in (PART, AFTER)}
 
     def _is_read(self, node: fx.Node) -> bool:
-        """Whether anything else reads a term than the sum that it was added to."""
-        return any(user not in self.shares.joined for user in node.users)
+        """Whether a term is read after the slices, and not by another term alone."""
+        return any(self.shares.of.get(user) is not PART for user in node.users)
 
     # -- a slice -------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class _Parting:
             made.meta = {**node.meta, "val": _computed(made)}
             self.inside[node] = made
         added = [(node, self.inside[term]) for node in sums for term in _terms(node, shares.joined)]
-        if any(term.meta["val"].shape != node.meta["val"].shape for node, term in added):
+        if any(term.meta["val"].shape != node.meta["val"].shape or _is_coarse(term) for node, term in added):
             raise NotByRows
         self.totals = [sums.index(node) for node, _ in added]
         return self._lowered(*map(list, zip(*added)))
@@ -185,6 +185,8 @@ class _Parting:
         """Make a view, or a constant, once more inside."""
         if source in self.inside or isinstance(source, tuple) or self.shares.share(source) is not WHOLE:
             return
+        if torch.Tag.nondeterministic_seeded in getattr(source.target, "tags", ()):
+            raise NotByRows
         for base in source.all_input_nodes:
             self._view(base)
         self.inside[source] = self.slice.node_copy(source, self.inside.__getitem__)
@@ -212,6 +214,12 @@ def _cone(node: fx.Node) -> list[fx.Node]:
             found[last] = None
             waiting += last.all_input_nodes
     return list(found)
+
+
+def _is_coarse(term: fx.Node) -> bool:
+    """Whether a sum of such terms would lose digits that the whole has."""
+    dtype: torch.dtype = term.meta["val"].dtype
+    return dtype.is_floating_point and dtype.itemsize < 4
 
 
 def _zeros(like: torch.Tensor) -> torch.Tensor:

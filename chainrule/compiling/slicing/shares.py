@@ -69,6 +69,8 @@ class Shares:
         if shares == {PART} and node.target is torch.ops.aten.add.Tensor and not node.kwargs and _alike(node):
             self.joined.add(node)
             return PART
+        if shares == {PART} and node.target is torch.ops.aten._to_copy.default and _widens(node):
+            return PART  # so that what is rounded is not summed
         if not any(isinstance(s, Rows) for s in shares):
             return AFTER if shares & {PART, AFTER} else WHOLE
         for read in node.all_input_nodes:
@@ -161,6 +163,12 @@ def axes(node: fx.Node, ndim: int, name: str = "dim") -> set[int]:
 def _alike(node: fx.Node) -> bool:
     shapes = {n.meta["val"].shape for n in (node, *node.all_input_nodes)}
     return len(shapes) == 1 and all(isinstance(a, fx.Node) for a in node.args)
+
+
+def _widens(node: fx.Node) -> bool:
+    (given,) = node.all_input_nodes
+    before, after = given.meta["val"].dtype, node.meta["val"].dtype
+    return bool(before.is_floating_point and after.is_floating_point and after.itemsize > before.itemsize)
 
 
 def _bytes(node: fx.Node) -> int:

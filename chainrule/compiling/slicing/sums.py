@@ -82,7 +82,9 @@ def _negative_log_likelihood(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return None
     values, target, weight, reduction, ignored = call.args
     given: torch.Tensor = target.meta["val"]  # type: ignore[union-attr]
-    if given.ndim != 1 or weight is not None or reduction != _MEAN:
+    if given.ndim != 1 or weight is not None or reduction not in (_MEAN, _SUM):
+        return None
+    if reduction == _SUM and node.args[1] == 0:
         return None
     loss, total = call.meta["val"]
     with graph.inserting_before(node):
