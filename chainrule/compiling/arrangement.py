@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,8 +105,17 @@ class Arrangement:
 
     def _name(self, node: fx.Node) -> str:
         if node not in self.text_of:
-            self.text_of[node] = self.names.fresh(self.lowered.names.get(node, node.name))
+            self.text_of[node] = self.names.fresh(self.lowered.names.get(node) or self._kind(node))
         return self.text_of[node]
+
+    def _kind(self, node: fx.Node) -> str:
+        """A word for a value without a name: the operation that makes it."""
+        if node.target is not operator.getitem:
+            return node.name
+        call: Any = node.args[0]
+        return self.lowered.operations.get(call) or getattr(call.target, "__name__", node.name).split(".")[0].strip(
+            "_"
+        ).removeprefix("native_")
 
     def _keep(self, node: fx.Node, tensor: torch.Tensor) -> None:
         """A tensor that the code refers to by name."""

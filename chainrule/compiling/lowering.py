@@ -148,7 +148,7 @@ class _Lowering:
         _copy_what_stays(graph)
         results: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
         loss, rest = results[0], iter(results[1:])
-        names = self.d._names
+        names = self.d.layout.variables | self.d._names
         made = {low: high for high, low in trail.found.items() if isinstance(low, fx.Node)}
         spelled = {low: names[high] for low, high in made.items() if high in names}
         spelled |= {low: names.get(high, high.name) for high, low in at.items()}
