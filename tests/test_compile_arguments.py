@@ -300,3 +300,20 @@ def test_training_and_evaluation() -> None:
         assert (losses[0] == losses[1]) == (not training)
         torch.manual_seed(2)
         torch.testing.assert_close(losses[0], F.mse_loss(model(X), Y).detach())
+
+
+def test_plans_that_were_not_used_for_long_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chainrule.compiling.step.MOST", 2)
+    (w,) = tensors((4, 3))
+    batches = {n: torch.randn(n, 4, dtype=torch.float64) for n in (2, 3, 5)}
+    step = cr.compile(lambda x: (x @ w).square().mean(), batches[2])
+    first = step.plan()
+    step(batches[3])
+    step(batches[2])
+    assert step.plan() is first
+    step(batches[5])  # in place of that for three rows
+    assert "2 plans" in repr(step)
+    step(batches[2])
+    assert step.plan() is first
+    loss, _ = step(batches[3])
+    torch.testing.assert_close(loss, (batches[3] @ w).square().mean())

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from chainrule.compiling.planner import Planner
 
 
+MOST = 64  # plans that are kept: those that were used last
+
+
 class Step:
     """A training step. `step(*batch)` is the loss, after the parameters have moved; see `compile`."""
 
@@ -76,12 +79,15 @@ class Step:
         if not self._planner.settled:
             of_batch += tuple(t.requires_grad for t in leaves if isinstance(t, torch.Tensor))
         key = (*of_batch, self._planner.surroundings())
-        if key not in self._plans:
+        kept = self._plans.pop(key, None)
+        if kept is None:
             tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
             with undisturbed():
-                made = self._planner.plan(batch, named, tensors)
+                kept = self._planner.plan(batch, named, tensors)
             key = (*of_batch, self._planner.surroundings())  # the first plan has found them
-            self._plans[key] = made
+            for oldest in list(self._plans)[: len(self._plans) + 1 - MOST]:
+                del self._plans[oldest]
+        self._plans[key] = kept  # behind those that were used before it
         self._take(self._plans[key], leaves, len(batch) if not named else -1)
         return self._plans[key]
 
