@@ -82,7 +82,7 @@ def fused_rms_norm(out, x, normalized_shape, weight, eps):
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """In training the running statistics are results like others, written back afterwards."""
     if input.numel() == 0:  # which the kernels divide by
-        return ordinary.batch_norm_in_training(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return NotImplemented
     if not training or running_mean is None:
         out = aten.native_batch_norm.default(input, weight, bias, running_mean, running_var, training, momentum, eps)
         return out[0]
@@ -92,11 +92,6 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
         running_mean.copy_(out[3])
         running_var.copy_(out[4])
     return out[0]
-
-
-@opening(torch.batch_norm, book=KERNELS)
-def torch_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled=True):
-    return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 @kernel(aten.native_batch_norm.default, aten._native_batch_norm_legit_functional.default,
@@ -125,9 +120,7 @@ def instance_norm(
 ):
     """A batch of one, in which each channel of each example is a channel of its own."""
     if not use_input_stats or running_mean is not None or input.numel() == 0:
-        return ordinary.instance_norm_in_training(
-            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
-        )
+        return NotImplemented
     n, c, *space = input.shape
     weight, bias = (v if v is None else v.repeat(n) for v in (weight, bias))
     return F.batch_norm(input.reshape(1, n * c, *space), None, None, weight, bias, True, eps=eps).reshape(input.shape)
