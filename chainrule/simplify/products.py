@@ -179,8 +179,8 @@ class Product:
             value = apply("mul", self.number, rest.pop(0))
         for factor in rest:
             value = apply("mul", value, factor)
-        # A number alone cannot be divided by zero, a tensor can.
-        for below in sorted(([self.divisor] if self.divisor != 1 else []) + self.denominators, key=_is_zero):
+        divisors = [*([self.divisor] if self.divisor != 1 else []), *self.denominators]
+        for below in sorted(divisors, key=_is_zero):  # zero last: a number alone cannot be divided by it, a tensor can
             value = apply("div", value, below)
         return value
 
