@@ -110,11 +110,9 @@ class RuleBook:
         )
 
     def opened(self, function: Any) -> Callable[..., Any] | None:
-        below = self.beneath.opened(function) if self.beneath else None
-        own = self.openings.get(function)
-        if own is None or not self._counts(operation_name(function)):
-            return below
-        return own if below is None else _one_of(own, below)
+        if function in self.openings and self._counts(operation_name(function)):
+            return self.openings[function]
+        return self.beneath.opened(function) if self.beneath else None
 
     def _counts(self, operation: str) -> bool:
         return self.beneath is None or self.beneath.find(operation) is self.replaced[operation]
@@ -123,16 +121,6 @@ class RuleBook:
         """From here on, this book says what is done with `operation`."""
         if self.beneath is not None:
             self.replaced[operation] = self.beneath.find(operation)
-
-
-def _one_of(first: Callable[..., Any], second: Callable[..., Any]) -> Callable[..., Any]:
-    """What is recorded by `first`, or where that does not cover the call, by `second`."""
-
-    def replacement(*args: Any, **kwargs: Any) -> Any:
-        found = first(*args, **kwargs)
-        return second(*args, **kwargs) if found is NotImplemented else found
-
-    return replacement
 
 
 BOOK = RuleBook()
@@ -207,7 +195,7 @@ def kernel(*functions: Any, samples: list[str]) -> Callable[[Callable[..., None]
 def opening(*functions: Any, book: RuleBook = BOOK) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Record the decorated function in place of `functions`: the same values from simpler parts.
 
-    Where it returns NotImplemented, the book beneath is asked, and at last the call is recorded as it is.
+    Where it returns NotImplemented, the call is recorded as it is.
     """
 
     def add(replacement: Callable[..., Any]) -> Callable[..., Any]:

@@ -82,7 +82,7 @@ def fused_rms_norm(out, x, normalized_shape, weight, eps):
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """In training the running statistics are results like others, written back afterwards."""
     if input.numel() == 0:  # which the kernels divide by
-        return NotImplemented
+        return ordinary.batch_norm_in_training(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if not training or running_mean is None:
         out = aten.native_batch_norm.default(input, weight, bias, running_mean, running_var, training, momentum, eps)
         return out[0]
@@ -120,7 +120,9 @@ def instance_norm(
 ):
     """A batch of one, in which each channel of each example is a channel of its own."""
     if not use_input_stats or running_mean is not None or input.numel() == 0:
-        return NotImplemented
+        return ordinary.instance_norm_in_training(
+            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+        )
     n, c, *space = input.shape
     weight, bias = (v if v is None else v.repeat(n) for v in (weight, bias))
     return F.batch_norm(input.reshape(1, n * c, *space), None, None, weight, bias, True, eps=eps).reshape(input.shape)
