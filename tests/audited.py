@@ -205,10 +205,16 @@ def column(x: torch.Tensor, v: torch.Tensor) -> None:
     v.g = x.T @ out.g
 
 
-def column_test() -> None:
-    v = w1[:, :1].clone()
-    column(x, v)
-    tight(v.g, 2 * x.T @ (x @ v))
+def one_layer(x: torch.Tensor) -> None:
+    out = x @ w1
+    loss = out.pow(2).sum()  # noqa: F841
+    out.g = 2 * out
+    w1.g = x.T @ out.g
+
+
+def one_layer_test() -> None:
+    one_layer(x)
+    tight(w1.g, 2 * x.T @ (x @ w1))
 
 
 def broadcasting_test() -> None:

@@ -7,7 +7,7 @@ import sweeps  # noqa: F401  # before the workers start
 import torch
 
 torch.set_num_threads(1)
-gc.set_threshold(50_000, 20, 100)  # all that the tests hold takes a second to look through
+gc.set_threshold(20_000, 10, 10)  # all that the tests hold takes a second to look through
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,6 @@ from audited import (
     batch_norm_of_ones,
     broadcasting_test,
     column,
-    column_test,
     directions,
     function_test,
     gradcheck_test,
@@ -31,6 +30,8 @@ from audited import (
     mlp,
     mlp_forward_only,
     mlp_test,
+    one_layer,
+    one_layer_test,
     ones_test,
     only_w,
     shapes_broadcast,
@@ -167,24 +168,18 @@ def test_an_interrupted_test_leaves_the_code_as_it_was() -> None:
 def test_settings_of_a_failing_test_do_not_stay() -> None:
     def sets() -> None:
         torch.set_default_dtype(torch.float64)
-        column_test()
+        one_layer_test()
         torch.set_default_dtype(torch.float32)
 
-    assert cr.audit(sets, column)
+    assert cr.audit(sets, one_layer)
     assert torch.get_default_dtype() is torch.float32
 
 
 def test_gradients_of_an_earlier_run_do_not_hide_a_missing_one() -> None:
-    v = w1[:, :1].clone()
-
-    def test() -> None:
-        column(x, v)
-        tight(v.g, 2 * x.T @ (x @ v))
-
-    column(x, v)
-    left = v.g
-    assert cr.audit(test, column)
-    assert v.g is left
+    one_layer(x)
+    left = w1.g
+    assert cr.audit(one_layer_test, one_layer)
+    assert w1.g is left
 
 
 def test_a_model_of_chainrule() -> None:
