@@ -15,7 +15,7 @@ demo: $(READY)
 test: lint
 	@$(BIN)/pytest -n auto
 
-# The long sweeps too: every operation of torch, random programs by the thousand.
+# The long sweeps as a whole: every operation of torch, every rule in every awkward shape.
 test-all: lint
 	@CHAINRULE_SWEEP=all $(BIN)/pytest -n auto
 

@@ -23,25 +23,8 @@ from pathlib import Path
 import torch
 
 import chainrule as cr
+from chainrule.bench.works import course
 from chainrule.deriving import new_recorder
-
-N, FEATURES, HIDDEN = 64, 784, 50
-
-
-def course_network() -> tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    inp, targ = torch.randn(N, FEATURES, generator=generator), torch.randn(N, generator=generator)
-    w1, b1 = torch.randn(FEATURES, HIDDEN, generator=generator) / 28, torch.zeros(HIDDEN)
-    w2, b2 = torch.randn(HIDDEN, 1, generator=generator) / 7, torch.zeros(1)
-
-    def forward(inp: torch.Tensor, targ: torch.Tensor) -> torch.Tensor:
-        l1 = inp @ w1 + b1
-        l2 = l1.clamp_min(0.0)
-        out = l2 @ w2 + b2
-        diff = out[:, 0] - targ
-        return diff.pow(2).mean()
-
-    return forward, (inp, targ)
 
 
 def milliseconds(function: Callable[[], object]) -> float:
@@ -57,10 +40,10 @@ def machine() -> str:
 
 def derive_time(runs: int = 21) -> tuple[float, float]:
     """The first and the median time to derive the course network, in ms."""
-    forward, args = course_network()
+    network = course(rows=64)
 
     def once() -> object:
-        return cr.derive(forward, *args, wrt=["w1", "b1", "w2", "b2"])
+        return cr.derive(network.forward, *network.batch, wrt=["w1", "b1", "w2", "b2"])
 
     first = milliseconds(once)
     return first, statistics.median(milliseconds(once) for _ in range(runs))

@@ -1,9 +1,8 @@
-"""`check`: right programs raise no alarm however they are written; each planted mistake is one finding."""
+"""`check`: each planted mistake is one finding, in networks, with values used twice, after earlier runs."""
 
 from __future__ import annotations
 
 import linecache
-import re
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -266,143 +265,8 @@ def test_accumulating_over_an_earlier_run_is_as_wrong_as_it_looks() -> None:
     assert [f.name for f in r.findings] == ["w"], str(r)
 
 
-# -- right code, however it is written ---------------------------------------------------------------
-
-RIGHT = {
-    "mask from the output": """
-        pre = x @ w + b
-        h = pre.relu()
-        loss = (h - y).pow(2).sum()
-        h.g = 2 * (h - y)
-        pre.g = (h > 0) * h.g
-        w.g = x.T @ pre.g""",
-    "sigmoid from its output": """
-        z = x @ w + b
-        a = z.sigmoid()
-        loss = ((a - y) ** 2).mean()
-        a.g = 2 * (a - y) / a.numel()
-        z.g = a * (1 - a) * a.g
-        b.g = z.g.sum(dim=0)""",
-    "softmax and logarithm in one step": """
-        z = x @ w + b
-        p = z.exp() / z.exp().sum(1, keepdim=True)
-        loss = -p[range(len(p)), t].log().mean()
-        z.g = (p - F.one_hot(t, 3)) / len(t)
-        w.g = x.t().mm(z.g)
-        b.g = z.g.sum(0)""",
-    "cross_entropy, the one subtracted in place": """
-        z = x @ w + b
-        loss = F.cross_entropy(z, t)
-        p = z.softmax(1)
-        p[torch.arange(t.shape[0]), t] -= 1
-        z.g = p / t.shape[0]
-        w.g = x.T @ z.g""",
-    "one outer product a row": """
-        out = x @ w + b
-        loss = (out - y).pow(2).mean()
-        out.g = 2 * (out - y) / out.nelement()
-        w.g = (x.unsqueeze(-1) * out.g.unsqueeze(1)).sum(0)
-        x.g = torch.einsum("no,fo->nf", out.g, w)""",
-    "a loop over the rows": """
-        out = x @ w + b
-        loss = (out - y).pow(2).sum()
-        w.g = torch.zeros_like(w)
-        b.g = torch.zeros(3)
-        for i in range(x.shape[0]):
-            w.g += torch.outer(x[i], 2 * (out[i] - y[i]))
-            b.g = b.g + 2 * (out[i] - y[i])""",
-    "everything under no_grad": """
-        with torch.no_grad():
-            out = x @ w + b
-            loss = (out - y).abs().mean()
-            out.g = torch.sign(out - y) / out.numel()
-            w.g = x.T @ out.g""",
-    "the parameters are updated in place": """
-        out = x @ w + b
-        loss = (out - y).square().mean()
-        out.g = 2 * (out - y) / out.numel()
-        w.g, b.g = x.T @ out.g, out.g.sum(0)
-        with torch.no_grad():
-            w -= 0.1 * w.g
-            b.sub_(0.1 * b.g)""",
-    "updated through .data": """
-        out = x @ w + b
-        loss = (out - y).square().mean()
-        out.g = 2 * (out - y) / out.numel()
-        w.g = x.T @ out.g
-        w.data -= 0.1 * w.g""",
-    "zeroed first": """
-        w.g = b.g = None
-        out = x @ w + b
-        loss = (out - y).square().sum()
-        out.g = 2 * (out - y)
-        b.g = out.g.sum(0)
-        w.g = x.T @ out.g""",
-    "by way of numpy": """
-        out = x @ w + b
-        loss = (out - y).square().sum()
-        w.g = torch.from_numpy(x.numpy().T @ (2 * (out - y)).detach().numpy())""",
-    "a bias whose gradient is the gradient above": """
-        out = x @ w + y
-        loss = out.tanh().sum()
-        out.g = 1 - out.tanh() ** 2
-        y.g = out.g
-        w.g = x.T @ out.g""",
-    "a name used again": """
-        h = x @ w
-        first = h
-        h = h + b
-        loss = h.pow(3).sum()
-        h.g = 3 * h**2
-        first.g = h.g
-        w.g = x.T @ first.g""",
-    "returned as a number": """
-        out = x @ w + b
-        loss = (out - y).square().sum()
-        b.g = 2 * (out - y).sum(0)
-        return loss.item()""",
-}
-
-
-def right_inputs() -> dict[str, Tensor]:
-    t = torch.tensor([0, 2, 1, 1, 0, 2])
-    return {"x": rand(6, 4), "w": rand(4, 3), "b": rand(3), "y": rand(6, 3, seed=1), "t": t}
-
-
-@pytest.mark.parametrize("form", RIGHT)
-@pytest.mark.parametrize("where", ["arguments", "globals", "parameters"])
-def test_no_false_alarm(form: str, where: str) -> None:
-    given, body = right_inputs(), RIGHT[form]
-    written = {name for name in given if re.search(rf"\b{name}\.g\b", body)}
-    for name in written if where == "parameters" else ():
-        given[name].requires_grad_()
-    if where == "globals":
-        step = program(f"def step():\n        global {', '.join(given)}{body}", **given)
-        r = cr.check(step)
-    else:
-        r = cr.check(program(f"def step({', '.join(given)}):{body}"), *given.values())
-    assert r.ok and not r.findings, str(r)
-    assert written <= {row.name for row in r.rows}
-
-
 def test_the_loss_by_another_name() -> None:
     text = NETWORK.replace("loss", "total")
     assert cr.check(program(text), *network_inputs(), loss="total").ok
     with pytest.raises(cr.ChainruleError, match="no loss was found"):
         cr.check(program(text), *network_inputs())
-
-
-def test_a_different_choice_at_a_kink_is_no_mistake() -> None:
-    """At exactly zero any slope between 0 and 1 is right: autograd takes 0 for relu, 1 for clamp_min."""
-    text = """\
-    def step(x):
-        h = x.clamp_min(0.0)
-        loss = (h + 1).pow(2).sum()
-        h.g = 2 * (h + 1)
-        x.g = (x > 0).float() * h.g
-    """
-    for shown in (text, text.replace("clamp_min(0.0)", "relu()").replace("x > 0", "x >= 0")):
-        r = cr.check(program(shown), torch.tensor([-1.0, 0.0, 2.0]))
-        assert r.ok and not r.findings, str(r)
-    r = cr.check(program(text.replace("x > 0", "x < 0")), torch.tensor([-1.0, 0.0, 2.0]))
-    assert not r.ok

@@ -277,7 +277,7 @@ def test_coverage_that_finds_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_colours_on_a_terminal(ready: str) -> None:
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "40"}
-    command = [sys.executable, "-c", "from chainrule.cli import main; main()", "derive", f"{ready}:forward"]
+    command = [sys.executable, "-m", "chainrule", "derive", f"{ready}:forward"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert "\x1b[" in done.stdout
     assert max(map(len, done.stdout.split("\n"))) > 60  # no line is cut or wrapped

@@ -1,23 +1,20 @@
-"""The rule book against torch's own operator database: a part of it each day, all of it with CHAINRULE_SWEEP=all."""
+"""The rule book against torch's own operator database: a part of it each day."""
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
+from sweeps import DAY, EVERYTHING
 
 import chainrule as cr
 from chainrule.checking import covered
 from chainrule.checking.coverage import REFUSED, RULES, STEP, Result, measure
 from chainrule.checking.entries import KNOWN, chosen, entries, family, named
 
-EVERYTHING = os.environ.get("CHAINRULE_SWEEP") == "all"
-SEED = int(datetime.datetime.now(datetime.UTC).strftime("%Y%m%d"))
-PART = f"{SEED}:{1 if EVERYTHING else 0.12}"
+PART = f"{DAY}:{1 if EVERYTHING else 0.08}"
 HANDS = 12  # as many tests as the part is dealt out to
 
 EXPECTED = {

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from sweeps import of_today
 from test_compile import scalar
+from test_zoo import case
 from torch import Tensor, nn
 from zoo import ENTRIES, SEED, Entry
 
@@ -19,6 +21,7 @@ from chainrule.compiling import cudagraph, islands
 from chainrule.compiling.whole import whole
 
 needs_c = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+TODAY, HANDS = of_today(ENTRIES, 3), 8
 SHAPES_FROM_VALUES = "depends on the numbers of the batch"
 
 
@@ -54,27 +57,23 @@ def assert_gradients(entry: Entry, engine: str) -> bool:
 
 
 @needs_c
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(HANDS))
 def test_c_on_the_menagerie(part: int) -> None:
-    entries = ENTRIES[part::24]
-    taken = [assert_gradients(entry, "c") for entry in entries]
+    taken = [assert_gradients(entry, "c") for entry in TODAY[part::HANDS]]
     assert sum(taken) >= len(taken) // 2
 
 
 @needs_c
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(HANDS))
 def test_islands_on_the_menagerie(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every product left to a library."""
     monkeypatch.setattr(islands, "LARGE", 1)
-    entries = [e for e in ENTRIES if "matmul" in _operations(e) or "linear" in _operations(e)][part::24]
-    taken = [assert_gradients(entry, "c") for entry in entries]
+    taken = [assert_gradients(entry, "c") for entry in TODAY[part::HANDS] if _has_products(entry)]
     assert sum(taken) >= len(taken) // 2
 
 
-def _operations(entry: Entry) -> set[str]:
-    torch.manual_seed(SEED)
-    d = cr.derive(scalar(entry), *entry.arguments(5))
-    return {n.meta["operation"] for n in d.graph.nodes}
+def _has_products(entry: Entry) -> bool:
+    return any(n.meta["operation"] in ("matmul", "linear") for n in case(entry).d.graph.nodes)
 
 
 class Block(nn.Module):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from explained import explained, of_today
+from explained import explained
+from sweeps import of_today
+from zoo import ENTRIES
 
 import chainrule as cr
 from chainrule.checking.examples import of_rule
@@ -45,7 +47,7 @@ def overfull(log: str) -> list[str]:
 
 @compiled_here
 def test_explanations_are_compiled(tmp_path: Path) -> None:
-    steps = [step for entry in of_today(12) for step in explained(entry)]
+    steps = [step for entry in of_today(ENTRIES, 16) for step in explained(entry)]
     assert overfull(compiled(passages(steps), tmp_path)) == []
 
 
@@ -73,7 +75,7 @@ def test_a_wide_formula_stays_within_the_margins(tmp_path: Path) -> None:
 
 
 def test_it_is_written_to_a_file(tmp_path: Path) -> None:
-    explanation = explained(of_today(1)[0])
+    explanation = explained(ENTRIES[0])
     text = explanation.to_latex(tmp_path / "out.tex", title="A title")
     assert (tmp_path / "out.tex").read_text(encoding="utf-8") == text
     assert "A title" in text and text.endswith("\\end{document}\n")

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from explained import explained, of_today
+from explained import explained
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from sweeps import of_today
 from test_formulas import terms
-from zoo import Entry
+from zoo import ENTRIES, Entry
 
 import chainrule as cr
 from chainrule.explain.markdown import lines, mathematics
 
-some_entries = pytest.mark.parametrize("entry", of_today(60), ids=lambda e: e.name)
+some_entries = pytest.mark.parametrize("entry", of_today(ENTRIES, 3), ids=lambda e: e.name)
 PUNCTUATION = re.compile(r"\\([!-/:-@\[-`{-~])")  # what a backslash escapes in Markdown
 
 

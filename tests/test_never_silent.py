@@ -151,3 +151,41 @@ def test_the_emitted_function_refuses_to_be_differentiated_twice() -> None:
     (g,) = torch.autograd.grad(space["Derived"].apply(x), x, create_graph=True)
     with pytest.raises(RuntimeError, match="grad"):
         g.sum().backward()
+
+
+def a_whole_number_of_a_real_one(x: Tensor) -> Tensor:
+    return (x ** int(x.min())).sum()
+
+
+@pytest.mark.parametrize("style", ["function", "autograd", "numpy"])
+@pytest.mark.parametrize("least", [2.7, -2.7])
+def test_a_number_that_python_cuts(least: float, style: str) -> None:
+    x = torch.tensor([least, 3.2, 4.5], dtype=torch.float64)
+    right(a_whole_number_of_a_real_one, x)
+    d = cr.derive(a_whole_number_of_a_real_one, x)
+    d.source(style)  # has run it, assertions and all
+    others = x + math.copysign(0.2, least) * torch.eye(3, dtype=torch.float64)[0]
+    torch.testing.assert_close(d.function(others)[1]["x"], truth(a_whole_number_of_a_real_one, others)[0])
+    with pytest.raises(AssertionError):
+        d.function(x * 2)
+
+
+@pytest.mark.parametrize("style", ["function", "autograd", "numpy"])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (x / 0).sum(),
+        lambda x: (3 * x / (x.shape[0] - 3)).mean(),
+        lambda x: (2 / x / 0).sum(),
+        lambda x: (x.exp() / 0.0 / x).sum(),
+        lambda x: (x - x / 0).sum(),
+        lambda x: x[:0].mean(),
+        lambda x: F.mse_loss(x[3:], x[:0]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* first appears in:RuntimeWarning", "ignore:Mean of empty:RuntimeWarning")
+def test_division_by_zero_is_as_torch_s(f: Callable[[Tensor], Tensor], style: str) -> None:
+    x = rand(3)
+    d = cr.derive(f, x)
+    torch.testing.assert_close(d.grads["x"], truth(f, x)[0], equal_nan=True)
+    d.source(style)  # has run it

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from explained import explained, of_today
-from zoo import Entry
+from explained import explained
+from sweeps import of_today
+from zoo import ENTRIES, Entry
 
 import chainrule as cr
 from chainrule.explain.page import cell
@@ -57,7 +58,7 @@ class Read(HTMLParser):
         return [attrs[attribute] for _, attrs in self.elements if attribute in attrs]
 
 
-@pytest.mark.parametrize("entry", of_today(40), ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", of_today(ENTRIES, 5), ids=lambda e: e.name)
 def test_pages_are_sound(entry: Entry) -> None:
     explanation = explained(entry)
     page = Read(explanation.to_html())
@@ -70,7 +71,7 @@ def test_pages_are_sound(entry: Entry) -> None:
     assert not page.every("onclick")
 
 
-@pytest.mark.parametrize("entry", of_today(40), ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", of_today(ENTRIES, 5), ids=lambda e: e.name)
 def test_cells_are_sound(entry: Entry) -> None:
     explanation = explained(entry)
     page = Read(cell(explanation))

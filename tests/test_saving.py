@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from agreement import Leaves, assert_close, namespace_of
 from programs import FAMILIES, random_program
-from test_zoo import case, every_entry, other_batches, smooth_entries
+from sweeps import of_today
+from test_zoo import OTHER_BATCHES, case, every_entry, smooth_entries
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from zoo import Entry
+from zoo import ENTRIES, Entry
 
 import chainrule as cr
 from chainrule.bench.works import WORKS, Work
@@ -26,6 +27,8 @@ from chainrule.diagnosis.contracts import broken_promises
 from chainrule.rules import BOOK
 from chainrule.run import needed, run
 from chainrule.saving.cut import Network
+
+some_entries = pytest.mark.parametrize("entry", of_today(ENTRIES, 3), ids=lambda e: e.name)
 
 
 def kept(compute: Callable[[], Tensor], given: Iterable[Any]) -> list[Tensor]:
@@ -100,7 +103,7 @@ KEEP_A_RESULT = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in BOOK.rules if isinstance(name, str)])
+@pytest.mark.parametrize("name", of_today([name for name in BOOK.rules if isinstance(name, str)], 3))
 def test_never_more_for_the_operations_of_the_book(name: str) -> None:
     for text in BOOK.rules[name].samples:
         d = Sample(BOOK.rules[name].function, text, []).derive()
@@ -148,7 +151,7 @@ OF_NOTHING = {
 }
 
 
-@every_entry
+@some_entries
 def test_what_a_function_promises(entry: Entry) -> None:
     """Each input alone, any strides, twice, empty: and nothing that is kept is changed."""
     d = case(entry).d
@@ -166,7 +169,7 @@ def test_gradcheck(entry: Entry) -> None:
         assert torch.autograd.gradcheck(Derived.apply, given, fast_mode=True)
 
 
-@other_batches
+@pytest.mark.parametrize(("entry", "batch"), of_today(OTHER_BATCHES, 3))
 def test_at_another_batch_size(entry: Entry, batch: int) -> None:
     other = case(entry, batch)
     Derived, _ = applied(case(entry).d)
@@ -184,7 +187,7 @@ def test_at_another_batch_size(entry: Entry, batch: int) -> None:
 
 
 @pytest.mark.parametrize("comments", ["shapes", "math", "why"])
-@every_entry
+@some_entries
 def test_with_comments(entry: Entry, comments: str) -> None:
     source = case(entry).d.source("autograd", comments=comments)  # has run it
     assert ast.unparse(ast.parse(source)) == ast.unparse(ast.parse(case(entry).d.source("autograd")))

@@ -1,13 +1,11 @@
 """The menagerie in other libraries: what is emitted runs alone there and gives torch's gradients, or is refused.
 
-JAX is slow to trace: a part of the menagerie each day, all of it with CHAINRULE_SWEEP=all.
+JAX is slow to trace: it has a part of the menagerie each day.
 """
 
 from __future__ import annotations
 
 import ast
-import datetime
-import os
 import re
 from functools import cache
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from agreement import assert_close, namespace_of
+from sweeps import of_today
 from test_zoo import DERIVED_AT, case, other_batches
 from torch import Tensor
 from zoo import ENTRIES, Entry
@@ -26,8 +25,7 @@ from chainrule.show.styles import written
 
 TARGETS = ("numpy", "jax")
 SHARE = 0.95
-EVERYTHING = os.environ.get("CHAINRULE_SWEEP") == "all"
-TODAY = ENTRIES if EVERYTHING else ENTRIES[datetime.date.today().toordinal() % 8 :: 8]
+TODAY = of_today(ENTRIES, 12)
 in_each_target = pytest.mark.parametrize(
     ("entry", "style"),
     [
@@ -119,7 +117,8 @@ def test_jit(entry: Entry) -> None:
         assert_same(run(text, "jax", [*c.inputs, *c.explicit], jit=True), c.d.output, c.truth)
 
 
-@in_each_target
+@pytest.mark.parametrize("style", TARGETS)
+@pytest.mark.parametrize("entry", TODAY, ids=lambda e: e.name)
 def test_float32_stays_float32(entry: Entry, style: str) -> None:
     if not is_code(emitted(entry, style)):
         return

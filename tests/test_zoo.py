@@ -21,9 +21,8 @@ DERIVED_AT = 5
 STYLES = ("dotg", "function", "autograd")
 every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
 smooth_entries = pytest.mark.parametrize("entry", [e for e in ENTRIES if e.smooth], ids=lambda e: e.name)
-other_batches = pytest.mark.parametrize(
-    ("entry", "batch"), [pytest.param(e, b, id=f"{e.name}-{b}") for e in ENTRIES for b in e.batches]
-)
+OTHER_BATCHES = [pytest.param(e, b, id=f"{e.name}-{b}") for e in ENTRIES for b in e.batches]
+other_batches = pytest.mark.parametrize(("entry", "batch"), OTHER_BATCHES)
 
 
 @dataclass

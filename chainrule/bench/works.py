@@ -99,7 +99,8 @@ def _cross_entropy(np: Any, logits: Any, y: Any) -> Any:
     return np.mean(log_sum - shifted[np.arange(len(y)), y])
 
 
-def _course() -> Setup:
+def course(rows: int = 50_000) -> Setup:
+    """The two layers of the course notebooks: a batch of images, and one number to find for each."""
     p = _weights(("w1", (784, 50)), ("b1", (50,)), ("w2", (50, 1)), ("b2", (1,)))
     w1, b1, w2, b2 = p.values()
 
@@ -110,7 +111,7 @@ def _course() -> Setup:
         diff = out[:, 0] - targ
         return diff.pow(2).mean()
 
-    return Setup(forward, p, (torch.randn(50_000, 784), torch.randn(50_000)))
+    return Setup(forward, p, (torch.randn(rows, 784), torch.randn(rows)))
 
 
 def _course_with_arrays(np: Any, p: Arrays, x: Any, y: Any) -> Any:
@@ -263,7 +264,7 @@ WORKS = [
     Work(
         "course",
         "course network, full batch, 50,000x784-50-1",
-        _course,
+        course,
         _course_with_arrays,
         0.1,
         matrix_bound=True,

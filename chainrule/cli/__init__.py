@@ -283,15 +283,7 @@ def demo(out: Path, epochs: int) -> None:
     help="Write steps.json, steps.txt and a chart, steps.svg and steps.png, to DIR.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def bench(
-    only: tuple[str, ...],
-    contenders: str | None,
-    rounds: int | None,
-    threads: int | None,
-    scaling: bool,
-    save: Path | None,
-    as_json: bool,
-) -> None:
+def bench(**options: Any) -> None:
     """Time the compiled step beside eager PyTorch, torch.compile, JAX, HIPS autograd and thinc.
 
     Each contender starts from equal parameters, and is compared with autograd in float64 before it is timed; one that
@@ -300,5 +292,5 @@ def bench(
     from chainrule.cli import benchmarks
 
     with refusals():
-        if not benchmarks.run(only, contenders, rounds, threads, scaling, save, as_json):
+        if not benchmarks.run(**options):
             raise SystemExit(WRONG)

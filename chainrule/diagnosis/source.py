@@ -7,6 +7,7 @@ import functools
 import gc
 import linecache
 import types
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -268,7 +269,7 @@ def edited(edit: Edit, code: types.CodeType) -> Iterator[None]:
     Raises LookupError where the functions, or the edited code in the file, cannot be found.
     """
     outer = _outermost(code)
-    functions = [f for f in gc.get_referrers(outer) if isinstance(f, types.FunctionType) and f.__code__ is outer]
+    functions = _running(outer)
     if not functions:
         raise LookupError("no function runs this code")
     new = _compiled(edit, outer)
@@ -281,6 +282,21 @@ def edited(edit: Edit, code: types.CodeType) -> Iterator[None]:
     finally:
         for function in functions:
             function.__code__ = outer
+
+
+_FOUND: weakref.WeakKeyDictionary[types.CodeType, weakref.WeakSet[types.FunctionType]] = weakref.WeakKeyDictionary()
+
+
+def _running(code: types.CodeType) -> list[types.FunctionType]:
+    """The functions that run `code`. All objects are looked through for them: once, but for nested functions, which
+    may be made anew at any time."""
+    known = [f for f in _FOUND.get(code, ()) if f.__code__ is code]
+    if known:
+        return known
+    found = [f for f in gc.get_referrers(code) if isinstance(f, types.FunctionType) and f.__code__ is code]
+    if "<locals>" not in code.co_qualname:
+        _FOUND[code] = weakref.WeakSet(found)
+    return found
 
 
 def _outermost(code: types.CodeType) -> types.CodeType:

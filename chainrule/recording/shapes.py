@@ -56,7 +56,9 @@ class Numbers:
             truth = self._method("item", node, value)
             self.recorder.assume(truth if value else self.number(operator.not_, (truth,), True), names.site_of(frame))
         elif operation in ("__int__", "__float__") and names.is_person(frame.f_code):
-            self.pinned(track(self, value, lambda: self._method("item", node, value)))
+            cut = operation == "__int__" and tensor.is_floating_point()  # 3.6 becomes 3
+            read = self._method("trunc", node, tensor.detach().trunc()) if cut else node
+            self.pinned(track(self, value, lambda: self._method("item", read, value)))
         return value
 
     def shape_node(self, node: fx.Node) -> fx.Node:

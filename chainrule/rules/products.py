@@ -63,17 +63,21 @@ def outer(out, a, b):
 
 @rule(
     F.linear,
-    samples=["r(3, 4), r(5, 4), r(5)", "r(3, 4), r(5, 4)", "r(4), r(5, 4), r(5)", "r(2, 3, 4), r(5, 4), r(5)"],
+    samples=["r(3, 4), r(5, 4), r(5)", "r(3, 4), r(5, 4)", "r(4), r(5, 4), r(5)", "r(2, 3, 4), r(5, 4), r(5)",
+             "r(3, 4), r(5, 4), r()", "r(4), r(4), r()", "r(3, 4), r(4)", "r(2, 3, 4), r(4), r()"],
     holomorphic=True,
-)
+)  # fmt: skip
 def linear(out, x, weight, bias=None):
-    x.g = out.g @ weight
-    if x.ndim == 1:
-        weight.g = torch.outer(out.g, x)
-    elif x.ndim == 2:
-        weight.g = out.g.T @ x
+    if weight.ndim == 1:
+        matmul(out, x, weight)
     else:
-        weight.g = out.g.flatten(0, -2).T @ x.flatten(0, -2)
+        x.g = out.g @ weight
+        if x.ndim == 1:
+            weight.g = torch.outer(out.g, x)
+        elif x.ndim == 2:
+            weight.g = out.g.T @ x
+        else:
+            weight.g = out.g.flatten(0, -2).T @ x.flatten(0, -2)
     if bias is not None:
         bias.g = out.g
 

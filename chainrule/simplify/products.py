@@ -143,8 +143,8 @@ class Product:
     def _constant(self, rewriter: Rewriter, filled: fx.Node) -> fx.Node | None:
         """A tensor of one number: `torch.full_like(x, 1 / x.numel())`."""
         like = shaped_like(filled) if filled.meta["operation"] == "expand" else filled.args[0]
-        if not isinstance(like, fx.Node):
-            return None
+        if not isinstance(like, fx.Node) or any(_is_zero(below) for below in (self.divisor, *self.denominators)):
+            return None  # one by nothing is infinite for a tensor, and an error for a number
         if isinstance(self.number, complex):
             real = replace(self, number=1)._constant(rewriter, filled) if self.length > 2 else None
             return rewriter.call(operator.mul, self.number, real) if real is not None else None
@@ -179,7 +179,8 @@ class Product:
             value = apply("mul", self.number, rest.pop(0))
         for factor in rest:
             value = apply("mul", value, factor)
-        for below in ([self.divisor] if self.divisor != 1 else []) + self.denominators:
+        divisors = [*([self.divisor] if self.divisor != 1 else []), *self.denominators]
+        for below in sorted(divisors, key=_is_zero):  # zero last: a number alone cannot be divided by it, a tensor can
             value = apply("div", value, below)
         return value
 
@@ -204,6 +205,11 @@ def from_real(node: fx.Node) -> bool:
         return False
     before, after = node.args[0].meta.get("val"), node.meta["val"]  # type: ignore[union-attr]
     return bool(after.dtype.is_complex and isinstance(before, torch.Tensor) and not before.dtype.is_complex)
+
+
+def _is_zero(value: Any) -> bool:
+    number = value.meta["val"] if isinstance(value, fx.Node) else value
+    return isinstance(number, int | float) and number == 0
 
 
 def _dtype(value: fx.Node) -> torch.dtype | None:

@@ -161,6 +161,11 @@ def mlp_with_f_linear(x: Tensor, params: dict[str, Tensor], y: Tensor) -> Tensor
     return F.mse_loss(F.linear(h, params["w2"], params["b2"]), y)
 
 
+@zoo(lambda n: (normal(n, 3, 4), normal(5, 4), normal(), normal(5), normal()))
+def f_linear_to_one_number(x: Tensor, w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    return F.linear(F.linear(x, w, b).tanh(), v, c).square().mean()
+
+
 @zoo(lambda n: (normal(n, 6), normal(6, 4), normal(n, 4)))
 def dropout_in_training(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
     h = F.dropout(x, p=0.4, training=True)

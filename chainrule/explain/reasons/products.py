@@ -37,7 +37,7 @@ def _matmul(given: list[Any]) -> Contraction | None:
 
 def _linear(given: list[Any]) -> Contraction | None:
     x, weight, bias = [*given, None][:3]
-    if weight.meta["val"].ndim != 2:
+    if weight.meta["val"].ndim != 2 or (bias is not None and bias.meta["val"].shape != weight.meta["val"].shape[:1]):
         return None
     batch = "bcdefgh"[: max(x.meta["val"].ndim, 2) - 2] + "i" * (x.meta["val"].ndim > 1)
     operands = ((x, batch + "j"), (weight, "kj"))
@@ -69,16 +69,16 @@ def contraction(step: LocalStep) -> Reason | None:
     found = _READ[step.operation](list(step.given.values()))
     if found is None:
         return None
-    if found.bias is not None and step.read is found.bias[0]:
-        return _bias(step, found)
-    mine = [i for i, (node, _) in enumerate(found.operands) if node is step.read]
     terms = {node: term for term, node in step.arguments}
-    if len(mine) != 1 or not _sizes_agree(found) or any(node not in terms for node, _ in found.operands):
-        return None
     taken = {
         t.text for term in (step.out, step.of, *terms.values()) for t in term.walk() if t.sign in ("name", "gradient")
     }
     found = _relettered(found, taken)
+    if found.bias is not None and step.read is found.bias[0]:
+        return _bias(step, found.out, found.bias[1])
+    mine = [i for i, (node, _) in enumerate(found.operands) if node is step.read]
+    if len(mine) != 1 or not _sizes_agree(found) or any(node not in terms for node, _ in found.operands):
+        return None
     own = found.operands[mine[0]][1]
     others = [(terms[node], indices) for i, (node, indices) in enumerate(found.operands) if i != mine[0]]
     return Reason(_sentence(step, own, others, found), tuple(_paragraphs(step, own, others, found, terms)))
@@ -228,13 +228,12 @@ def _sentence(step: LocalStep, own: str, others: list[tuple[Term, str]], found: 
     return f"times {other}{', summed over all that it reached' if over else ''}"
 
 
-def _bias(step: LocalStep, found: Contraction) -> Reason:
-    over = "".join(c for c in found.out if c not in "k")
-    shares = summed(over, element(step.upstream, found.out))
+def _bias(step: LocalStep, out: str, own: str) -> Reason:
+    shares = summed(_missing(out, own), element(step.upstream, out))
     paragraph = Paragraph(
         ("Every row adds the same ", step.of, ", so each of its elements gets the sum of what all the rows pass back. Where the "
          "rows are the examples of a batch, this is the sum over the batch:"),
-        "Why the sum over the rows", equation(element(step.result, "k"), shares),
+        "Why the sum over the rows", equation(element(step.result, own), shares),
     )  # fmt: skip
     said = f"every row uses the same {text(step.of)}: the sum over the rows"
     return Reason(said, (paragraph, generic.passed_back(step)))

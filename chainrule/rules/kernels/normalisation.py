@@ -96,11 +96,6 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     return out[0]
 
 
-@opening(torch.batch_norm, book=KERNELS)
-def torch_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled=True):
-    return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-
-
 @kernel(aten.native_batch_norm.default, aten._native_batch_norm_legit_functional.default,
         samples=["r(5, 3), p(3), r(3), r(3), p(3), True, 0.1, 1e-5", "r(4, 3, 2, 2), None, None, r(3), p(3), True, 0.1, 0.01"])  # fmt: skip
 def native_batch_norm(out, x, weight, bias, running_mean, running_var, training, momentum, eps):
