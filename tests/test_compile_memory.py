@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import chainrule as cr
 from chainrule.compiling.memory import Arena, Interval, arranged, most_alive, owner
-from chainrule.compiling.schedule import freeing
+from chainrule.compiling.straight.schedule import freeing
 
 
 def peak(call: Callable[[], Any]) -> int:

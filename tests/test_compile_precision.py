@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import chainrule as cr
-from chainrule.compiling.precision import PRODUCTS
+from chainrule.compiling.graph.precision import PRODUCTS
 
 TOKENS = torch.arange(24).remainder(7).view(3, 8)
 

@@ -18,7 +18,7 @@ from zoo import ENTRIES, SEED, Entry
 
 import chainrule as cr
 from chainrule.compiling import cudagraph, islands
-from chainrule.compiling.whole import whole
+from chainrule.compiling.graph.whole import whole
 
 needs_c = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 TODAY, HANDS = of_today(ENTRIES, 3), 8

@@ -17,7 +17,7 @@ from zoo import ENTRIES, SEED, Entry
 import chainrule as cr
 from chainrule.compiling import choosing, islands
 from chainrule.compiling.engines import planned
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.planner import Planner
 from chainrule.compiling.slicing.loop import in_slices
 from chainrule.compiling.slicing.shares import NotByRows

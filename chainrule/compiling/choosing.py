@@ -9,10 +9,10 @@ import torch
 from torch import fx
 
 from chainrule.compiling.engines import planned
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
+from chainrule.compiling.graph.recomputing import FREE, SMALL
 from chainrule.compiling.optimisers import Optimiser
 from chainrule.compiling.plan import Plan
-from chainrule.compiling.recomputing import FREE, SMALL
 from chainrule.compiling.slicing.loop import in_slices
 from chainrule.compiling.slicing.shares import NotByRows
 from chainrule.errors import ChainruleError

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.whole import Whole
+from chainrule.compiling.graph.whole import Whole
 
 aten = torch.ops.aten
 

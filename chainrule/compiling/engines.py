@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.arrangement import Memory
 from chainrule.compiling.c.step import NotFinite
+from chainrule.compiling.graph.lowering import Lowered
+from chainrule.compiling.graph.whole import Whole, whole
 from chainrule.compiling.islands import left_to_a_library, with_islands
-from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Optimiser
 from chainrule.compiling.plan import Plan
-from chainrule.compiling.straight import Straight
-from chainrule.compiling.whole import Whole, whole
+from chainrule.compiling.straight.arrangement import Memory
+from chainrule.compiling.straight.code import Straight
+from chainrule.compiling.straight.moves import Moves
 from chainrule.errors import ChainruleError
 
 ENGINES = ("torch", "inductor", "c", "cudagraph", "auto")

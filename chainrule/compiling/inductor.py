@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling import products
-from chainrule.compiling.whole import Whole
+from chainrule.compiling.graph.whole import Whole
+from chainrule.compiling.straight import products
 
 aten = torch.ops.aten
 

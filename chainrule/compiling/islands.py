@@ -10,10 +10,10 @@ import torch
 from torch import fx
 
 from chainrule.compiling.c import CStep, compile_c
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
+from chainrule.compiling.graph.whole import hold_constants
 from chainrule.compiling.memory import operations, owner
 from chainrule.compiling.narrow import faster_in_c
-from chainrule.compiling.whole import hold_constants
 
 aten = torch.ops.aten
 

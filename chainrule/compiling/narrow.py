@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling import products
 from chainrule.compiling.c import NoCompiler, NoSpelling, compile_c
+from chainrule.compiling.straight import products
 
 NARROW = 64  # rows or columns of the result: of wider products no library leaves much to be gained
 

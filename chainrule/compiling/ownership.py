@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.errors import ChainruleError
 
 DEEP = 4  # containers inside of one another that are looked into, beside modules

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 import torch
 from torch import fx
 
-from chainrule.compiling.arrangement import Memory
-from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.products import Choice
-from chainrule.compiling.straight import Straight
+from chainrule.compiling.graph.lowering import Lowered
+from chainrule.compiling.straight.arrangement import Memory
+from chainrule.compiling.straight.code import Straight
+from chainrule.compiling.straight.products import Choice
 from chainrule.errors import ChainruleError
 
 

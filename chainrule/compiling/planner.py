@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from chainrule.compiling.arrangement import Arrangement
 from chainrule.compiling.choosing import Tried
 from chainrule.compiling.engines import ENGINES, told
-from chainrule.compiling.forms import lay_out, shorten
-from chainrule.compiling.lowering import Lowered, lower, written
+from chainrule.compiling.graph.forms import lay_out, shorten
+from chainrule.compiling.graph.lowering import Lowered, lower, written
+from chainrule.compiling.graph.merging import merge
+from chainrule.compiling.graph.precision import products_in
+from chainrule.compiling.graph.recomputing import recompute
 from chainrule.compiling.memory import size_of
-from chainrule.compiling.merging import merge
-from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
 from chainrule.compiling.ownership import Place, apart, surroundings
 from chainrule.compiling.plan import Plan
-from chainrule.compiling.precision import products_in
-from chainrule.compiling.products import products_time
-from chainrule.compiling.recomputing import recompute
+from chainrule.compiling.straight.arrangement import Arrangement
+from chainrule.compiling.straight.moves import Moves
+from chainrule.compiling.straight.products import products_time
 from chainrule.compiling.verify import Autograd, put_back
 from chainrule.compiling.verify_writes import Unwritten
 from chainrule.derivation import Derivation

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chainrule.compiling.arrangement import Memory
     from chainrule.compiling.plan import Plan
+    from chainrule.compiling.straight.arrangement import Memory
 
 
 def report(plan: Plan) -> str:

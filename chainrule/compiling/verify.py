@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.optimisers import Optimiser
 from chainrule.compiling.verify_writes import Writes
 from chainrule.errors import ChainruleError

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.ownership import surroundings
 from chainrule.errors import ChainruleError
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.islands import with_islands
-from chainrule.compiling.lowering import Lowered
 from chainrule.compiling.memory import size_of
-from chainrule.compiling.moves import Moves
 from chainrule.compiling.optimisers import Gathering, Optimiser
 from chainrule.compiling.plan import Plan
 from chainrule.compiling.slicing.parting import Parted, parted
-from chainrule.compiling.straight import Straight
+from chainrule.compiling.straight.code import Straight
+from chainrule.compiling.straight.moves import Moves
 
 
 class Slice(Straight):

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.forms import shorten
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.forms import shorten
+from chainrule.compiling.graph.lowering import Lowered
+from chainrule.compiling.graph.merging import clean
 from chainrule.compiling.memory import is_view
-from chainrule.compiling.merging import clean
 from chainrule.compiling.slicing.rules import rule_of
 from chainrule.compiling.slicing.shares import AFTER, PART, WHOLE, NotByRows, Rows, Shares
 from chainrule.compiling.slicing.sums import ROWS

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.memory import size_of
 
 FEW = 1 << 16  # bytes, of which nobody asks

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.forms import Row
+from chainrule.compiling.graph.forms import Row
 
 aten = torch.ops.aten
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.merging import clean
+from chainrule.compiling.graph.lowering import Lowered
+from chainrule.compiling.graph.merging import clean
 
 aten = torch.ops.aten
 

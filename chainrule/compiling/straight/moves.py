@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.memory import owner
 from chainrule.compiling.optimisers import SGD, Adam, Gathering, Optimiser
 

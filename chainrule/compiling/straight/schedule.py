@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.memory import operations, owner, size_of
 
 

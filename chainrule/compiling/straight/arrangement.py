@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling import products
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.memory import Arena, Interval, arranged, most_alive, owner, size_of
-from chainrule.compiling.moves import Moves
-from chainrule.compiling.schedule import Line, lives, scheduled
-from chainrule.compiling.spelling import COPIES, Names, overwritable, spelling
+from chainrule.compiling.straight import products
+from chainrule.compiling.straight.moves import Moves
+from chainrule.compiling.straight.schedule import Line, lives, scheduled
+from chainrule.compiling.straight.spelling import COPIES, Names, overwritable, spelling
 
 LARGE = 1 << 17  # bytes: a value of this size is allocated when it is made, so that its memory is free after it
 RESERVED = (

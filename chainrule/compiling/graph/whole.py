@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.optimisers import Optimiser
 from chainrule.errors import ChainruleError
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling import products
-from chainrule.compiling.arrangement import Arrangement
+from chainrule.compiling.graph.merging import parts
 from chainrule.compiling.memory import is_view, owner, size_of
-from chainrule.compiling.merging import parts
-from chainrule.compiling.schedule import Line
-from chainrule.compiling.spelling import COPIES, in_place, literal, spelling
+from chainrule.compiling.straight import products
+from chainrule.compiling.straight.arrangement import Arrangement
+from chainrule.compiling.straight.schedule import Line
+from chainrule.compiling.straight.spelling import COPIES, in_place, literal, spelling
 from chainrule.errors import ChainruleError
 
 

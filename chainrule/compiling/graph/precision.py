@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.lowering import Lowered
-from chainrule.compiling.merging import clean, merge
+from chainrule.compiling.graph.lowering import Lowered
+from chainrule.compiling.graph.merging import clean, merge
 from chainrule.errors import ChainruleError
 
 aten = torch.ops.aten

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.lowering import Lowered
+from chainrule.compiling.graph.lowering import Lowered
 
 _RANDOM = torch.Tag.nondeterministic_seeded
 
