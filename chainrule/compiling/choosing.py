@@ -19,7 +19,7 @@ from chainrule.errors import ChainruleError
 
 SLICED = ("torch", "c")  # engines that can take a step in slices
 MOST = 4096  # slices
-CACHE = 1 << 24  # bytes: what a slice should work in, for the last cache of most processors to hold it
+CACHE = 1 << 23  # bytes of the batch in a slice: what a last cache holds from the forward to the backward pass
 ROUNDS = 5  # in which plans are tried in turn,
 LONG_ENOUGH = 0.08  # or as many, two at least, as take this long for one: seconds
 
@@ -71,7 +71,7 @@ class Tried:
         if whole.engine not in SLICED or (fits and (whole.peak_bytes < SMALL or self.budget is not None)):
             return
         shares = [count for count in range(2, min(rows, MOST + 1)) if rows % count == 0]
-        wanted = max(2, (whole.peak_bytes + self.size) // CACHE)
+        wanted = max(2, self.size // CACHE)
         first = max((count for count in shares if count <= wanted), default=2)
         for count in shares:
             if count >= first:

@@ -17,7 +17,7 @@ from chainrule.compiling.narrow import faster_in_c
 
 aten = torch.ops.aten
 
-HELD = 1 << 17  # bytes: memory to work in of less than this is held between calls, and shared
+HELD = 1 << 21  # bytes: memory to work in of less than this is held between calls, and shared
 LARGE = 1e7  # multiplications: a product of this size is left to a library
 
 
@@ -108,7 +108,9 @@ class _Builder:
 
     def _awaited(self, node: fx.Node, known: set[fx.Node]) -> bool:
         """Whether a reader waits for this value alone: what is computed again is not to be there too soon."""
-        return any(self._ready(user, known | {node}) for user in operations(node))
+        return any(owner(o) is node for o in self.outputs) or any(
+            self._ready(user, known | {node}) for user in operations(node)
+        )
 
     def _close(self, island: list[fx.Node]) -> None:
         """Compile an island, and put a call of it into the graph."""

@@ -12,6 +12,8 @@ from chainrule.compiling.straight import products
 
 NARROW = 64  # rows or columns of the result: of wider products no library leaves much to be gained
 
+LONGEST = 0.04  # seconds that comparing takes, beside compiling
+
 _faster: dict[object, bool] = {}
 
 
@@ -47,5 +49,5 @@ def _compared(node: fx.Node, operands: tuple[fx.Node | None, ...]) -> bool:
     with torch.no_grad():
         library = products.call_of(products.fastest(*values).way, *values)
         tensors = [products.like(n.meta["val"]) for n in given]
-        seconds = products.shortest({"c": lambda: compiled(*tensors), "library": library})
+        seconds = products.shortest({"c": lambda: compiled(*tensors), "library": library}, LONGEST)
     return seconds["c"] < seconds["library"]

@@ -126,11 +126,11 @@ def _measured(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Ch
 Key = TypeVar("Key")
 
 
-def shortest(calls: dict[Key, Callable[[], object]]) -> dict[Key, float]:
+def shortest(calls: dict[Key, Callable[[], object]], longest: float = LONGEST) -> dict[Key, float]:
     """The least seconds that each call took, all tried in turn, those that fall behind no more."""
     best = {way: _seconds(call, 1) for way, call in calls.items()}  # also warms up
     spent, behind = time.perf_counter(), 4.0
-    while time.perf_counter() - spent < LONGEST:
+    while time.perf_counter() - spent < longest:
         promising = [way for way in calls if best[way] < behind * min(best.values()) + 1e-4 * (behind - 1)]
         if len(promising) == 1 and behind < 2:
             break
