@@ -9,7 +9,7 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers, and of what they start
 torch.set_num_threads(1)
-gc.set_threshold(20_000, 10, 10)  # all that the tests hold takes a second to look through
+gc.set_threshold(700, 50, 100)  # all that the tests hold takes a second to look through
 
 
 @pytest.fixture(autouse=True)

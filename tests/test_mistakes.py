@@ -21,7 +21,7 @@ from planted import Change, Planted, Program, programs, subject
 from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.report import Finding
 
-SAMPLE, HANDS = 60, 6
+SAMPLE, HANDS = 42, 6
 PROGRAMS = programs()
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
 
