@@ -20,6 +20,7 @@ from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.search import Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
+from chainrule.diagnosis.suspects import suspects
 from chainrule.diagnosis.terms import combined, several_lost
 from chainrule.run import double, needed, run
 
@@ -155,8 +156,8 @@ class Diagnoser:
         around = Around(self.sketches, self._names(), carries, self.reach.numbers, self._names_at, self.case.until)
         resized = self._trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
-        search.run()
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
+        search.run(suspects(self.case, self.mine, carries))
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
@@ -277,11 +278,12 @@ class Diagnoser:
     def _shorter(self, search: Search) -> Iterator[Mutation]:
         """The gradient as it was before several operations of the derivative: the mask and the scale of a dropout."""
         root = search.root
+        sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub", "sum")]
+        summed = set(needed(sums))  # what is a term, or part of one
         for before in [*search.nodes, *self._given_above]:
             value = self.case.here.values.get(before)
-            sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub", "sum") and before in needed([n])]
             same_shape = getattr(value, "shape", None) == self.case.here.values[root].shape
-            if before is not root and isinstance(value, torch.Tensor) and same_shape and not sums:
+            if before is not root and isinstance(value, torch.Tensor) and same_shape and before not in summed:
                 yield Mutation(root, before, "missing-factor", DROPPED + 0.1, "missing-factor")
 
     def _without_upstream(self) -> Iterator[Mutation]:

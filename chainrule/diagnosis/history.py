@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -20,6 +21,7 @@ _FIRST = 0.5  # an event of the run says more than another operation that would 
 def of_history(case: Case, claim: Claim, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     """Changes that undo what the run did to the values that a line reads, or to the gradient that it set."""
     yield from _replaced(case, claim, sketches)
+    yield from _rebound(mine, sketches)
     yield from _left_over(case, mine)
     yield from _changed_in_place(case, mine, sketches)
     yield from _stepped(case, mine)
@@ -45,6 +47,29 @@ def _replaced(case: Case, claim: Claim, sketches: Sketches) -> Iterator[Mutation
         by = functools.reduce(lambda a, b: sketches.operation("add", a, b), [*earlier, claim.node])
         by.meta["added"] = claim.node
         yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST + 0.1)
+
+
+def _rebound(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
+    """`dc = ...` where what the name was bound to before is lost, in each turn of a loop."""
+    groups: dict[Any, list[tuple[fx.Node, fx.Node]]] = {}
+    for node in mine:
+        spot, name = node.meta.get("spot"), node.meta.get("name")
+        before = spot.names.get(name) if spot is not None and name else None
+        if isinstance(before, fx.Node) and before is not node and _is_lost(before, node):
+            groups.setdefault((spot.code, spot.index), []).append((node, before))
+    for pairs in reversed(groups.values()):
+        changes = []
+        for node, before in pairs:
+            by = sketches.operation("add", before, node)
+            by.meta["added"] = node
+            changes.append((node, by))
+        yield Mutation(*changes[-1], "overwritten-not-accumulated", _FIRST + 0.1, changes=changes)
+
+
+def _is_lost(before: fx.Node, node: fx.Node) -> bool:
+    """Whether a value is read by nothing, and could be added to the one that took its name."""
+    read = any(u.meta.get("phase") == "forward" for u in before.users)
+    return not read and getattr(before.meta["val"], "shape", None) == getattr(node.meta["val"], "shape", ())
 
 
 def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:

@@ -17,37 +17,37 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search) -> None:
     That which makes the values on the way right too is likelier. `mine` are the nodes of the person's line.
     """
     trial = search.trials[0]
-    named = [n for n in mine if n.meta.get("name") and n is not search.root and _is_matrix(trial.values.get(n))]
+    named = [n for n in mine if n.meta.get("name") and n is not search.root and is_matrix(trial.values.get(n))]
     if not named or len(search.best) < 2:
         return
-    known = _right_values(case)
-    before = [n for n in named if _occurs(trial.values[n], known)]
+    known = right_values(case)
+    before = [n for n in named if occurs(trial.values[n], known)]
     compared = search.best[:_COMPARED]
     with torch.no_grad():
         for mutation in compared:
             after = {n: search.outcome(mutation.changes, trial, n) for n in named}
             moved = [n for n in before if not same(after[n], trial.values[n])]
-            right = sum(_is_matrix(v) and _occurs(v, known) for v in after.values())
+            right = sum(is_matrix(v) and occurs(v, known) for v in after.values())
             mutation.strange = len(named) - right + len(moved)
     fewest = min(m.strange for m in compared)
     for mutation in compared:
         mutation.strange -= fewest
 
 
-def _right_values(case: Case) -> dict[int, list[torch.Tensor]]:
+def right_values(case: Case) -> dict[int, list[torch.Tensor]]:
     """What the right backward pass computes, by the number of elements, in whatever shape."""
     found: dict[int, list[torch.Tensor]] = {}
     for node in case.graph.nodes:
         value = case.here.values.get(node)
-        if node.meta["phase"] == "backward" and isinstance(value, torch.Tensor) and _is_matrix(value):
+        if node.meta["phase"] == "backward" and isinstance(value, torch.Tensor) and is_matrix(value):
             found.setdefault(value.numel(), []).append(value.flatten())
     return found
 
 
-def _occurs(value: torch.Tensor, known: dict[int, list[torch.Tensor]]) -> bool:
+def occurs(value: torch.Tensor, known: dict[int, list[torch.Tensor]]) -> bool:
     return any(same(value.flatten(), other) for other in known.get(value.numel(), ()))
 
 
-def _is_matrix(value: object) -> bool:
+def is_matrix(value: object) -> bool:
     """Whether it is a value of several numbers, which can be told from others."""
     return isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.numel() > 1
