@@ -43,6 +43,10 @@ class Diagnosis:
     ratio: float | None = None  # the person's numbers divided by the right ones, where that is one number
     said: str = ""  # what the ratio equals
 
+    def is_beside(self, cause: str) -> bool:
+        """Whether a cause is as near as the one that is named, which another repair gave."""
+        return self.ratio is None and cause in self.also and any(m.repairs == self.cause for m in self.repairs)
+
 
 class Diagnoser:
     """Looks for the cause of one wrong claim."""
@@ -63,7 +67,7 @@ class Diagnoser:
         ratio = self._ratio()
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
-        ranked = [*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
+        ranked = [*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
         dropped = not self._reads_gradients and self._needs_gradients
         ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or dropped)
         causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
@@ -72,7 +76,7 @@ class Diagnoser:
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
         at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
-        causes[at:at] = self._without_gradients()
+        causes[at:at] = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
             causes.insert(0, "wrong-shape")
         if self._only_ties():

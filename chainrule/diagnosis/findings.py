@@ -62,17 +62,21 @@ class Findings:
 
     def all(self) -> list[Finding]:
         found: list[Finding] = []
-        places: dict[tuple[types.CodeType, int], Finding] = {}
+        places: dict[tuple[types.CodeType, int], tuple[Finding, int]] = {}
         remaining, missing = list(self.located.wrong), list(self.located.missing)
         while remaining:
             wrong = remaining.pop(0)
             place = (wrong.claim.spot.code, wrong.claim.spot.index) if wrong.claim.spot is not None else None
-            if place is not None and place in places and places[place].line == wrong.claim.spot.line:  # type: ignore[union-attr]
-                places[place].message += f"; so is {wrong.claim.target}"  # the same line, run for another layer
-                continue
+            if place is not None and place in places:
+                known, call = places[place]
+                spot = wrong.claim.spot
+                assert spot is not None
+                if known.line == spot.line or call == spot.call:
+                    known.message += f"; so is {wrong.claim.target}"  # the same line, run for another layer or turn
+                    continue
             finding, right = self._finding(wrong, remaining)
             if place is not None:
-                places.setdefault(place, finding)
+                places.setdefault(place, (finding, wrong.claim.spot.call))  # type: ignore[union-attr]
             others = [w.claim.target for w in remaining if w.claim.name in right]
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
@@ -99,7 +103,8 @@ class Findings:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
             finding.line, finding.file = option.edit.line, option.spot.file
-            if option.cause is not None and option.edit.line != line and diagnosis.cause == "unknown":
+            elsewhere = option.edit.line != line and diagnosis.cause == "unknown"
+            if option.cause is not None and (elsewhere or diagnosis.is_beside(option.cause)):
                 finding.cause = option.cause
         else:
             self._place_by(diagnosis.repairs, finding)

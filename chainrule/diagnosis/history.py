@@ -79,10 +79,11 @@ def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
         if node.meta["operation"] in ("add", "sub") and len(node.args) == 2:
             for place, operand in enumerate(node.args):
                 other = node.args[1 - place]
-                old = isinstance(operand, fx.Node) and operand.op == "placeholder" and operand not in used
-                old = old and not operand.meta.get("upstream")  # type: ignore[union-attr]
-                if old and isinstance(other, fx.Node) and operand not in case.base.gradients:
-                    yield Mutation(node, other, "stale-gradient", _FIRST)
+                if isinstance(operand, fx.Node) and isinstance(other, fx.Node) and operand not in used:
+                    made_of = [n for n in needed([operand]) if n.op == "placeholder"]
+                    old = [n for n in made_of if n not in used and n not in case.base.gradients]
+                    if made_of and len(old) == len(made_of) and not any(n.meta.get("upstream") for n in old):
+                        yield Mutation(node, other, "stale-gradient", _FIRST)
 
 
 def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
