@@ -12,6 +12,7 @@ from torch import fx
 
 from chainrule.diagnosis import jacobians
 from chainrule.diagnosis.case import Case, Point, same
+from chainrule.diagnosis.factors import other_factor
 from chainrule.diagnosis.history import of_history
 from chainrule.diagnosis.likelihood import compare_locals
 from chainrule.diagnosis.locate import Located, Wrong
@@ -70,6 +71,8 @@ class Diagnoser:
         ranked = [*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
         dropped = not self._reads_gradients and self._needs_gradients
         ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or dropped)
+        if (not ranked or ranked[0][0] > WRAPPED + 1.3) and (cause := self._other_factor()):
+            ranked.insert(0, (WRAPPED + 1.3, cause))
         causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
@@ -83,6 +86,13 @@ class Diagnoser:
             causes.insert(0, "ties")
         causes = list(dict.fromkeys(causes)) or ["unknown"]
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
+
+    def _other_factor(self) -> str:
+        values = self.case.here.values | {c.node: self.case.here.truth(c.value) for c in self.above}
+        upstream = [n for n in [self.case.base.upstream] if n is not None]
+        carried = [*(c.node for c in self.above), *upstream]
+        carried += [n for n in self.mine if n in self._carrying(self.mine, carried)]
+        return other_factor(self.mine, self.right, carried, values)
 
     @property
     def _needs_gradients(self) -> bool:

@@ -98,8 +98,8 @@ class Placed:
 
     def _claim(self, node: fx.Node, value: fx.Node) -> Claim:
         target = str(node.meta["name"])
-        name = self.case.names.get(value) if value.meta.get("name") else None
-        return Claim(value, node, node.meta["val"], name or target, target, node.meta.get("spot"), False)
+        name = str(value.meta.get("name") or target)
+        return Claim(value, node, node.meta["val"], name, target, node.meta.get("spot"), False)
 
 
 def _is_floating(node: fx.Node) -> bool:

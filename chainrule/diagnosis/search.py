@@ -332,9 +332,11 @@ def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:
 
 
 def _fits(value: Any, before: Any) -> bool:
-    """Whether a value can stand where another stood: of its shape, or summed with its axes kept."""
+    """Whether a value can stand where another stood: of its shape, turned, or summed with its axes kept."""
     if not isinstance(value, torch.Tensor) or not isinstance(before, torch.Tensor):
         return type(value) is type(before) or isinstance(value, int | float)
+    if before.ndim == 0 or sorted(value.shape) == sorted(before.shape):
+        return True
     return value.ndim == before.ndim and all(
         a in (b, 1) or b == 1 for a, b in zip(value.shape, before.shape, strict=True)
     )
