@@ -160,7 +160,7 @@ class Diagnoser:
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
-        compare_locals(self.case, self.mine, search)
+        compare_locals(self.case, self.mine, search, self.right, self._given_above)
         return search.best
 
     def _skips(self) -> Iterator[Mutation]:
@@ -224,6 +224,8 @@ class Diagnoser:
         """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above."""
         moved = self._carrying(self.right, self._given_above)
         found = [n for n in self.right if n not in moved and is_tensor(n)]
+        factors = [a for n in self.right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
+        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[arg-type, misc]
         last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
         for node in self.right:
             if node.meta["operation"] != "mul" or node not in moved:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.mutation import REPLACED, Around, Mutation
+from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.sketch import is_tensor
 
 COMPARISONS = frozenset(("gt", "ge", "lt", "le", "eq", "ne"))
@@ -43,6 +43,40 @@ def exchanged(nodes: list[fx.Node], around: Around) -> Iterator[Mutation]:
                 changes = [(r, around.sketches.with_inputs(r, swap)) for r in moved]
                 if len(changes) > 1:
                     yield Mutation(*changes[-1], "wrong-tensor", REPLACED + 0.7, changes=changes)
+
+
+def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iterator[Mutation]:
+    """A factor of the right gradient in the place of what does not depend on the gradients above."""
+    for place, value in enumerate(node.args):
+        if not is_tensor(value) or value in around.carries:
+            continue
+        named = value in around.names(node)
+        cause = "wrong-mask" if is_mask(value) else "wrong-tensor" if named else "wrong-factor"
+        for factor in factors:
+            elementwise = node.meta["operation"] in ("mul", "div")
+            for like in stretched(factor, node if elementwise else value, around):
+                if like is not value:
+                    args = (*node.args[:place], like, *node.args[place + 1 :])
+                    yield Mutation(node, around.sketches.like(node, args), cause, WRAPPED + 1.45)
+
+
+def stretched(value: fx.Node, like: Any, around: Around) -> Iterator[fx.Node]:
+    """A value as it can stand beside another: of its shape, or with an axis put in, to be stretched along it."""
+    a, b = value.meta["val"], like.meta["val"]
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return
+    if a.shape == b.shape or (a.numel() > 1 and a.shape == b.shape[b.ndim - a.ndim :]):
+        yield value
+    elif a.numel() > 1 and a.ndim == b.ndim - 1 and a.shape == b.shape[: a.ndim]:
+        yield around.sketches.operation("getitem", value, (*[slice(None)] * a.ndim, None))
+
+
+def is_mask(node: Any) -> bool:
+    """Whether a value holds nothing but zeros and ones, or truth values."""
+    value = node.meta["val"]
+    return isinstance(value, torch.Tensor) and (
+        value.dtype is torch.bool or (bool(((value == 0) | (value == 1)).all()) and value.numel() > 1)
+    )
 
 
 def _may_replace(other: fx.Node, value: Any) -> bool:

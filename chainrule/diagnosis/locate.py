@@ -11,6 +11,7 @@ from torch import fx
 from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.report import Row
+from chainrule.diagnosis.unnamed import shared_gradient
 from chainrule.program import differentiable
 from chainrule.run import needed
 
@@ -48,6 +49,9 @@ class Located:
         if any(row.status not in ("right", "close") for row in self.rows.values()):
             self._take_guesses()
             self._find()
+            while (claim := shared_gradient(case, self.wrong, self.known)) is not None:
+                self._take(claim)
+                self._find()
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -107,6 +111,7 @@ class Located:
     # -- wrong by themselves ---------------------------------------------------------------------
 
     def _find(self) -> None:
+        self.wrong.clear()
         for claim in self.known:
             row = self.rows.get(claim)
             if row is not None and row.status in ("right", "close"):
@@ -163,8 +168,12 @@ class Located:
                 readers = [c for c in wrong if guess in self.above_with(c, guess)]
                 if not any(self._repaired(c, guess) for c in readers):
                     continue
-            self.known.append(guess)
-        self.known.sort(key=lambda c: position[c.node])
+            self._take(guess)
+
+    def _take(self, claim: Claim) -> None:
+        """Count a value on the way among the gradients."""
+        position = {node: i for i, node in enumerate(self.case.graph.nodes)}
+        self.known = sorted([*self.known, claim], key=lambda c: position[c.node])
 
     def above_with(self, claim: Claim, guess: Claim) -> list[Claim]:
         self.known.append(guess)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.exchanges import other_tensors
+from chainrule.diagnosis.exchanges import is_mask, other_tensors
 from chainrule.diagnosis.indexing import indices, other_places, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.paths import lost_from
@@ -138,13 +138,13 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 )
     if operation in ("bitwise_not", "logical_not"):
         yield Mutation(node, node.args[0], "wrong-mask", DROPPED)  # type: ignore[arg-type]
-    if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and _is_mask(node.args[1]):
+    if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and is_mask(node.args[1]):
         yield Mutation(node, node.args[1], "wrong-mask", REPLACED)  # type: ignore[arg-type]
     if operation == "where" and len(node.args) == 3:
         yield Mutation(
             node, around.sketches.like(node, (node.args[0], node.args[2], node.args[1])), "wrong-mask", REPLACED
         )
-    if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and _is_mask(node):
+    if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and is_mask(node):
         yield Mutation(node, around.sketches.operation("sub", 1, node), "wrong-mask", WRAPPED)
 
 
@@ -153,13 +153,6 @@ def _as(node: fx.Node, other: str, around: Around) -> fx.Node:
     if node.op == "call_method":
         return around.sketches.like(node, target=other, name=other)
     return around.sketches.operation(other, *node.args)
-
-
-def _is_mask(node: Any) -> bool:
-    value = node.meta["val"]
-    return isinstance(value, torch.Tensor) and (
-        value.dtype is torch.bool or (bool(((value == 0) | (value == 1)).all()) and value.numel() > 1)
-    )
 
 
 _EXPONENTS = (-3, -2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 3)
@@ -225,6 +218,11 @@ def _signs(node: fx.Node, around: Around) -> Iterator[Mutation]:
     yield Mutation(node, node.args[0], "sign", REPLACED)  # type: ignore[arg-type]
 
 
+def _order(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Another order of the elements, where none was wanted."""
+    yield Mutation(node, node.args[0], "wrong-axis", DROPPED)  # type: ignore[arg-type]
+
+
 def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """Other constants in a sum: `1 - t * t`. (Those in products are found from the ratio.)"""
     for place, value in enumerate(node.args):
@@ -258,7 +256,8 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (_transposes,)),
     **dict.fromkeys(_REDUCTIONS, (_other_axes, _other_reductions)),
     **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
-    **dict.fromkeys(("cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
+    **dict.fromkeys(("flip", "roll", "flipud", "fliplr"), (_order, _other_axes)),
+    **dict.fromkeys(("cumsum", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "neg": (_signs,),

@@ -14,7 +14,7 @@ from torch import fx
 
 from chainrule.diagnosis import wraps
 from chainrule.diagnosis.case import same
-from chainrule.diagnosis.exchanges import exchanged
+from chainrule.diagnosis.exchanges import exchanged, right_factors
 from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.mutations import mutations
 from chainrule.diagnosis.paths import lost_from
@@ -84,6 +84,7 @@ class Search:
                         self._try_turns(group, wraps.factors(self, group[-1], derived))
                 for group in self._groups():
                     self._try_turns(group, wraps.sums(self, group[-1]))
+                    self._try_turns(group, right_factors(group[-1], self.factors, self.around))
             if not self.found:
                 for group in self._groups():
                     self._try_turns(group, wraps.terms(self, group[-1]))
