@@ -39,7 +39,7 @@ class CrossEntropy(torch.autograd.Function):
             dlogits = grad_loss * delta * weight[target][:, None] / n
             # ~ upstream-dropped: dlogits = delta * weight[target][:, None] / n
             # ~ missing-factor: dlogits = grad_loss * delta / n
-            # ~ wrong-axis|wrong-tensor: dlogits = grad_loss * delta * weight / n
+            # ~ wrong-axis|wrong-tensor|wrong-factor: dlogits = grad_loss * delta * weight / n
             # ~ wrong-scale: dlogits = grad_loss * delta * weight[target][:, None]
             # ~ wrong-scale: dlogits = grad_loss * delta * weight[target][:, None] / delta.numel()
             # ~ sign: dlogits = -grad_loss * delta * weight[target][:, None] / n

@@ -50,10 +50,9 @@ def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iter
     for place, value in enumerate(node.args):
         if not is_tensor(value) or value in around.carries:
             continue
-        named = value in around.names(node)
-        cause = "wrong-mask" if is_mask(value) else "wrong-tensor" if named else "wrong-factor"
+        elementwise = node.meta["operation"] in ("mul", "div")
+        cause = "wrong-mask" if is_mask(value) else "wrong-factor" if elementwise else "wrong-tensor"
         for factor in factors:
-            elementwise = node.meta["operation"] in ("mul", "div")
             for like in stretched(factor, node if elementwise else value, around):
                 if like is not value:
                     args = (*node.args[:place], like, *node.args[place + 1 :])

@@ -15,9 +15,7 @@ _COMPARED = 12  # changes that give the right numbers
 _STEPS = 4000  # of the right gradient, run to see how steeply its values depend on one another
 
 
-def compare_locals(
-    case: Case, mine: list[fx.Node], search: Search, right: list[fx.Node], above: list[fx.Node]
-) -> None:
+def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[fx.Node], above: list[fx.Node]) -> None:
     """Say of the nearest changes how many values on the way they leave that the right gradient does not have.
 
     That which makes the values on the way right too is likelier. `mine` are the nodes of the person's line, `right`
@@ -28,8 +26,8 @@ def compare_locals(
     if not named or len(search.best) < 2:
         return
     known = _right_values(case)
-    for value in _slopes(case, right, above):
-        known.setdefault(value.numel(), []).append(value.flatten())
+    for slope in _slopes(case, right, above):
+        known.setdefault(slope.numel(), []).append(slope.flatten())
     before = [n for n in named if _occurs(trial.values[n], known)]
     compared = search.best[:_COMPARED]
     with torch.no_grad():
@@ -70,7 +68,9 @@ def _slopes(case: Case, right: list[fx.Node], above: list[fx.Node]) -> Iterator[
                 runs.append(run([n for n in right if n is not node], given | {node: source}, double))
     except FAILURES:
         return
-    yield from (v for found in runs for n in right if _is_matrix(v := found.get(n)) and bool(v.any()))
+    for values in runs:
+        found = (values.get(node) for node in right)
+        yield from (v for v in found if isinstance(v, torch.Tensor) and _is_matrix(v) and bool(v.any()))
 
 
 def _occurs(value: torch.Tensor, known: dict[int, list[torch.Tensor]]) -> bool:

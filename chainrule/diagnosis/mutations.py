@@ -23,7 +23,7 @@ from chainrule.diagnosis.sketch import is_tensor
 def mutations(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """Every change to the operation `node`."""
     operation = node.meta["operation"]
-    for kind in _KINDS.get(operation, ()):
+    for kind in _KINDS.get(operation, (_activations,)):
         yield from kind(node, around)
     yield from other_tensors(node, around)
 
@@ -189,7 +189,7 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
     term = (is_tensor(a) and is_tensor(b)) or a in around.carries or b in around.carries
     if operation in ("add", "sub"):
         other = "sub" if operation == "add" else "add"
-        yield Mutation(node, _as(node, other, around), "wrong-term-scale" if term else "wrong-factor", REPLACED)
+        yield Mutation(node, _as(node, other, around), "wrong-term-scale", REPLACED)
         if operation == "sub":
             yield Mutation(
                 node, sketches.like(node, (b, a)), "sign" if term or not around.carries else "wrong-factor", REPLACED
@@ -216,6 +216,24 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
 
 def _signs(node: fx.Node, around: Around) -> Iterator[Mutation]:
     yield Mutation(node, node.args[0], "sign", REPLACED)  # type: ignore[arg-type]
+
+
+def _activations(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """A value before its activation in the place of that after it."""
+    given = node.args[0] if len(node.all_input_nodes) == 1 and node.args else None
+    if is_tensor(given) and node not in around.carries and given.meta["val"].shape == _shape(node):  # type: ignore[union-attr]
+        yield Mutation(node, given, "wrong-tensor", DROPPED)  # type: ignore[arg-type]
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    return getattr(node.meta["val"], "shape", None)
+
+
+def _zeros(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Nothing to begin with, where the gradient from another path should be."""
+    for other in around.names(node):
+        if other in around.gradients and other.meta["val"].shape == node.meta["val"].shape:
+            yield Mutation(node, around.sketches.method("clone", other), "lost-path", REPLACED)
 
 
 def _order(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -260,7 +278,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("cumsum", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
-    "neg": (_signs,),
+    "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
     "mul": (_operands, _powers), "div": (_operands, _powers),

@@ -84,12 +84,13 @@ class Search:
                         self._try_turns(group, wraps.factors(self, group[-1], derived))
                 for group in self._groups():
                     self._try_turns(group, wraps.sums(self, group[-1]))
-                    self._try_turns(group, right_factors(group[-1], self.factors, self.around))
             if not self.found:
                 for group in self._groups():
                     self._try_turns(group, wraps.terms(self, group[-1]))
                     self._try_turns(group, wraps.activated(self, group[-1]))
             if not self.found:
+                for group in self._groups():
+                    self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
 
     def _alike(self) -> Iterator[Mutation]:
