@@ -28,10 +28,12 @@ class Derived:
 
     @cached_property
     def program(self) -> Program:
+        return self._program([c.value for c in self.located.known] + self.located.missing)
+
+    def _program(self, values: list[fx.Node]) -> Program:
         case = self.case
         program = case.base.seeded(explicit=case.hand.upstream is not None)
         twins = {n.meta["base"]: n for n in program.graph.nodes if "base" in n.meta}
-        values = [c.value for c in self.located.known] + self.located.missing
         chosen = [twins[v] for v in values if v in twins and twins[v] in program.gradients]
         program.wanted = list(dict.fromkeys(chosen)) or program.wanted
         simplify(program)
@@ -44,10 +46,9 @@ class Derived:
     @cached_property
     def lines(self) -> dict[str, str]:
         """Lines in the names of the outermost function, by target."""
-        names = {
-            self.case.names.get(v, v.name) for v in [*(c.value for c in self.located.known), *self.located.missing]
-        }
-        program = self.program
+        values = [v for v in [*(c.value for c in self.located.known), *self.located.missing] if v in self.case.names]
+        names = {self.case.names[v] for v in values}
+        program = self._program(values)
         written = {keys(program.graph.nodes).get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
         only = {written[name] for name in names if name in written}  # a repair may read no other gradient
         return {line.target: line.text for line in Layout(program, dotted=True, only=only).part("backward")}

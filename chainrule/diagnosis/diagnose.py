@@ -18,7 +18,7 @@ from chainrule.diagnosis.likelihood import compare_locals
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutation import DROPPED, WRAPPED, Around, Mutation, Names
 from chainrule.diagnosis.paths import lost_from
-from chainrule.diagnosis.search import Search, Trial
+from chainrule.diagnosis.search import FAILURES, Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
 from chainrule.diagnosis.suspects import suspects
@@ -43,10 +43,14 @@ class Diagnosis:
     also: tuple[str, ...] = ()
     ratio: float | None = None  # the person's numbers divided by the right ones, where that is one number
     said: str = ""  # what the ratio equals
+    alike: tuple[str, ...] = ()  # causes of changes that are as near as the nearest, where it gave the cause
 
-    def is_beside(self, cause: str) -> bool:
-        """Whether a cause is as near as the one that is named, which another repair gave."""
-        return self.ratio is None and cause in self.also and any(m.repairs == self.cause for m in self.repairs)
+    def with_repair(self, cause: str | None) -> tuple[str, tuple[str, ...]]:
+        """The cause, and others that fit as well, where the change that `cause` tells of has been proved."""
+        if cause is None or cause == self.cause or (self.cause != "unknown" and cause not in self.alike):
+            return self.cause, self.also
+        others = dict.fromkeys(c for c in (self.cause, *self.also) if c not in (cause, "unknown"))
+        return cause, tuple(others)[:2]
 
 
 class Diagnoser:
@@ -68,12 +72,15 @@ class Diagnoser:
         ratio = self._ratio()
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
-        ranked = [*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
         dropped = not self._reads_gradients and self._needs_gradients
-        ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or dropped)
+        ranked = [(m.weight + 0.05, m.makes) for m in made if m.makes != "upstream-dropped" or dropped]
+        ranked = sorted([*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *ranked])
+        if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
+            ranked = [(w, c) for w, c in ranked if c != "double-counted-path"]
         if (not ranked or ranked[0][0] > WRAPPED + 1.3) and (cause := self._other_factor()):
-            ranked.insert(0, (WRAPPED + 1.3, cause))
-        causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
+            ranked = [(WRAPPED + 1.3, cause)]  # which says more than a term that would mend it
+        near = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
+        causes = list(near)
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
@@ -84,8 +91,9 @@ class Diagnoser:
             causes.insert(0, "wrong-shape")
         if self._only_ties():
             causes.insert(0, "ties")
-        causes = list(dict.fromkeys(causes)) or ["unknown"]
-        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
+        causes = list(dict.fromkeys(causes)) or [self._by_elements()]
+        alike = tuple(near) if near and near[0] == causes[0] else ()
+        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), alike)
 
     def _other_factor(self) -> str:
         values = self.case.here.values | {c.node: self.case.here.truth(c.value) for c in self.above}
@@ -137,6 +145,37 @@ class Diagnoser:
         known = bool(of_others & read) or (self.case.hand.upstream is not None and self.case.base.upstream in read)
         return ["upstream-dropped"] if known else []
 
+    def _by_elements(self) -> str:
+        """What the numbers alone say, where no change is known that explains them."""
+        sources = {n: self.case.here.values[n] for n in self._given_above}
+        generator = torch.Generator().manual_seed(4321)
+        moved = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in sources.items()}
+        pairs = []
+        for given in (sources, moved):
+            right, mine = self._with_gradients(given)
+            if right is None or mine is None or right.shape != mine.shape:
+                return "unknown"
+            pairs.append((mine, right))
+        if all(
+            bool(((mine == 0) | (right == 0) | ((mine - right).abs() <= 1e-9 * right.abs())).all())
+            for mine, right in pairs
+        ):
+            return "wrong-mask"
+        (mine, right), (mine_then, right_then) = pairs  # the one factor in the place of the other, whatever it is times
+        return "wrong-factor" if same(mine * right_then, mine_then * right) else "unknown"
+
+    def _with_gradients(self, given: dict[fx.Node, torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The right gradient and the person's, from other gradients above."""
+        gradient = self.case.base.gradients.get(self.claim.value)
+        theirs = {c.node: given[g] for c in self.above if (g := self.case.base.gradients.get(c.value)) in given}
+        known = {n: v for n, v in self.case.here.values.items() if n in self.case.forward} | given | theirs
+        try:
+            with torch.no_grad():
+                right, mine = run(self.right, known, double), run(self.mine, known, double)
+        except FAILURES:
+            return None, None
+        return right.get(gradient) if gradient is not None else None, mine.get(self.claim.node)
+
     def _said(self, ratio: float | None) -> str:
         if ratio is None or self.claim.spot is None:
             return ""
@@ -167,15 +206,18 @@ class Diagnoser:
             return []
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
-        around = Around(self.sketches, self._names(), carries, self.reach.numbers, self._names_at, self.case.until)
+        gradients = {c.node for c in self.others} | set(upstream)
+        around = Around(
+            self.sketches, self._names(), carries, gradients, self.reach.numbers, self._names_at, self.case.until
+        )
         resized = self._trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
-        search.run(suspects(self.case, self.mine, carries))
+        search.run(suspects(self.case, self.mine, carries, trials[0].values))
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
-        compare_locals(self.case, self.mine, search)
+        compare_locals(self.case, self.mine, search, self.right, self._given_above)
         return search.best
 
     def _skips(self) -> Iterator[Mutation]:
@@ -239,6 +281,8 @@ class Diagnoser:
         """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above."""
         moved = self._carrying(self.right, self._given_above)
         found = [n for n in self.right if n not in moved and is_tensor(n)]
+        factors = [a for n in self.right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
+        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[arg-type, misc]
         last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
         for node in self.right:
             if node.meta["operation"] != "mul" or node not in moved:
@@ -330,13 +374,24 @@ class Diagnoser:
             values[other.node] = point.truth(other.value)
         try:
             with torch.no_grad():
-                for node in self._beside:
+                for node in self._theirs:
                     values.pop(node, None)
-                values = run(self._beside, values, double)
+                values = run(self._theirs, values, double)
         except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
-            for node in self._beside:
+            for node in self._theirs:
                 values.pop(node, None)
         return Trial(values, point.truth(self.claim.value))
+
+    @cached_property
+    def _theirs(self) -> list[fx.Node]:
+        """What the person computed until this line, from the gradients that are known too."""
+        known, found = {c.node for c in self.others}, []
+        for node in self.case.graph.nodes:
+            if node.meta.get("spot") is not None and node.op != "placeholder" and node not in self.case.forward | known:
+                found.append(node)
+            if node is self.claim.node:
+                break
+        return found
 
     @cached_property
     def _beside(self) -> list[fx.Node]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.mutation import DROPPED, REPLACED, Around, Mutation
+from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.sketch import is_tensor
 
 ONES = frozenset(("ones_like", "ones", "new_ones", "full", "full_like"))
@@ -41,7 +41,7 @@ def instead(node: fx.Node, around: Around) -> Iterator[Mutation]:
             yield Mutation(node, other, cause, REPLACED + 0.3)
 
 
-def _instead(value: fx.Node, other: fx.Node, around: Around) -> str:
+def _instead(value: Any, other: fx.Node, around: Around) -> str:
     """The cause, where another value stands for ones that do nothing."""
     if value.meta["operation"] not in ONES or not other.meta["val"].dtype.is_floating_point:
         return ""
@@ -63,6 +63,39 @@ def exchanged(nodes: list[fx.Node], around: Around) -> Iterator[Mutation]:
                 changes = [(r, around.sketches.with_inputs(r, swap)) for r in moved]
                 if changes:
                     yield Mutation(*changes[-1], "wrong-tensor", REPLACED + 0.7, changes=changes)
+
+
+def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iterator[Mutation]:
+    """A factor of the right gradient in the place of what does not depend on the gradients above."""
+    for place, value in enumerate(node.args):
+        if not is_tensor(value) or value in around.carries:
+            continue
+        elementwise = node.meta["operation"] in ("mul", "div")
+        cause = "wrong-mask" if is_mask(value) else "wrong-factor" if elementwise else "wrong-tensor"
+        for factor in factors:
+            for like in stretched(factor, node if elementwise else value, around):
+                if like is not value:
+                    args = (*node.args[:place], like, *node.args[place + 1 :])
+                    yield Mutation(node, around.sketches.like(node, args), cause, WRAPPED + 1.45)
+
+
+def stretched(value: fx.Node, like: Any, around: Around) -> Iterator[fx.Node]:
+    """A value as it can stand beside another: of its shape, or with an axis put in, to be stretched along it."""
+    a, b = value.meta["val"], like.meta["val"]
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return
+    if a.shape == b.shape or (a.numel() > 1 and a.shape == b.shape[b.ndim - a.ndim :]):
+        yield value
+    elif a.numel() > 1 and a.ndim == b.ndim - 1 and a.shape == b.shape[: a.ndim]:
+        yield around.sketches.operation("getitem", value, (*[slice(None)] * a.ndim, None))
+
+
+def is_mask(node: Any) -> bool:
+    """Whether a value holds nothing but zeros and ones, or truth values."""
+    value = node.meta["val"]
+    return isinstance(value, torch.Tensor) and (
+        value.dtype is torch.bool or (bool(((value == 0) | (value == 1)).all()) and value.numel() > 1)
+    )
 
 
 def _may_replace(other: fx.Node, value: Any) -> bool:

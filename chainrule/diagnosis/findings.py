@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from torch import fx
 
@@ -19,13 +20,18 @@ from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
 from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.kept import other_numbers
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
+from chainrule.diagnosis.returns import other_conditions, returned_none
 from chainrule.diagnosis.spelling import Reach, not_in_place, written
 from chainrule.diagnosis.spots import Spot, span_of
+from chainrule.diagnosis.swapped import exchanges
 
+_STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
+_EXCHANGED = 12  # pairs of values that are exchanged
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
 
@@ -62,21 +68,23 @@ class Findings:
 
     def all(self) -> list[Finding]:
         found: list[Finding] = []
-        places: dict[tuple[types.CodeType, int], tuple[Finding, int]] = {}
+        places: dict[tuple[types.CodeType, int], Finding] = {}
         remaining, missing = list(self.located.wrong), list(self.located.missing)
+        swapped = self._swapped(remaining)
+        if swapped is not None:
+            found.append(swapped[0])
+            remaining = [w for w in remaining if w.claim.name not in swapped[1]]
         while remaining:
-            wrong = remaining.pop(0)
+            turns = _same_turns(remaining)
+            remaining = [w for w in remaining if w not in turns]
+            wrong = turns[len(turns) // 2]  # in the first turn and the last some values are zero, or have other names
             place = (wrong.claim.spot.code, wrong.claim.spot.index) if wrong.claim.spot is not None else None
-            if place is not None and place in places:
-                known, call = places[place]
-                spot = wrong.claim.spot
-                assert spot is not None
-                if known.line == spot.line or call == spot.call:
-                    known.message += f"; so is {wrong.claim.target}"  # the same line, run for another layer or turn
-                    continue
+            if place is not None and place in places and places[place].line == wrong.claim.spot.line:  # type: ignore[union-attr]
+                places[place].message += f"; so is {wrong.claim.target}"  # the same line, run for another layer
+                continue
             finding, right = self._finding(wrong, remaining)
             if place is not None:
-                places.setdefault(place, (finding, wrong.claim.spot.call))  # type: ignore[union-attr]
+                places.setdefault(place, finding)
             others = [w.claim.target for w in remaining if w.claim.name in right]
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
@@ -85,6 +93,19 @@ class Findings:
             found.append(finding)
         rows = {row.name: row for row in self.missing_rows}
         return found + [self._missing(n, rows[self.case.names.get(n, n.name)]) for n in missing]
+
+    def _swapped(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
+        """One finding for several wrong gradients, all of which are right with two values exchanged."""
+        names = {w.claim.name for w in wrong}
+        for edit, code in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1 else ():
+            right = repaired(edit, code, self.again, self.located)
+            if names <= right:
+                claim, *others = [w.claim for w in wrong]
+                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence('wrong-tensor')}"
+                message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
+                finding = Finding(claim.name, edit.line, "wrong-tensor", message, "", file=edit.file)
+                return self._mended(finding, edit), right
+        return None
 
     # -- a wrong gradient --------------------------------------------------------------------------
 
@@ -98,14 +119,14 @@ class Findings:
         finding.also = diagnosis.also
         shared = {w.claim.name for w in others if wrong.shares(w)}
         common = set(wrong.mine).intersection(n for w in others for n in w.mine)
-        best = self._best(claim, self._options(wrong, diagnosis.repairs, finding.repair), common, shared)
+        options = self._options(wrong, diagnosis.repairs, finding.repair)
+        kept = self._kept_otherwise(wrong)
+        best = self._best(claim, [kept, *options] if kept is not None else options, common, shared)
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
             finding.line, finding.file = option.edit.line, option.spot.file
-            elsewhere = option.edit.line != line and diagnosis.cause == "unknown"
-            if option.cause is not None and (elsewhere or diagnosis.is_beside(option.cause)):
-                finding.cause = option.cause
+            finding.cause, finding.also = diagnosis.with_repair(option.cause)
         else:
             self._place_by(diagnosis.repairs, finding)
         finding.message = self._message(wrong, diagnosis, finding.cause)
@@ -130,6 +151,13 @@ class Findings:
                 break
         return best
 
+    def _kept_otherwise(self, wrong: Wrong) -> Option | None:
+        """Another number kept on `ctx`, with which the gradient is right."""
+        for edit, spot in other_numbers(self.case.hand, wrong):
+            if wrong.claim.name in repaired(edit, spot.code, self.again, self.located):
+                return Option(1.0, edit, " ".join(x.strip() for x in edit.lines), spot, wrong.claim.node)
+        return None
+
     @staticmethod
     def _place_by(repairs: list[Mutation], finding: Finding) -> None:
         spot = repairs[0].at.meta.get("spot") if repairs else None
@@ -148,7 +176,8 @@ class Findings:
             elif mutation.written is not None:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
             elif spot is not None:
-                own = str(mutation.at.meta["name"]) if mutation.at.meta["operation"] == "alias" else ""
+                bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
+                own = str(mutation.at.meta["name"]) if bare else ""
                 made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own))
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
                 away = (
@@ -159,7 +188,9 @@ class Findings:
                     else 0.03
                 )
                 found.append(
-                    Option(mutation.weight + away + 0.5 * mutation.strange, *made, spot, mutation.at, mutation.repairs)
+                    Option(
+                        mutation.weight + away + _STRANGE * mutation.strange, *made, spot, mutation.at, mutation.repairs
+                    )
                 )
         edit = self._rewritten(wrong, derived)
         if edit is not None and claim.spot is not None:
@@ -261,9 +292,13 @@ class Findings:
         finding = Finding(row.name, None, "missing-gradient", message, self.derived.line_for(node))
         backward = inspect.unwrap(self.case.hand.asked.code.func)
         given = list(self.case.hand.parameters)
-        place = source.returned_none(backward.__code__, given.index(row.name.split(".")[0]))
+        argument = row.name.split(".")[0]
+        place = returned_none(backward.__code__, given.index(argument))
         if place is None:
             return finding
+        for edit, code in other_conditions(backward.__code__, given.index(argument), argument, self.case.hand.kept):
+            if row.name in repaired(edit, code, self.again, self.located):
+                return self._mended(finding, edit)
         finding.line, finding.file = place.line, place.file
         finding.text = source.line_at(place.file, place.line)
         known = [c for c in self.located.case.claims if c.spot is not None and c.spot.code is backward.__code__]
@@ -272,8 +307,24 @@ class Findings:
         if repair and spot is not None:
             edit = source.replaced(place, repair.partition(" = ")[2])
             if row.name in repaired(edit, spot.code, self.again, self.located):
-                finding.repair, finding.edit, finding.proved = " ".join(x.strip() for x in edit.lines), edit, True
+                return self._mended(finding, edit)
         return finding
+
+    @staticmethod
+    def _mended(finding: Finding, edit: Edit) -> Finding:
+        finding.line, finding.file, finding.text = edit.line, edit.file, source.line_at(edit.file, edit.line)
+        finding.repair, finding.edit, finding.proved = " ".join(x.strip() for x in edit.lines), edit, True
+        return finding
+
+
+def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
+    """The first of several wrong claims, with those of the same line in the other turns of its loop."""
+    first = wrong[0].claim.spot
+    if first is None:
+        return wrong[:1]
+    place = first.code, first.index, first.call
+    spots = [(w, s) for w in wrong if (s := w.claim.spot) is not None]
+    return [w for w, s in spots if (s.code, s.index, s.call) == place]
 
 
 def _sentence(cause: str) -> str:

@@ -22,10 +22,15 @@ class Context:
 
     saved_tensors: tuple[Any, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
-    kept: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
+    saved: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
+    kept: Callable[[str, Any], Any] | None = None  # told what else is kept, under which name
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.kept is None or name in dir(Context)
+        object.__setattr__(self, name, value if own else self.kept(name, value))  # type: ignore[misc]
 
     def save_for_backward(self, *tensors: Any) -> None:
-        self.saved_tensors = tensors if self.kept is None else self.kept(tensors)
+        self.saved_tensors = tensors if self.saved is None else self.saved(tensors)
 
     def save_for_forward(self, *tensors: Any) -> None:
         pass  # for forward-mode derivatives alone

@@ -18,7 +18,7 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
-from chainrule.diagnosis.spots import Spots
+from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder, Region
@@ -60,6 +60,7 @@ class Handwritten:
     regions: list[Region] = field(default_factory=list)
     began: int = 0  # the spot at which a backward pass that is a call of its own began; 0 where it is not
     parameters: list[str] = field(default_factory=list)  # of the forward pass, in order
+    kept: dict[str, tuple[float, Spot]] = field(default_factory=dict)  # numbers that a forward pass keeps on `ctx`
     own: torch.Tensor | None = None  # what their own forward pass gave, where another one is compared with
 
     @property
@@ -92,6 +93,7 @@ class _Run:
         self.upstream: torch.Tensor | None = None
         self.own: torch.Tensor | None = None
         self.began = 0
+        self.kept: dict[str, tuple[float, Spot]] = {}
         self.object = asked.code
 
     def handwritten(self) -> Handwritten:
@@ -135,7 +137,7 @@ class _Run:
         _as_it_was(entry.node)
         return Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self._object(), stale, regions, self.began,
-            list(recorder.arguments), self.own,
+            list(recorder.arguments), self.kept, self.own,
         )  # fmt: skip
 
     def _object(self) -> Any:
@@ -185,7 +187,8 @@ class _Run:
         with self._numpy(asked.code):
             out = None
             if asked.function:
-                asked.forward.context.kept = self._saved  # type: ignore[union-attr]
+                context = asked.forward.context  # type: ignore[union-attr]
+                context.saved, context.kept = self._saved, self._kept
             if asked.forward is not None:
                 with self._numpy(asked.forward):
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
@@ -223,6 +226,13 @@ class _Run:
             self.recorder.alias(t, saved(self.recorder.graph, n, spot, k)) if n is not None else t
             for k, (t, n) in enumerate(zip(tensors, nodes, strict=True))
         )
+
+    def _kept(self, name: str, value: Any) -> Any:
+        """What is kept as `ctx.name`: a number is noted, and a tensor stands under a node of its own."""
+        spot = self.spots.of(sys._getframe(2))
+        if isinstance(value, bool | int | float | Tracked):
+            self.kept[name] = value.plain() if isinstance(value, Tracked) else value, spot
+        return value
 
     def _several(self, outs: tuple[Any, ...]) -> tuple[torch.Tensor, Any]:
         """Several outputs: the loss is their sum, each weighted by its upstream gradient."""
@@ -311,7 +321,6 @@ class _Run:
             f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
             "return the loss, or call the local that holds it `loss`, or name it with loss="
         )
-
 
     @staticmethod
     def _scalars(result: Any) -> list[Any]:

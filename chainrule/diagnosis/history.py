@@ -55,7 +55,7 @@ def _rebound(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     for node in mine:
         spot, name = node.meta.get("spot"), node.meta.get("name")
         before = spot.names.get(name) if spot is not None and name else None
-        if isinstance(before, fx.Node) and before is not node and _is_lost(before, node):
+        if spot is not None and isinstance(before, fx.Node) and before is not node and _is_lost(before, node):
             groups.setdefault((spot.code, spot.index), []).append((node, before))
     for pairs in reversed(groups.values()):
         changes = []

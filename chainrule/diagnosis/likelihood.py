@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import fx
 
 from chainrule.diagnosis.case import Case, same
-from chainrule.diagnosis.search import Search
+from chainrule.diagnosis.search import FAILURES, Search
+from chainrule.run import double, run
 
 _COMPARED = 12  # changes that give the right numbers
+_STEPS = 4000  # of the right gradient, run to see how steeply its values depend on one another
 
 
-def compare_locals(case: Case, mine: list[fx.Node], search: Search) -> None:
+def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[fx.Node], above: list[fx.Node]) -> None:
     """Say of the nearest changes how many values on the way they leave that the right gradient does not have.
 
-    That which makes the values on the way right too is likelier. `mine` are the nodes of the person's line.
+    That which makes the values on the way right too is likelier. `mine` are the nodes of the person's line, `right`
+    those of the right gradient, computed from the gradients `above`.
     """
     trial = search.trials[0]
     named = [n for n in mine if n.meta.get("name") and n is not search.root and is_matrix(trial.values.get(n))]
     if not named or len(search.best) < 2:
         return
     known = right_values(case)
+    for slope in _slopes(case, right, above):
+        known.setdefault(slope.numel(), []).append(slope.flatten())
     before = [n for n in named if occurs(trial.values[n], known)]
     compared = search.best[:_COMPARED]
     with torch.no_grad():
@@ -42,6 +49,28 @@ def right_values(case: Case) -> dict[int, list[torch.Tensor]]:
         if node.meta["phase"] == "backward" and isinstance(value, torch.Tensor) and is_matrix(value):
             found.setdefault(value.numel(), []).append(value.flatten())
     return found
+
+
+def _slopes(case: Case, right: list[fx.Node], above: list[fx.Node]) -> Iterator[torch.Tensor]:
+    """How steeply the values of the right gradient depend on one another, and on those above: `1 - t**2`, without the
+    gradient that it is multiplied by."""
+    values = case.here.values
+    inner = [n for n in right if n in set(case.base.gradients.values())]
+    if len(right) * (2 * len(inner) + 1) > _STEPS:
+        return
+    none = {n: torch.zeros_like(values[n]) for n in above if isinstance(values.get(n), torch.Tensor)}
+    given = {n: v for n, v in values.items() if n not in set(right)} | none
+    try:
+        whole = run(right, given | {n: torch.ones_like(v) for n, v in none.items()}, double)
+        runs = [whole]
+        for node in inner:
+            for source in (torch.ones_like(whole[node]), whole[node]):
+                runs.append(run([n for n in right if n is not node], given | {node: source}, double))
+    except FAILURES:
+        return
+    for values in runs:
+        found = (values.get(node) for node in right)
+        yield from (v for v in found if isinstance(v, torch.Tensor) and is_matrix(v) and bool(v.any()))
 
 
 def occurs(value: torch.Tensor, known: dict[int, list[torch.Tensor]]) -> bool:

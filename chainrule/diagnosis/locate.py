@@ -12,6 +12,7 @@ from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.placed import Placed
 from chainrule.diagnosis.report import Row
+from chainrule.diagnosis.unnamed import shared_gradient
 from chainrule.program import differentiable
 from chainrule.run import needed
 
@@ -49,6 +50,9 @@ class Located:
         if any(row.status not in ("right", "close") for row in self.rows.values()):
             self._take_guesses()
             self._find()
+            while (claim := shared_gradient(case, self.wrong, self.known)) is not None:
+                self._take(claim)
+                self._find()
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -108,6 +112,7 @@ class Located:
     # -- wrong by themselves ---------------------------------------------------------------------
 
     def _find(self) -> None:
+        self.wrong.clear()
         for claim in self.known:
             row = self.rows.get(claim)
             if row is not None and row.status in ("right", "close"):
@@ -161,10 +166,15 @@ class Located:
                 readers = [c for c in self._wrong_rows() if guess in self.above_with(c, guess)]
                 if not any(self._repaired(c, guess) for c in readers):
                     continue
-            self.known.append(guess)
+            self._take(guess)
         wrong = [c for c in self._wrong_rows() if self._is_wrong(c, self.above(c))]
-        self.known += Placed(self.case, self.known).of(wrong)
-        self.known.sort(key=lambda c: position[c.node])
+        for claim in Placed(self.case, self.known).of(wrong):
+            self._take(claim)
+
+    def _take(self, claim: Claim) -> None:
+        """Count a value on the way among the gradients."""
+        position = {node: i for i, node in enumerate(self.case.graph.nodes)}
+        self.known = sorted([*self.known, claim], key=lambda c: position[c.node])
 
     def _wrong_rows(self) -> list[Claim]:
         return [c for c in self.known if (row := self.rows.get(c)) is None or row.status not in ("right", "close")]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.exchanges import ONES, instead, other_tensors
+from chainrule.diagnosis.exchanges import ONES, instead, is_mask, other_tensors
 from chainrule.diagnosis.indexing import indices, other_places, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.paths import lost_from
@@ -23,7 +23,7 @@ from chainrule.diagnosis.sketch import is_tensor
 def mutations(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """Every change to the operation `node`."""
     operation = node.meta["operation"]
-    for kind in _KINDS.get(operation, ()):
+    for kind in _KINDS.get(operation, (_activations,)):
         yield from kind(node, around)
     yield from other_tensors(node, around)
 
@@ -169,13 +169,13 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 )
     if operation in ("bitwise_not", "logical_not"):
         yield Mutation(node, node.args[0], "wrong-mask", DROPPED)  # type: ignore[arg-type]
-    if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and _is_mask(node.args[1]):
+    if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and is_mask(node.args[1]):
         yield Mutation(node, node.args[1], "wrong-mask", REPLACED)  # type: ignore[arg-type]
     if operation == "where" and len(node.args) == 3:
         yield Mutation(
             node, around.sketches.like(node, (node.args[0], node.args[2], node.args[1])), "wrong-mask", REPLACED
         )
-    if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and _is_mask(node):
+    if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and is_mask(node):
         yield Mutation(node, around.sketches.operation("sub", 1, node), "wrong-mask", WRAPPED)
 
 
@@ -184,13 +184,6 @@ def _as(node: fx.Node, other: str, around: Around) -> fx.Node:
     if node.op == "call_method":
         return around.sketches.like(node, target=other, name=other)
     return around.sketches.operation(other, *node.args)
-
-
-def _is_mask(node: Any) -> bool:
-    value = node.meta["val"]
-    return isinstance(value, torch.Tensor) and (
-        value.dtype is torch.bool or (bool(((value == 0) | (value == 1)).all()) and value.numel() > 1)
-    )
 
 
 _EXPONENTS = (-3, -2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 3)
@@ -227,7 +220,7 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
     term = (is_tensor(a) and is_tensor(b)) or a in around.carries or b in around.carries
     if operation in ("add", "sub"):
         other = "sub" if operation == "add" else "add"
-        yield Mutation(node, _as(node, other, around), "wrong-term-scale" if term else "wrong-factor", REPLACED)
+        yield Mutation(node, _as(node, other, around), "wrong-term-scale", REPLACED)
         if operation == "sub":
             yield Mutation(
                 node, sketches.like(node, (b, a)), "sign" if term or not around.carries else "wrong-factor", REPLACED
@@ -254,6 +247,29 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
 
 def _signs(node: fx.Node, around: Around) -> Iterator[Mutation]:
     yield Mutation(node, node.args[0], "sign", REPLACED)  # type: ignore[arg-type]
+
+
+def _activations(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """A value before its activation in the place of that after it."""
+    given = node.args[0] if len(node.all_input_nodes) == 1 and node.args else None
+    if is_tensor(given) and node not in around.carries and given.meta["val"].shape == _shape(node):  # type: ignore[union-attr]
+        yield Mutation(node, given, "wrong-tensor", DROPPED)  # type: ignore[arg-type]
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    return getattr(node.meta["val"], "shape", None)
+
+
+def _zeros(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Nothing to begin with, where the gradient from another path should be."""
+    for other in around.names(node):
+        if other in around.gradients and other.meta["val"].shape == node.meta["val"].shape:
+            yield Mutation(node, around.sketches.method("clone", other), "lost-path", REPLACED)
+
+
+def _order(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Another order of the elements, where none was wanted."""
+    yield Mutation(node, node.args[0], "wrong-axis", DROPPED)  # type: ignore[arg-type]
 
 
 def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -290,11 +306,13 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (_transposes,)),
     **dict.fromkeys(_REDUCTIONS, (_other_axes, _other_reductions)),
     **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
-    **dict.fromkeys(("cumsum", "flip", "unsqueeze", "argmax", "argmin"), (_other_axes,)),
+    **dict.fromkeys(("flip", "roll", "flipud", "fliplr"), (_order, _other_axes)),
+    **dict.fromkeys(("cumsum", "unsqueeze", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
-    "neg": (_signs,), **dict.fromkeys(ONES, (instead,)),
-    **dict.fromkeys(("reshape", "view"), (_reshapes,)), **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, _orders)),
+    "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
+    **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (_reshapes,)),
+    **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, _orders)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
     "mul": (_operands, _powers), "div": (_operands, _powers),

@@ -69,8 +69,8 @@ class Placed:
         groups: dict[object, list[fx.Node]] = {}
         for node in read:
             spot = node.meta.get("spot")
-            theirs = spot is not None and node.meta.get("name") and node not in self.case.forward and node not in given
-            if theirs and _is_floating(node):
+            theirs = node.meta.get("name") and node not in self.case.forward and node not in given
+            if spot is not None and theirs and _is_floating(node):
                 groups.setdefault((spot.code, spot.index), []).append(node)
         return [g for g in groups.values() if len(g) <= _TURNS]
 
@@ -80,7 +80,12 @@ class Placed:
         groups: dict[object, list[fx.Node]] = {}
         for node in reversed(needed([self.case.base.output])):
             spot = node.meta.get("spot")
-            if node.op != "placeholder" and node in self.case.base.gradients and node not in claimed and _is_floating(node):
+            if (
+                node.op != "placeholder"
+                and node in self.case.base.gradients
+                and node not in claimed
+                and _is_floating(node)
+            ):
                 place = (spot.code, spot.index, node.target) if spot is not None else node
                 groups.setdefault(place, []).append(node)
         return sorted(groups.values(), key=lambda g: not any(n.meta.get("name") for n in g))

@@ -14,7 +14,7 @@ from torch import fx
 
 from chainrule.diagnosis import wraps
 from chainrule.diagnosis.case import same
-from chainrule.diagnosis.exchanges import exchanged
+from chainrule.diagnosis.exchanges import exchanged, right_factors
 from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.mutations import mutations
 from chainrule.diagnosis.paths import lost_from
@@ -89,6 +89,8 @@ class Search:
                 self.try_all(exchanged(self.nodes, self.around))
             self._wrapped(others or suspected or [[self.root]])
             if not self.found:
+                for group in groups:
+                    self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
 
     def _has(self, weight: float) -> bool:

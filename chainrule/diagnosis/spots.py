@@ -109,7 +109,9 @@ class Spots:
     def _in_reach(self, frame: types.FrameType) -> dict[str, Any]:
         found: dict[str, Any] = {}
         code = frame.f_code
-        space = {n: frame.f_globals[n] for n in code.co_names if n in frame.f_globals} | dict(frame.f_locals)
+        read = {n: frame.f_globals[n] for n in code.co_names if n in frame.f_globals}
+        constants = {n: v for n, v in frame.f_globals.items() if type(v) is float and not n.startswith("_")}
+        space = {**constants, **read, **frame.f_locals}
         for name, value in space.items():
             for text, held in _held(name, value):
                 found.setdefault(text, self._known(held))

@@ -49,10 +49,11 @@ def reshaped(search: Search) -> Iterator[Mutation]:
 
 
 def _places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
-    """Where something can be put around a value: what an operation gives, and each known value that it reads."""
+    """Where something can be put around a value: what an operation gives, and each known value, or local variable,
+    that it reads."""
     yield node, lambda by: (node, by)
     for place, value in enumerate(node.args):
-        if is_tensor(value) and value not in search.position:
+        if is_tensor(value) and (value not in search.position or value.meta.get("name")):  # type: ignore[union-attr]
             yield value, functools.partial(_read_as, search, node, place)  # type: ignore[misc]
 
 
@@ -76,7 +77,9 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
             if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
                 index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
                 factor = sketches.operation("getitem", factor, index)
-            yield Mutation(*put(sketches.operation("mul", node, factor)), "missing-factor", far, "double-applied")
+            late = factor in search.around.gradients and node not in search.around.carries
+            cause = "upstream-dropped" if late else "missing-factor"
+            yield Mutation(*put(sketches.operation("mul", node, factor)), cause, far, "double-applied")
             if not derived:
                 by = sketches.operation("div", node, factor)
                 yield Mutation(*put(by), "wrong-factor", far + 0.1, "wrong-factor")
@@ -117,3 +120,18 @@ def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
                 for operation in ("add", "sub"):
                     made = put(sketches.operation(operation, node, other))
                     yield Mutation(*made, "missing-term", WRAPPED + 1.5)
+
+
+def products(search: Search, gradients: list[fx.Node]) -> Iterator[Mutation]:
+    """A gradient from above times a value in reach that should be added, or taken away: `grad * right`."""
+    sketches, root, values = search.around.sketches, search.root, search.trials[0].values
+    size = getattr(values.get(root), "shape", None)
+    for gradient in gradients:
+        for other in search.around.reach:
+            known = values.get(other)
+            fits = isinstance(known, torch.Tensor) and known.shape == size and known.dtype.is_floating_point
+            if fits and getattr(values.get(gradient), "shape", None) == size and other is not gradient:
+                for operation in ("add", "sub"):
+                    product = sketches.operation("mul", gradient, other)
+                    by = sketches.operation(operation, root, product)
+                    yield Mutation(root, by, "missing-term", WRAPPED + 0.3)
