@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import torch
 from torch import fx
 
 from chainrule.diagnosis import source
+from chainrule.diagnosis.case import same
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.spelling import InPlace, Reach
 from chainrule.diagnosis.spots import Spot
 from chainrule.program import Program
-from chainrule.run import needed
+from chainrule.run import double, needed
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
+_EQUAL = 1e-5  # relative to the largest element, in the person's dtype: the same value, computed twice
 _LONG = 300  # a longer line is no help
 
 
@@ -81,7 +84,7 @@ class Derived:
         if gradient is None or gradient.meta.get("erased"):
             return None
         reach = Reach(spot, self.case.recorder)
-        names = {self.twins[n]: text for n, text in reach.names.items() if n in self.twins}
+        names = self._of_equal_value(reach) | {self.twins[n]: t for n, t in reach.names.items() if n in self.twins}
         for claim in above:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
             if (other is not None and other is not gradient) or (claim.value is not value and other is gradient):
@@ -94,6 +97,22 @@ class Derived:
         speller = InPlace(reach, None, names)
         text = speller.spell(gradient)[0]
         return None if speller.unspelled or len(text) > _LONG else text
+
+    def _of_equal_value(self, reach: Reach) -> dict[fx.Node, str]:
+        """Names for what the person has computed anew: `a = x @ w` in the backward pass too."""
+        own: dict[tuple[int, ...], list[tuple[torch.Tensor, str]]] = {}
+        for node, text in reach.names.items():
+            value = self.case.here.values.get(node)
+            anew = node not in self.case.forward and isinstance(value, torch.Tensor) and value.is_floating_point()
+            if anew and value.numel() > 1 and bool((value != value.flatten()[0]).any()):
+                own.setdefault(tuple(value.shape), []).append((value, text))
+        found: dict[fx.Node, str] = {}
+        for node in self.program.graph.nodes if own else ():
+            value = self.case.here.values.get(node.meta.get("base"), node.meta.get("val"))
+            for known, text in own.get(tuple(getattr(value, "shape", ())), ()):
+                if same(double(value), known, _EQUAL):
+                    found.setdefault(node, text)
+        return found
 
     def last_before(self, node: fx.Node) -> tuple[Spot, str] | None:
         """Where a missing line could stand: after the last gradient that it reads; and what it would set."""

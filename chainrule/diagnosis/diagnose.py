@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.diagnosis import jacobians
-from chainrule.diagnosis.case import Case, Point, same
+from chainrule.diagnosis.case import RIGHT, Case, Point, same
 from chainrule.diagnosis.factors import other_factor
 from chainrule.diagnosis.history import of_history
 from chainrule.diagnosis.likelihood import compare_locals
@@ -25,6 +26,7 @@ from chainrule.diagnosis.suspects import suspects
 from chainrule.diagnosis.terms import combined, several_lost
 from chainrule.run import double, needed, run
 
+_FAR = WRAPPED + 1.25  # a change that is no more likely than what the numbers say
 _NAMES = 40  # tensors in reach that are tried in the place of another
 _SECONDS = 3.5  # of work on the person's own line
 
@@ -77,10 +79,10 @@ class Diagnoser:
         ranked = sorted([*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *ranked])
         if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
             ranked = [(w, c) for w, c in ranked if c != "double-counted-path"]
-        if (not ranked or ranked[0][0] > WRAPPED + 1.3) and (cause := self._other_factor()):
-            ranked = [(WRAPPED + 1.3, cause)]  # which says more than a term that would mend it
         near = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
         causes = list(near)
+        if not ranked or ranked[0][0] > _FAR:
+            causes[:0] = [cause] if (cause := self._other_factor()) else self._by_elements()
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
@@ -91,8 +93,10 @@ class Diagnoser:
             causes.insert(0, "wrong-shape")
         if self._only_ties():
             causes.insert(0, "ties")
-        causes = list(dict.fromkeys(causes)) or [self._by_elements()]
+        causes = list(dict.fromkeys(causes)) or ["unknown"]
         alike = tuple(near) if near and near[0] == causes[0] else ()
+        if alike and repairs and ranked[0] == (repairs[0].weight, repairs[0].repairs):
+            alike = tuple(m.repairs for m in repairs)
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), alike)
 
     def _other_factor(self) -> str:
@@ -145,27 +149,24 @@ class Diagnoser:
         known = bool(of_others & read) or (self.case.hand.upstream is not None and self.case.base.upstream in read)
         return ["upstream-dropped"] if known else []
 
-    def _by_elements(self) -> str:
-        """What the numbers alone say, where no change is known that explains them."""
+    def _by_elements(self) -> list[str]:
+        """What the numbers alone say, where no near change explains them."""
         sources = {n: self.case.here.values[n] for n in self._given_above}
         generator = torch.Generator().manual_seed(4321)
         moved = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in sources.items()}
-        pairs = []
-        for given in (sources, moved):
-            right, mine = self._with_gradients(given)
-            if right is None or mine is None or right.shape != mine.shape:
-                return "unknown"
-            pairs.append((mine, right))
+        pairs = [self._with_gradients(given) for given in (sources, moved)]
+        if not sources or not all(mine is not None and mine.shape == right.shape for mine, right in pairs):
+            return []
         if all(
-            bool(((mine == 0) | (right == 0) | ((mine - right).abs() <= 1e-9 * right.abs())).all())
+            bool(((mine == 0) | (right == 0) | ((mine - right).abs() <= RIGHT * right.abs())).all())
             for mine, right in pairs
         ):
-            return "wrong-mask"
-        (mine, right), (mine_then, right_then) = pairs  # the one factor in the place of the other, whatever it is times
-        return "wrong-factor" if same(mine * right_then, mine_then * right) else "unknown"
+            return ["wrong-mask"]
+        (mine, right), (mine_then, right_then) = pairs  # one factor in the place of another, whatever it is times
+        return ["wrong-factor"] if same(mine * right_then, mine_then * right) else []
 
-    def _with_gradients(self, given: dict[fx.Node, torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The right gradient and the person's, from other gradients above."""
+    def _with_gradients(self, given: dict[fx.Node, torch.Tensor]) -> tuple[Any, Any]:
+        """The person's gradient and the right one, from other gradients above."""
         gradient = self.case.base.gradients.get(self.claim.value)
         theirs = {c.node: given[g] for c in self.above if (g := self.case.base.gradients.get(c.value)) in given}
         known = {n: v for n, v in self.case.here.values.items() if n in self.case.forward} | given | theirs
@@ -174,7 +175,7 @@ class Diagnoser:
                 right, mine = run(self.right, known, double), run(self.mine, known, double)
         except FAILURES:
             return None, None
-        return right.get(gradient) if gradient is not None else None, mine.get(self.claim.node)
+        return mine.get(self.claim.node), right.get(gradient) if gradient is not None else None
 
     def _said(self, ratio: float | None) -> str:
         if ratio is None or self.claim.spot is None:
@@ -206,7 +207,7 @@ class Diagnoser:
             return []
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
-        gradients = {c.node for c in self.others} | set(upstream)
+        gradients = self._carrying(self.case.theirs, [c.node for c in self.others] + upstream)
         around = Around(
             self.sketches, self._names(), carries, gradients, self.reach.numbers, self._names_at, self.case.until
         )

@@ -120,7 +120,7 @@ class Findings:
         shared = {w.claim.name for w in others if wrong.shares(w)}
         common = set(wrong.mine).intersection(n for w in others for n in w.mine)
         options = self._options(wrong, diagnosis.repairs, finding.repair)
-        kept = self._kept_otherwise(wrong)
+        kept = self._kept_otherwise(wrong, diagnosis.repairs)
         best = self._best(claim, [kept, *options] if kept is not None else options, common, shared)
         if best is not None:
             option = best[1]
@@ -151,9 +151,9 @@ class Findings:
                 break
         return best
 
-    def _kept_otherwise(self, wrong: Wrong) -> Option | None:
+    def _kept_otherwise(self, wrong: Wrong, repairs: list[Mutation]) -> Option | None:
         """Another number kept on `ctx`, with which the gradient is right."""
-        for edit, spot in other_numbers(self.case.hand, wrong):
+        for edit, spot in other_numbers(self.case.hand, wrong, repairs):
             if wrong.claim.name in repaired(edit, spot.code, self.again, self.located):
                 return Option(1.0, edit, " ".join(x.strip() for x in edit.lines), spot, wrong.claim.node)
         return None

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from chainrule.diagnosis import source
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.locate import Wrong
+from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.spelling import Reach
 from chainrule.diagnosis.spots import Spot
 
-_TRIED = 10  # other values of one number; each takes a run
+_LINES = 10  # changes whose lines are looked at
+_TRIED = 8  # other values of one number; each takes a run
 
 
-def other_numbers(hand: Handwritten, wrong: Wrong) -> Iterator[tuple[Edit, Spot]]:
-    """Edits that keep another number, for those that the lines of a wrong gradient read."""
+def other_numbers(hand: Handwritten, wrong: Wrong, repairs: Sequence[Mutation]) -> Iterator[tuple[Edit, Spot]]:
+    """Edits that keep another number, for those that are read on the lines of a wrong gradient: where changes are known
+    that repair it, on the lines that they change."""
+    changed = [m.at for m in repairs[:_LINES]] or wrong.mine
+    lines = {(s.file, s.line) for n in changed if (s := n.meta.get("spot")) is not None}
+    text = "\n".join(source.line_at(file, line) for file, line in lines)
     for name, (value, spot) in hand.kept.items():
         assigned = source.assignment_at(spot.span) if spot.span is not None else None
-        if assigned is None or isinstance(value, bool) or not _reads(wrong, name):
+        if assigned is None or isinstance(value, bool) or f".{name}" not in text:
             continue
         old = source.text_at(assigned.value)
         texts = dict.fromkeys(t for t in _other(value, spot, hand) if t != old)
         for text in islice(texts, _TRIED):
             yield source.replaced(assigned.value, text), spot
-
-
-def _reads(wrong: Wrong, name: str) -> bool:
-    lines = {(s.file, s.line) for n in wrong.mine if (s := n.meta.get("spot")) is not None}
-    return any(f".{name}" in source.line_at(file, line) for file, line in lines)
 
 
 def _other(value: float, spot: Spot, hand: Handwritten) -> Iterator[str]:

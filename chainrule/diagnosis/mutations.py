@@ -196,7 +196,8 @@ def _powers(node: fx.Node, around: Around) -> Iterator[Mutation]:
         now = args[1]
         for exponent in dict.fromkeys((now - 1, now + 1, -now, *_EXPONENTS)):
             if exponent != now:
-                yield Mutation(node, sketches.like(node, (args[0], exponent)), "wrong-exponent", REPLACED)
+                by = args[0] if exponent == 1 else sketches.like(node, (args[0], exponent))
+                yield Mutation(node, by, "wrong-exponent", REPLACED)  # type: ignore[arg-type]
     if operation in ("sqrt", "rsqrt", "square", "reciprocal") and is_tensor(args[0]):
         for other in ("sqrt", "rsqrt", "square", "reciprocal"):
             if other != operation:

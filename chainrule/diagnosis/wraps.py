@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from chainrule.diagnosis.exchanges import is_mask
 from chainrule.diagnosis.mutation import WRAPPED, Mutation
 from chainrule.diagnosis.sketch import is_tensor
 
@@ -78,7 +79,8 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
                 index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
                 factor = sketches.operation("getitem", factor, index)
             late = factor in search.around.gradients and node not in search.around.carries
-            cause = "upstream-dropped" if late else "missing-factor"
+            masked = is_mask(factor) and any(is_tensor(a) and is_mask(a) for a in node.args)
+            cause = "upstream-dropped" if late else "wrong-mask" if masked else "missing-factor"
             yield Mutation(*put(sketches.operation("mul", node, factor)), cause, far, "double-applied")
             if not derived:
                 by = sketches.operation("div", node, factor)
