@@ -36,6 +36,11 @@ _ALSO_SCALES = frozenset(
 )
 
 
+_RATHER = frozenset(
+    (("wrong-term-scale", "wrong-scale"), ("wrong-term-scale", "sign"), ("missing-factor", "wrong-exponent"))
+)
+
+
 @dataclass
 class Diagnosis:
     """What is wrong with one line, and the changes to it that give the right numbers."""
@@ -49,6 +54,8 @@ class Diagnosis:
 
     def with_repair(self, cause: str | None) -> tuple[str, tuple[str, ...]]:
         """The cause, and others that fit as well, where the change that `cause` tells of has been proved."""
+        if (self.cause, cause) in _RATHER:  # what was found in the line says more than what the right one lacks
+            return str(cause), self.also
         if cause is None or cause == self.cause or (self.cause != "unknown" and cause not in self.alike):
             return self.cause, self.also
         others = dict.fromkeys(c for c in (self.cause, *self.also) if c not in (cause, "unknown"))
@@ -87,7 +94,8 @@ class Diagnoser:
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
-        at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
+        first = ("wrong-scale", "sign") if ratio is not None else ("lost-path", "missing-term")  # which say it all
+        at = 1 if causes and causes[0] in first else 0
         causes[at:at] = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
             causes.insert(0, "wrong-shape")
@@ -220,6 +228,13 @@ class Diagnoser:
             search.try_all(self._terms())
         compare_locals(self.case, self.mine, search, self.right, self._given_above)
         return search.best
+
+    def _right_gradients(self) -> set[fx.Node]:
+        """The gradients of values on the way, and what the person has by other names that is one of them."""
+        truths = list(self.case.base.gradients.values())
+        values = self.case.here.values
+        theirs = [n for n in self._names() if n not in self.case.forward and n.meta["val"].numel() > 1]
+        return {*truths, *(n for n in theirs if any(same(values.get(n), values[t]) for t in truths if t in values))}
 
     def _skips(self) -> Iterator[Mutation]:
         """Several operations left out at once: `p - y` times p (1 - p) again."""

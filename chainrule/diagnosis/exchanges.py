@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.sketch import is_tensor
 
 ONES = frozenset(("ones_like", "ones", "new_ones", "full", "full_like"))
@@ -30,7 +30,7 @@ def other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 if named or (same and value not in around.carries):  # `resp.mean(1)` for `pooled`
                     far = REPLACED + 0.3 if same else REPLACED + 0.6
                     known = _instead(value, other, around) or cause
-                    yield Mutation(node, around.sketches.like(node, args), known, far if named else DROPPED + 0.6)
+                    yield Mutation(node, around.sketches.like(node, args), known, far if named else WRAPPED + 0.2)
 
 
 def instead(node: fx.Node, around: Around) -> Iterator[Mutation]:

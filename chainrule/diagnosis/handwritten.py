@@ -118,6 +118,9 @@ class _Run:
         with torch.enable_grad(), watched(recorder, self.spots) as writes:
             output, result = record_call(recorder, whole, args, kwargs)
         self.spots.forget()
+        for node in recorder.graph.nodes:
+            if node.meta.get("operation") == "part" and "spot" in node.all_input_nodes[0].meta:
+                node.meta.setdefault("spot", node.all_input_nodes[0].meta["spot"])
         if output is None:
             output = self._loss(result, bool(regions))
         elif asked.reference is not None and not self.began:

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.exchanges import ONES, instead, is_mask, other_tensors
-from chainrule.diagnosis.indexing import indices, other_places, scattered
+from chainrule.diagnosis.indexing import indices, other_places, overwritten, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.sketch import is_tensor
@@ -67,6 +67,22 @@ def _orders(node: fx.Node, around: Around) -> Iterator[Mutation]:
         swapped[i], swapped[j] = swapped[j], swapped[i]
         by = around.sketches.like(node, (type(parts)(swapped), *node.args[1:]))
         yield Mutation(node, by, "wrong-tensor", REPLACED + 0.3)
+
+
+def _einsums(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Two axes of the result, or of an operand, in the place of one another."""
+    equation, *operands = node.args
+    if not isinstance(equation, str) or "->" not in equation or "." in equation:
+        return
+    given, _, result = equation.partition("->")
+    parts = [*given.split(","), result]
+    for k in reversed(range(len(parts))):
+        for i, j in combinations(range(len(parts[k])), 2):
+            letters = list(parts[k])
+            letters[i], letters[j] = letters[j], letters[i]
+            other = [*parts[:k], "".join(letters), *parts[k + 1 :]]
+            by = around.sketches.like(node, (f"{','.join(other[:-1])}->{other[-1]}", *operands))
+            yield Mutation(node, by, "transposed", REPLACED + 0.1)
 
 
 def _dims(node: fx.Node) -> tuple[Any, str | int | None]:
@@ -231,7 +247,9 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 moved = dropped in around.carries
                 makes = lost_from([node]) if is_tensor(dropped) else "wrong-factor"
                 by = kept if kept is a or operation == "add" else sketches.operation("neg", kept)
-                yield Mutation(node, by, "double-counted-path" if moved else "wrong-factor", DROPPED, makes)
+                extra = kept in around.carries and is_tensor(dropped)
+                cause = "double-counted-path" if moved else "wrong-term-scale" if extra else "wrong-factor"
+                yield Mutation(node, by, cause, DROPPED, makes)
     if operation in ("mul", "div"):
         other = "div" if operation == "mul" else "mul"
         yield Mutation(node, _as(node, other, around), "wrong-factor", REPLACED + 0.2)
@@ -280,7 +298,8 @@ def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
             for other in dict.fromkeys((value + 1, value - 1, -value, 2 * value, value / 2, 0, 1)):
                 if other != value:
                     args = (*node.args[:place], other, *node.args[place + 1 :])
-                    yield Mutation(node, around.sketches.like(node, args), "wrong-factor", REPLACED + 0.1)
+                    cause = "wrong-term-scale" if other == -value else "wrong-factor"
+                    yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + 0.1)
 
 
 _FAMILIES = (("sin", "cos", "tan"), ("sinh", "cosh", "tanh"), ("exp", "log", "expm1", "log1p", "exp2"), ("abs", "sign", "sgn"),
@@ -312,7 +331,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
-    **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (_reshapes,)),
+    "masked_fill": (overwritten,), "einsum": (_einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (_reshapes,)),
     **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, _orders)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),

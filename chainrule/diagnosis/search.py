@@ -182,6 +182,12 @@ class Search:
             return True
         trial = self.trials[0]
         values = [(at, trial.values.get(at)) for at, _ in mutation.changes]
+        masks = all(isinstance(v, torch.Tensor) and v.dtype is torch.bool for _, v in values)
+        if mutation.repairs == "wrong-mask" and masks:
+            plain = (
+                self.outcome([(at, torch.full_like(v, fill)) for at, v in values], trial) for fill in (True, False)
+            )
+            return any(same(p, trial.goal) for p in plain)
         if mutation.repairs != "wrong-tensor" or not all(isinstance(v, torch.Tensor) for _, v in values):
             return False
         zero = self.outcome([(at, torch.zeros_like(v)) for at, v in values if v is not None], trial)
