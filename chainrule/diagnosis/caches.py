@@ -36,7 +36,9 @@ def kept(recorder: Recorder, forward: Any, cache: Any, order: int) -> Any:
     found = [(key, _alias(recorder, value, code, entries[key], order)) for key, value in items]
     if isinstance(cache, dict):
         return dict(found)
-    return tuple(v for _, v in found) if type(cache) is tuple else [v for _, v in found] if type(cache) is list else cache
+    return (
+        tuple(v for _, v in found) if type(cache) is tuple else [v for _, v in found] if type(cache) is list else cache
+    )
 
 
 def _alias(recorder: Recorder, value: Any, code: types.CodeType, entry: ast.expr, order: int) -> Any:

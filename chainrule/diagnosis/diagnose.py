@@ -83,7 +83,8 @@ class Diagnoser:
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
         dropped = not self._reads_gradients and self._needs_gradients
         ranked = [(m.weight + 0.05, m.makes) for m in made if m.makes != "upstream-dropped" or dropped]
-        ranked = sorted([*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *ranked])
+        ranked = [*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *ranked]
+        ranked = sorted(ranked, key=lambda r: (r[0], not (dropped and r[1] == "upstream-dropped"), r[1]))
         if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
             ranked = [(w, c) for w, c in ranked if c != "double-counted-path"]
         near = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
@@ -103,7 +104,9 @@ class Diagnoser:
             causes.insert(0, "ties")
         causes = list(dict.fromkeys(causes)) or ["unknown"]
         alike = tuple(near) if near and near[0] == causes[0] else ()
-        if alike and repairs and ranked[0] == (repairs[0].weight, repairs[0].repairs):
+        if repairs and repairs[0].weight < 1:  # an event of the run
+            alike = ()
+        elif alike and repairs and ranked[0] == (repairs[0].weight, repairs[0].repairs):
             alike = tuple(m.repairs for m in repairs)
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), alike)
 
@@ -216,9 +219,10 @@ class Diagnoser:
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
         gradients = self._carrying(self.case.theirs, [c.node for c in self.others] + upstream)
-        around = Around(
-            self.sketches, self._names(), carries, gradients, self.reach.numbers, self._names_at, self.case.until
-        )
+        gradients |= set(self.case.base.gradients.values())
+        divisors = {n.args[1] for n in self.right if n.meta["operation"] == "div" and isinstance(n.args[1], fx.Node)}
+        around = Around(self.sketches, self._names(), carries, gradients, divisors)
+        around.numbers, around.at, around.until = self.reach.numbers, self._names_at, self.case.until
         resized = self._trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
@@ -228,13 +232,6 @@ class Diagnoser:
             search.try_all(self._terms())
         compare_locals(self.case, self.mine, search, self.right, self._given_above)
         return search.best
-
-    def _right_gradients(self) -> set[fx.Node]:
-        """The gradients of values on the way, and what the person has by other names that is one of them."""
-        truths = list(self.case.base.gradients.values())
-        values = self.case.here.values
-        theirs = [n for n in self._names() if n not in self.case.forward and n.meta["val"].numel() > 1]
-        return {*truths, *(n for n in theirs if any(same(values.get(n), values[t]) for t in truths if t in values))}
 
     def _skips(self) -> Iterator[Mutation]:
         """Several operations left out at once: `p - y` times p (1 - p) again."""
@@ -338,7 +335,8 @@ class Diagnoser:
         if gradient is None or not trials:
             return []
         names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
-        around = Around(self.sketches, names, self._carrying(self.right, self._given_above), until=self.case.until)
+        carries, gradients = self._carrying(self.right, self._given_above), set(self.case.base.gradients.values())
+        around = Around(self.sketches, names, carries, gradients, until=self.case.until)
         search = Search(self.right, gradient, trials, around)
         search.run()
         search.try_all(self._without_upstream())

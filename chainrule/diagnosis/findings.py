@@ -20,6 +20,7 @@ from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
 from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.in_place import without_writing
 from chainrule.diagnosis.kept import other_numbers
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutation import Mutation
@@ -31,6 +32,7 @@ from chainrule.diagnosis.spots import Spot, span_of
 from chainrule.diagnosis.swapped import exchanges
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
+_WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
@@ -70,10 +72,10 @@ class Findings:
         found: list[Finding] = []
         places: dict[tuple[types.CodeType, int], Finding] = {}
         remaining, missing = list(self.located.wrong), list(self.located.missing)
-        swapped = self._swapped(remaining)
-        if swapped is not None:
-            found.append(swapped[0])
-            remaining = [w for w in remaining if w.claim.name not in swapped[1]]
+        mended = self._at_once(remaining)
+        if mended is not None:
+            found.append(mended[0])
+            remaining = [w for w in remaining if w.claim.name not in mended[1]]
         while remaining:
             turns = _same_turns(remaining)
             remaining = [w for w in remaining if w not in turns]
@@ -94,16 +96,19 @@ class Findings:
         rows = {row.name: row for row in self.missing_rows}
         return found + [self._missing(n, rows[self.case.names.get(n, n.name)]) for n in missing]
 
-    def _swapped(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
-        """One finding for several wrong gradients, all of which are right with two values exchanged."""
+    def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
+        """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
         names = {w.claim.name for w in wrong}
-        for edit, code in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1 else ():
+        edits = [(*made, "inplace-corruption") for made in islice(without_writing(self.case), _WRITES) if names]
+        edits += [(*made, "wrong-tensor") for made in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1]
+        for edit, code, cause in edits:
             right = repaired(edit, code, self.again, self.located)
             if names <= right:
                 claim, *others = [w.claim for w in wrong]
-                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence('wrong-tensor')}"
-                message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
-                finding = Finding(claim.name, edit.line, "wrong-tensor", message, "", file=edit.file)
+                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence(cause)}"
+                if others:
+                    message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
+                finding = Finding(claim.name, edit.line, cause, message, "", file=edit.file)
                 return self._mended(finding, edit), right
         return None
 

@@ -256,7 +256,7 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
         for kept, dropped in ((a, b), (b, a)):
             if isinstance(kept, fx.Node) and is_tensor(kept) and (operation == "mul" or kept is a):
                 scale = not is_tensor(dropped) or dropped.meta["val"].numel() == 1  # type: ignore[union-attr]
-                if dropped in around.carries:
+                if dropped in around.carries or dropped in around.gradients:
                     yield Mutation(node, kept, "double-applied", DROPPED, "upstream-dropped")
                 elif scale:
                     yield Mutation(node, kept, "wrong-scale", DROPPED)
