@@ -274,7 +274,7 @@ class Diagnoser:
         moved = self._carrying(self.right, self._given_above)
         found = [n for n in self.right if n not in moved and is_tensor(n)]
         factors = [a for n in self.right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
-        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[arg-type, misc]
+        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[misc]
         last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
         for node in self.right:
             if node.meta["operation"] != "mul" or node not in moved:
