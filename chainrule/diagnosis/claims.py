@@ -67,16 +67,29 @@ class Claims:
         """Values on the way whose names say that they are gradients: `dz`, `l1_grad`."""
         nodes, values = {c.node for c in taken}, {c.value for c in taken}
         found: dict[fx.Node, Claim] = {}
+        several = self._in_turns()
         for node in self.recorder.graph.nodes:
             name = node.meta.get("name")
             if not name or node in self.forward or node in nodes or node.meta["phase"] != "forward":
                 continue
             value = self._meant(name, tuple(getattr(node.meta["val"], "shape", ())))
+            if name in several:
+                continue
             if value is not None and value not in values and differentiable(node) and node.op != "placeholder":
                 found[value] = Claim(
                     value, node, node.meta["val"], self.names[value], name, node.meta.get("spot"), False
                 )
         return list(found.values())
+
+    def _in_turns(self) -> set[str]:
+        """Names that one line outside the forward pass binds several times, in a loop: each to another gradient."""
+        found: dict[tuple[str, Any, int], int] = {}
+        for node in self.recorder.graph.nodes:
+            name, spot = node.meta.get("name"), node.meta.get("spot")
+            if name and spot is not None and node not in self.forward and "same_as" not in node.meta:
+                key = name, spot.code, spot.index
+                found[key] = found.get(key, 0) + 1
+        return {name for (name, _, _), times in found.items() if times > 1}
 
     # -- told by `.g` ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from torch import fx
 
 from chainrule.diagnosis import jacobians
 from chainrule.diagnosis.case import RIGHT, Case, Point, same
+from chainrule.diagnosis.factors import other_factor
 from chainrule.diagnosis.history import of_history
 from chainrule.diagnosis.likelihood import compare_locals
 from chainrule.diagnosis.locate import Located, Wrong
@@ -21,6 +22,7 @@ from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.search import FAILURES, Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
+from chainrule.diagnosis.suspects import suspects
 from chainrule.diagnosis.terms import combined, several_lost
 from chainrule.run import double, needed, run
 
@@ -74,19 +76,19 @@ class Diagnoser:
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
         dropped = not self._reads_gradients and self._needs_gradients
         ranked = [(m.weight + 0.05, m.makes) for m in made if m.makes != "upstream-dropped" or dropped]
-        ranked = sorted([*((m.weight, m.repairs) for m in repairs), *ranked])
+        ranked = sorted([*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *ranked])
         if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
             ranked = [(w, c) for w, c in ranked if c != "double-counted-path"]
         near = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
         causes = list(near)
         if not ranked or ranked[0][0] > _FAR:
-            causes[:0] = self._by_elements()
+            causes[:0] = [cause] if (cause := self._other_factor()) else self._by_elements()
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
         at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
-        causes[at:at] = self._without_gradients()
+        causes[at:at] = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
             causes.insert(0, "wrong-shape")
         if self._only_ties():
@@ -96,6 +98,13 @@ class Diagnoser:
         if alike and repairs and ranked[0] == (repairs[0].weight, repairs[0].repairs):
             alike = tuple(m.repairs for m in repairs)
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), alike)
+
+    def _other_factor(self) -> str:
+        values = self.case.here.values | {c.node: self.case.here.truth(c.value) for c in self.above}
+        upstream = [n for n in [self.case.base.upstream] if n is not None]
+        carried = [*(c.node for c in self.above), *upstream]
+        carried += [n for n in self.mine if n in self._carrying(self.mine, carried)]
+        return other_factor(self.mine, self.right, carried, values)
 
     @property
     def _needs_gradients(self) -> bool:
@@ -204,8 +213,8 @@ class Diagnoser:
         )
         resized = self._trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
-        search.run()
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
+        search.run(suspects(self.case, self.mine, carries, trials[0].values))
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
@@ -328,11 +337,12 @@ class Diagnoser:
     def _shorter(self, search: Search) -> Iterator[Mutation]:
         """The gradient as it was before several operations of the derivative: the mask and the scale of a dropout."""
         root = search.root
+        sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub", "sum")]
+        summed = set(needed(sums))  # what is a term, or part of one
         for before in [*search.nodes, *self._given_above]:
             value = self.case.here.values.get(before)
-            sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub", "sum") and before in needed([n])]
             same_shape = getattr(value, "shape", None) == self.case.here.values[root].shape
-            if before is not root and isinstance(value, torch.Tensor) and same_shape and not sums:
+            if before is not root and isinstance(value, torch.Tensor) and same_shape and before not in summed:
                 yield Mutation(root, before, "missing-factor", DROPPED + 0.1, "missing-factor")
 
     def _without_upstream(self) -> Iterator[Mutation]:
@@ -365,13 +375,24 @@ class Diagnoser:
             values[other.node] = point.truth(other.value)
         try:
             with torch.no_grad():
-                for node in self._beside:
+                for node in self._theirs:
                     values.pop(node, None)
-                values = run(self._beside, values, double)
+                values = run(self._theirs, values, double)
         except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
-            for node in self._beside:
+            for node in self._theirs:
                 values.pop(node, None)
         return Trial(values, point.truth(self.claim.value))
+
+    @cached_property
+    def _theirs(self) -> list[fx.Node]:
+        """What the person computed until this line, from the gradients that are known too."""
+        known, found = {c.node for c in self.others}, []
+        for node in self.case.graph.nodes:
+            if node.meta.get("spot") is not None and node.op != "placeholder" and node not in self.case.forward | known:
+                found.append(node)
+            if node is self.claim.node:
+                break
+        return found
 
     @cached_property
     def _beside(self) -> list[fx.Node]:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.sketch import is_tensor
 
+ONES = frozenset(("ones_like", "ones", "new_ones", "full", "full_like"))
 COMPARISONS = frozenset(("gt", "ge", "lt", "le", "eq", "ne"))
 
 
@@ -19,13 +20,32 @@ def other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
     cause = "wrong-mask" if node.meta["operation"] in COMPARISONS else "wrong-tensor"
     reach = around.names(node)
     for place, value in enumerate(node.args):
-        if not is_tensor(value) or value not in reach:
+        if not is_tensor(value):
             continue
+        named = value in reach
         for other in reach:
             if other is not value and other is not node and _may_replace(other, value):
                 args = (*node.args[:place], other, *node.args[place + 1 :])
                 same = other.meta["val"].shape == value.meta["val"].shape  # type: ignore[union-attr]
-                yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + (0.3 if same else 0.6))
+                if named or (same and value not in around.carries):  # `resp.mean(1)` for `pooled`
+                    far = REPLACED + 0.3 if same else REPLACED + 0.6
+                    known = _instead(value, other, around) or cause
+                    yield Mutation(node, around.sketches.like(node, args), known, far if named else DROPPED + 0.6)
+
+
+def instead(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """A value in reach in the place of ones."""
+    for other in around.names(node):
+        cause = _instead(node, other, around)
+        if cause and other.meta["val"].shape == node.meta["val"].shape:
+            yield Mutation(node, other, cause, REPLACED + 0.3)
+
+
+def _instead(value: Any, other: fx.Node, around: Around) -> str:
+    """The cause, where another value stands for ones that do nothing."""
+    if value.meta["operation"] not in ONES or not other.meta["val"].dtype.is_floating_point:
+        return ""
+    return "upstream-dropped" if other in around.carries else "missing-factor"
 
 
 def exchanged(nodes: list[fx.Node], around: Around) -> Iterator[Mutation]:
@@ -37,11 +57,11 @@ def exchanged(nodes: list[fx.Node], around: Around) -> Iterator[Mutation]:
             if other is value or not _may_replace(other, value):
                 continue
             both = other in read
-            if both or len(readers) > 1:
+            if both or sum(r.args.count(value) for r in readers) > 1:
                 swap = {value: other, other: value} if both else {value: other}
                 moved = [r for r in nodes if any(n in swap for n in r.all_input_nodes)]
                 changes = [(r, around.sketches.with_inputs(r, swap)) for r in moved]
-                if len(changes) > 1:
+                if changes:
                     yield Mutation(*changes[-1], "wrong-tensor", REPLACED + 0.7, changes=changes)
 
 

@@ -75,7 +75,9 @@ class Findings:
             found.append(swapped[0])
             remaining = [w for w in remaining if w.claim.name not in swapped[1]]
         while remaining:
-            wrong = remaining.pop(0)
+            turns = _same_turns(remaining)
+            remaining = [w for w in remaining if w not in turns]
+            wrong = turns[len(turns) // 2]  # in the first turn and the last some values are zero, or have other names
             place = (wrong.claim.spot.code, wrong.claim.spot.index) if wrong.claim.spot is not None else None
             if place is not None and place in places and places[place].line == wrong.claim.spot.line:  # type: ignore[union-attr]
                 places[place].message += f"; so is {wrong.claim.target}"  # the same line, run for another layer
@@ -324,6 +326,16 @@ def _joined(missing: list[Finding]) -> list[Finding]:
         if first is not finding:
             first.message += f"; nor is {finding.name}.g"
     return list(found.values())
+
+
+def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
+    """The first of several wrong claims, with those of the same line in the other turns of its loop."""
+    first = wrong[0].claim.spot
+    if first is None:
+        return wrong[:1]
+    place = first.code, first.index, first.call
+    spots = [(w, s) for w in wrong if (s := w.claim.spot) is not None]
+    return [w for w, s in spots if (s.code, s.index, s.call) == place]
 
 
 def _sentence(cause: str) -> str:

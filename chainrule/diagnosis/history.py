@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -20,6 +21,7 @@ _FIRST = 0.5  # an event of the run says more than another operation that would 
 def of_history(case: Case, claim: Claim, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     """Changes that undo what the run did to the values that a line reads, or to the gradient that it set."""
     yield from _replaced(case, claim, sketches)
+    yield from _rebound(mine, sketches)
     yield from _left_over(case, mine)
     yield from _changed_in_place(case, mine, sketches)
     yield from _stepped(case, mine)
@@ -47,6 +49,29 @@ def _replaced(case: Case, claim: Claim, sketches: Sketches) -> Iterator[Mutation
         yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST + 0.1)
 
 
+def _rebound(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
+    """`dc = ...` where what the name was bound to before is lost, in each turn of a loop."""
+    groups: dict[Any, list[tuple[fx.Node, fx.Node]]] = {}
+    for node in mine:
+        spot, name = node.meta.get("spot"), node.meta.get("name")
+        before = spot.names.get(name) if spot is not None and name else None
+        if spot is not None and isinstance(before, fx.Node) and before is not node and _is_lost(before, node):
+            groups.setdefault((spot.code, spot.index), []).append((node, before))
+    for pairs in reversed(groups.values()):
+        changes = []
+        for node, before in pairs:
+            by = sketches.operation("add", before, node)
+            by.meta["added"] = node
+            changes.append((node, by))
+        yield Mutation(*changes[-1], "overwritten-not-accumulated", _FIRST + 0.1, changes=changes)
+
+
+def _is_lost(before: fx.Node, node: fx.Node) -> bool:
+    """Whether a value is read by nothing, and could be added to the one that took its name."""
+    read = any(u.meta.get("phase") == "forward" for u in before.users)
+    return not read and getattr(before.meta["val"], "shape", None) == getattr(node.meta["val"], "shape", ())
+
+
 def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
     """`w.g += ...` where `w.g` is from an earlier run."""
     used = set(needed([case.base.output]))
@@ -54,10 +79,11 @@ def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
         if node.meta["operation"] in ("add", "sub") and len(node.args) == 2:
             for place, operand in enumerate(node.args):
                 other = node.args[1 - place]
-                old = isinstance(operand, fx.Node) and operand.op == "placeholder" and operand not in used
-                old = old and not operand.meta.get("upstream")  # type: ignore[union-attr]
-                if old and isinstance(other, fx.Node) and operand not in case.base.gradients:
-                    yield Mutation(node, other, "stale-gradient", _FIRST)
+                if isinstance(operand, fx.Node) and isinstance(other, fx.Node) and operand not in used:
+                    made_of = [n for n in needed([operand]) if n.op == "placeholder"]
+                    old = [n for n in made_of if n not in used and n not in case.base.gradients]
+                    if made_of and len(old) == len(made_of) and not any(n.meta.get("upstream") for n in old):
+                        yield Mutation(node, other, "stale-gradient", _FIRST)
 
 
 def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:

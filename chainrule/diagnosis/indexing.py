@@ -50,7 +50,7 @@ def other_places(node: fx.Node, around: Around) -> Iterator[Mutation]:
         assert isinstance(inside, ast.Subscript)
         text = ast.unparse(ast.Subscript(found.value, inside.slice, ast.Load()))
         by = _at_place(node, written, text, around)
-        if by is not None:
+        if by is not None and by.args[1] != node.args[1]:  # in another turn it may be the same
             by.meta["again"] = functools.partial(_at_place, written=written, text=text, around=around)
             yield Mutation(node, by, "wrong-tensor", REPLACED + 0.35)
 
@@ -61,8 +61,6 @@ def _at_place(node: fx.Node, written: str, text: str, around: Around) -> fx.Node
         index = eval(f"_[{written}]", {"__builtins__": {}}, numbers | {"_": _Index()})
     except (NameError, TypeError, ArithmeticError):
         return None  # made of more than numbers
-    if index == node.args[1]:
-        return None
     by = around.sketches.like(node, (node.args[0], index))
     by.meta["text"] = text
     return by

@@ -22,31 +22,31 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[
     those of the right gradient, computed from the gradients `above`.
     """
     trial = search.trials[0]
-    named = [n for n in mine if n.meta.get("name") and n is not search.root and _is_matrix(trial.values.get(n))]
+    named = [n for n in mine if n.meta.get("name") and n is not search.root and is_matrix(trial.values.get(n))]
     if not named or len(search.best) < 2:
         return
-    known = _right_values(case)
+    known = right_values(case)
     for slope in _slopes(case, right, above):
         known.setdefault(slope.numel(), []).append(slope.flatten())
-    before = [n for n in named if _occurs(trial.values[n], known)]
+    before = [n for n in named if occurs(trial.values[n], known)]
     compared = search.best[:_COMPARED]
     with torch.no_grad():
         for mutation in compared:
             after = {n: search.outcome(mutation.changes, trial, n) for n in named}
             moved = [n for n in before if not same(after[n], trial.values[n])]
-            natural = sum(_is_matrix(v) and _occurs(v, known) for v in after.values())
+            natural = sum(is_matrix(v) and occurs(v, known) for v in after.values())
             mutation.strange = len(named) - natural + len(moved)
     fewest = min(m.strange for m in compared)
     for mutation in compared:
         mutation.strange -= fewest
 
 
-def _right_values(case: Case) -> dict[int, list[torch.Tensor]]:
+def right_values(case: Case) -> dict[int, list[torch.Tensor]]:
     """What the right backward pass computes, by the number of elements, in whatever shape."""
     found: dict[int, list[torch.Tensor]] = {}
     for node in case.graph.nodes:
         value = case.here.values.get(node)
-        if node.meta["phase"] == "backward" and isinstance(value, torch.Tensor) and _is_matrix(value):
+        if node.meta["phase"] == "backward" and isinstance(value, torch.Tensor) and is_matrix(value):
             found.setdefault(value.numel(), []).append(value.flatten())
     return found
 
@@ -70,13 +70,13 @@ def _slopes(case: Case, right: list[fx.Node], above: list[fx.Node]) -> Iterator[
         return
     for values in runs:
         found = (values.get(node) for node in right)
-        yield from (v for v in found if isinstance(v, torch.Tensor) and _is_matrix(v) and bool(v.any()))
+        yield from (v for v in found if isinstance(v, torch.Tensor) and is_matrix(v) and bool(v.any()))
 
 
-def _occurs(value: torch.Tensor, known: dict[int, list[torch.Tensor]]) -> bool:
+def occurs(value: torch.Tensor, known: dict[int, list[torch.Tensor]]) -> bool:
     return any(same(value.flatten(), other) for other in known.get(value.numel(), ()))
 
 
-def _is_matrix(value: object) -> bool:
+def is_matrix(value: object) -> bool:
     """Whether it is a value of several numbers, which can be told from others."""
     return isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.numel() > 1

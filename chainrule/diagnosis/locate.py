@@ -11,6 +11,7 @@ from torch import fx
 from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.missing import missing_inputs
+from chainrule.diagnosis.placed import Placed
 from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.unnamed import shared_gradient
 from chainrule.run import needed
@@ -162,18 +163,21 @@ class Located:
         here = self.case.here
         for guess in sorted(self.case.guessed, key=lambda c: -position[c.node]):
             if guess.node not in here.values or errors(here.values[guess.node], here.truth(guess.value))[1] > RIGHT:
-                wrong = [
-                    c for c in self.known if self.rows.get(c) is None or self.rows[c].status not in ("right", "close")
-                ]
-                readers = [c for c in wrong if guess in self.above_with(c, guess)]
+                readers = [c for c in self._wrong_rows() if guess in self.above_with(c, guess)]
                 if not any(self._repaired(c, guess) for c in readers):
                     continue
             self._take(guess)
+        wrong = [c for c in self._wrong_rows() if self._is_wrong(c, self.above(c))]
+        for claim in Placed(self.case, self.known).of(wrong):
+            self._take(claim)
 
     def _take(self, claim: Claim) -> None:
         """Count a value on the way among the gradients."""
         position = {node: i for i, node in enumerate(self.case.graph.nodes)}
         self.known = sorted([*self.known, claim], key=lambda c: position[c.node])
+
+    def _wrong_rows(self) -> list[Claim]:
+        return [c for c in self.known if (row := self.rows.get(c)) is None or row.status not in ("right", "close")]
 
     def above_with(self, claim: Claim, guess: Claim) -> list[Claim]:
         self.known.append(guess)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.exchanges import is_mask, other_tensors
+from chainrule.diagnosis.exchanges import ONES, instead, is_mask, other_tensors
 from chainrule.diagnosis.indexing import indices, other_places, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.paths import lost_from
@@ -49,6 +49,26 @@ def _transposes(node: fx.Node, around: Around) -> Iterator[Mutation]:
             yield Mutation(node, around.sketches.method("transpose", node.args[0], i, j), "transposed", REPLACED + 0.1)
 
 
+def _reshapes(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """`w.reshape(f, -1).T` for `w.reshape(-1, f)`."""
+    sizes = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], tuple | list) else node.args[1:]
+    if len(sizes) == 2:
+        turned = around.sketches.method("reshape", node.args[0], *reversed(sizes))
+        yield Mutation(node, around.sketches.attribute(turned, "T"), "transposed", REPLACED + 0.2)
+
+
+def _orders(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Two of the values that are joined in the place of one another."""
+    parts = node.args[0]
+    if not isinstance(parts, tuple | list):
+        return
+    for i, j in combinations(range(min(len(parts), 8)), 2):
+        swapped = list(parts)
+        swapped[i], swapped[j] = swapped[j], swapped[i]
+        by = around.sketches.like(node, (type(parts)(swapped), *node.args[1:]))
+        yield Mutation(node, by, "wrong-tensor", REPLACED + 0.3)
+
+
 def _dims(node: fx.Node) -> tuple[Any, str | int | None]:
     """The axes that an operation runs along, and where they stand among its arguments."""
     for key in ("dim", "axis"):
@@ -76,13 +96,24 @@ def _other_axes(node: fx.Node, around: Around) -> Iterator[Mutation]:
     now, _ = _dims(node)
     reduces = node.meta["operation"] in _REDUCTIONS
     choices: list[Any] = list(range(ndim))
+    if reduces and now is None:
+        for dim in range(ndim):  # `/ mask.sum()` for `/ mask.sum(1, keepdim=True)`
+            by = around.sketches.method(str(node.meta["operation"]), given, dim, keepdim=True)
+            yield Mutation(node, by, "wrong-axis", REPLACED + 0.6)
     if reduces:
         choices += [pair for size in (2, 3) for pair in combinations(range(ndim), size) if size < ndim]
         choices += [None] if now is not None else []
     for dims in choices:
         if dims != now and not (isinstance(now, int) and now < 0 and dims == now + ndim):
             far = REPLACED if now is not None and dims is not None else REPLACED + 0.5
-            yield Mutation(node, _along(node, dims, around), "wrong-axis", far)
+            more = node.meta["operation"] == "sum" and node in around.carries and _includes(dims, now, ndim)
+            yield Mutation(node, _along(node, dims, around), "missing-broadcast-sum" if more else "wrong-axis", far)
+
+
+def _includes(dims: Any, now: Any, ndim: int) -> bool:
+    """Whether several axes are those of now, and more."""
+    several, few = ({d % ndim for d in ([ds] if isinstance(ds, int) else ds or ())} for ds in (dims, now))
+    return bool(few) and few < several
 
 
 def _other_reductions(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -262,7 +293,8 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
         for other in family if operation in family else ():
             if other != operation and hasattr(torch.Tensor if node.op == "call_method" else torch, other):
                 target = other if node.op == "call_method" else getattr(torch, other)
-                yield Mutation(node, around.sketches.like(node, target=target, name=other), "wrong-factor", REPLACED)
+                cause = "wrong-mask" if operation in ("argmax", "argmin") else "wrong-factor"  # which element is meant
+                yield Mutation(node, around.sketches.like(node, target=target, name=other), cause, REPLACED)
     if is_tensor(node.args[0]) and (len(node.args) == 1 or "softmax" in operation):
         again = operation in ("sigmoid", "tanh", "relu", "exp", "softmax")
         cause = "double-applied" if again else "wrong-factor"
@@ -276,10 +308,12 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(_REDUCTIONS, (_other_axes, _other_reductions)),
     **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
     **dict.fromkeys(("flip", "roll", "flipud", "fliplr"), (_order, _other_axes)),
-    **dict.fromkeys(("cumsum", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
+    **dict.fromkeys(("cumsum", "unsqueeze", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
+    **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (_reshapes,)),
+    **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, _orders)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
     "mul": (_operands, _powers), "div": (_operands, _powers),

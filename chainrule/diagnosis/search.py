@@ -26,6 +26,7 @@ from chainrule.run import double, step
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 _SECONDS = 1.2  # of work, after which a search ends with what it has
+_LONG = 40  # operations of a slice, such as a loop gives, in which not everything is tried
 _ALIKE = 4  # operations of one kind that are changed together
 _SCALES = 4  # ways of writing one ratio that are tried
 
@@ -68,30 +69,50 @@ class Search:
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
         self.until = min(time.thread_time() + seconds, around.until)
 
-    def run(self) -> None:
-        """Try every change of an operation, then what can be put around a value."""
+    def run(self, suspects: Iterable[fx.Node] = ()) -> None:
+        """Try every change of an operation, then what can be put around a value; what stands on a suspected line first.
+
+        In a long slice no others are tried once such a change is found.
+        """
+        groups, first = self._groups(), set(suspects)
+        suspected = [g for g in groups if not first.isdisjoint(g)]
+        others = [g for g in groups if first.isdisjoint(g)]
         with torch.no_grad():
-            for group in self._groups():
-                self._try_turns(group, mutations(group[-1], self.around))
-                self._try_turns(group, self._scaled(group))
-                self.try_all(self._scaled_together(group) if len(group) > 1 else iter(()))
+            if suspected and others:
+                self._changed(suspected)
+                self._wrapped(suspected)
+                if len(self.nodes) > _LONG and self._has(WRAPPED + 2):
+                    return
+            self._changed(others or suspected)
             self.try_all(wraps.reshaped(self))
-            if not any(m.weight < WRAPPED for m in self.found):
+            if not self._has(WRAPPED):
                 self.try_all(exchanged(self.nodes, self.around))
-            if not any(m.weight < WRAPPED + 1 for m in self.found):
-                for derived in (True, False):
-                    for group in self._groups() or [[self.root]]:
-                        self._try_turns(group, wraps.factors(self, group[-1], derived))
-                for group in self._groups():
-                    self._try_turns(group, wraps.sums(self, group[-1]))
+            self._wrapped(others or suspected or [[self.root]])
             if not self.found:
-                for group in self._groups():
-                    self._try_turns(group, wraps.terms(self, group[-1]))
-                    self._try_turns(group, wraps.activated(self, group[-1]))
-            if not self.found:
-                for group in self._groups():
+                for group in groups:
                     self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
+
+    def _has(self, weight: float) -> bool:
+        return any(m.weight < weight for m in self.found)
+
+    def _changed(self, groups: list[list[fx.Node]]) -> None:
+        for group in groups:
+            self._try_turns(group, mutations(group[-1], self.around))
+            self._try_turns(group, self._scaled(group))
+            self.try_all(self._scaled_together(group) if len(group) > 1 else iter(()))
+
+    def _wrapped(self, groups: list[list[fx.Node]]) -> None:
+        if not self._has(WRAPPED + 1):
+            for derived in (True, False):
+                for group in groups:
+                    self._try_turns(group, wraps.factors(self, group[-1], derived))
+            for group in groups:
+                self._try_turns(group, wraps.sums(self, group[-1]))
+        if not self.found:
+            for group in groups:
+                self._try_turns(group, wraps.terms(self, group[-1]))
+                self._try_turns(group, wraps.activated(self, group[-1]))
 
     def _alike(self) -> Iterator[Mutation]:
         """The same change to every product of the line, or to every sum."""
@@ -313,9 +334,11 @@ def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:
 
 
 def _fits(value: Any, before: Any) -> bool:
-    """Whether a value can stand where another stood: of its shape, or summed with its axes kept."""
+    """Whether a value can stand where another stood: of its shape, turned, or summed with its axes kept."""
     if not isinstance(value, torch.Tensor) or not isinstance(before, torch.Tensor):
         return type(value) is type(before) or isinstance(value, int | float)
+    if before.ndim == 0 or sorted(value.shape) == sorted(before.shape):
+        return True
     return value.ndim == before.ndim and all(
         a in (b, 1) or b == 1 for a, b in zip(value.shape, before.shape, strict=True)
     )

@@ -96,14 +96,16 @@ def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
             yield Mutation(node, by, "missing-broadcast-sum", WRAPPED + 0.8)
 
 
-def activated(search: Search, node: fx.Node) -> Iterator[Mutation]:
+def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value before its activation in the place of that after it."""
-    value = search.trials[0].values.get(node)
-    if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
-        for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign"):
-            yield Mutation(node, search.around.sketches.method(name, node), "wrong-tensor", WRAPPED + 1.3)
-        if value.ndim:
-            yield Mutation(node, search.around.sketches.method("softmax", node, -1), "wrong-tensor", WRAPPED + 1.3)
+    values, sketches = search.trials[0].values, search.around.sketches
+    for node, put in _places(search, at):
+        value = values.get(node)
+        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
+            for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign", "abs"):
+                yield Mutation(*put(sketches.method(name, node)), "wrong-tensor", WRAPPED + 1.3)
+            for axis in range(-1, -1 - value.ndim, -1):
+                yield Mutation(*put(sketches.method("softmax", node, axis)), "wrong-tensor", WRAPPED + 1.3)
 
 
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:

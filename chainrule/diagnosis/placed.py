@@ -1,0 +1,112 @@
+"""Gradients of values on the way that no name tells: what, were it such a gradient, would make a wrong line right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.case import Case, same
+from chainrule.diagnosis.claims import Claim, names_meant
+from chainrule.run import double, needed, run
+
+_TRIED = 150  # pairs of a variable and a value on the way
+_TURNS = 64
+
+
+class Placed:
+    """Looks for variables of the backward pass that stand where the gradient of a value on the way should."""
+
+    def __init__(self, case: Case, known: list[Claim]) -> None:
+        self.case, self.known = case, known
+
+    def of(self, wrong: list[Claim]) -> list[Claim]:
+        """The variables that make some of `wrong` right if each is the gradient of a value: in all turns of a loop."""
+        found: list[Claim] = []
+        taken: set[fx.Node] = set()
+        open_ = list(wrong)
+        for turns, values in islice(self._pairs(wrong), _TRIED):
+            if not open_:
+                break
+            if taken & {*turns, *values}:
+                continue
+            truth = {n: self.case.here.truth(v) for n, v in zip(turns, values, strict=True)}
+            if not all(bool(t.any()) for t in truth.values()):
+                continue
+            repaired = [c for c in open_ if self._is_right(c, truth)]
+            if repaired:
+                found += [self._claim(n, v) for n, v in zip(turns, values, strict=True)]
+                taken |= {*turns, *values}
+                open_ = [c for c in open_ if c not in repaired]
+        return found
+
+    def _pairs(self, wrong: list[Claim]) -> Iterator[tuple[list[fx.Node], list[fx.Node]]]:
+        """A variable of the person's in each turn, the earliest first; and a value of the forward pass, the last turn
+        first. Those that the names tell come first; what is right already is none."""
+        values, variables = self._values(), self._variables(wrong)
+        named = {n.meta["same_as"]: n for turns in variables for n in turns if "same_as" in n.meta}
+        found: list[tuple[bool, list[fx.Node], list[fx.Node]]] = []
+        for turns in variables:
+            shapes = [n.meta["val"].shape for n in turns]
+            fitting = [v for v in values if [n.meta["val"].shape for n in v] == shapes]
+            right = 0 if turns[0] in named else len(turns) - 1  # `dz = dh` makes a right value a wrong one
+            if any(all(self._is(n, v) for n, v in zip(turns[: right + 1], vs, strict=False)) for vs in fitting):
+                continue
+            for vs in fitting:
+                told = any(n.meta.get("name") in names_meant(turns[0].meta["name"]) for n in vs)
+                found.append((not told, turns, vs))
+        for _, turns, vs in sorted(found, key=lambda f: f[0]):
+            yield turns, vs
+
+    def _is(self, node: fx.Node, value: fx.Node) -> bool:
+        return same(self.case.here.values.get(node), self.case.here.truth(value))
+
+    def _variables(self, wrong: list[Claim]) -> list[list[fx.Node]]:
+        given = {c.node for c in self.known}
+        read = needed([c.node for c in wrong], given=self.case.forward)
+        groups: dict[object, list[fx.Node]] = {}
+        for node in read:
+            spot = node.meta.get("spot")
+            theirs = node.meta.get("name") and node not in self.case.forward and node not in given
+            if spot is not None and theirs and _is_floating(node):
+                groups.setdefault((spot.code, spot.index), []).append(node)
+        return [g for g in groups.values() if len(g) <= _TURNS]
+
+    def _values(self) -> list[list[fx.Node]]:
+        """What the loss was computed from and has a gradient that nobody wrote, in the order of the backward pass."""
+        claimed = {c.value for c in self.known}
+        groups: dict[object, list[fx.Node]] = {}
+        for node in reversed(needed([self.case.base.output])):
+            spot = node.meta.get("spot")
+            if (
+                node.op != "placeholder"
+                and node in self.case.base.gradients
+                and node not in claimed
+                and _is_floating(node)
+            ):
+                place = (spot.code, spot.index, node.target) if spot is not None else node
+                groups.setdefault(place, []).append(node)
+        return sorted(groups.values(), key=lambda g: not any(n.meta.get("name") for n in g))
+
+    def _is_right(self, claim: Claim, truth: dict[fx.Node, torch.Tensor]) -> bool:
+        case = self.case
+        given = {c.node: case.here.truth(c.value) for c in self.known if c is not claim} | truth
+        forward = {n: v for n, v in case.here.values.items() if n in case.forward}
+        try:
+            with torch.no_grad():
+                nodes = needed([claim.node], given=[*given, *forward])
+                return same(run(nodes, {**forward, **given}, double)[claim.node], case.here.truth(claim.value))
+        except (RuntimeError, IndexError, ValueError, KeyError, TypeError):
+            return False
+
+    def _claim(self, node: fx.Node, value: fx.Node) -> Claim:
+        target = str(node.meta["name"])
+        name = str(value.meta.get("name") or target)
+        return Claim(value, node, node.meta["val"], name, target, node.meta.get("spot"), False)
+
+
+def _is_floating(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.numel() > 1
