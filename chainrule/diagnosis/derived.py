@@ -103,14 +103,15 @@ class Derived:
         own: dict[tuple[int, ...], list[tuple[torch.Tensor, str]]] = {}
         for node, text in reach.names.items():
             value = self.case.here.values.get(node)
-            anew = node not in self.case.forward and isinstance(value, torch.Tensor) and value.is_floating_point()
-            if anew and value.numel() > 1 and bool((value != value.flatten()[0]).any()):
+            if node in self.case.forward or not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                continue
+            if value.numel() > 1 and bool((value != value.flatten()[0]).any()):
                 own.setdefault(tuple(value.shape), []).append((value, text))
         found: dict[fx.Node, str] = {}
         for node in self.program.graph.nodes if own else ():
-            value = self.case.here.values.get(node.meta.get("base"), node.meta.get("val"))
-            for known, text in own.get(tuple(getattr(value, "shape", ())), ()):
-                if same(double(value), known, _EQUAL):
+            computed = self.case.here.values.get(node.meta.get("base"), node.meta.get("val"))
+            for known, text in own.get(tuple(getattr(computed, "shape", ())), ()):
+                if same(double(computed), known, _EQUAL):
                     found.setdefault(node, text)
         return found
 

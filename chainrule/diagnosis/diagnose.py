@@ -13,6 +13,7 @@ from torch import fx
 
 from chainrule.diagnosis import jacobians
 from chainrule.diagnosis.case import RIGHT, Case, Point, same
+from chainrule.diagnosis.exchanges import is_mask
 from chainrule.diagnosis.factors import other_factor
 from chainrule.diagnosis.history import of_history
 from chainrule.diagnosis.likelihood import compare_locals
@@ -90,7 +91,7 @@ class Diagnoser:
         near = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
         causes = list(near)
         if not ranked or ranked[0][0] > _FAR:
-            causes[:0] = [cause] if (cause := self._other_factor()) else self._by_elements()
+            causes[:0] = self._by_elements()
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
@@ -167,14 +168,13 @@ class Diagnoser:
         moved = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in sources.items()}
         pairs = [self._with_gradients(given) for given in (sources, moved)]
         if not sources or not all(mine is not None and mine.shape == right.shape for mine, right in pairs):
-            return []
-        if all(
-            bool(((mine == 0) | (right == 0) | ((mine - right).abs() <= RIGHT * right.abs())).all())
-            for mine, right in pairs
-        ):
-            return ["wrong-mask"]
+            return [cause] if (cause := self._other_factor()) else []
+        if all(bool(((mine == 0) | (right == 0) | _equal(mine, right)).all()) for mine, right in pairs):
+            masked = any(is_tensor(n) and is_mask(n) for n in self.mine)
+            return ["wrong-mask" if masked else "missing-factor"]
         (mine, right), (mine_then, right_then) = pairs  # one factor in the place of another, whatever it is times
-        return ["wrong-factor"] if same(mine * right_then, mine_then * right) else []
+        cause = self._other_factor()
+        return [cause] if cause else ["wrong-factor"] if same(mine * right_then, mine_then * right) else []
 
     def _with_gradients(self, given: dict[fx.Node, torch.Tensor]) -> tuple[Any, Any]:
         """The person's gradient and the right one, from other gradients above."""
@@ -295,7 +295,7 @@ class Diagnoser:
         moved = self._carrying(self.right, self._given_above)
         found = [n for n in self.right if n not in moved and is_tensor(n)]
         factors = [a for n in self.right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
-        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[arg-type, misc]
+        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[misc]
         last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
         for node in self.right:
             if node.meta["operation"] != "mul" or node not in moved:
@@ -427,3 +427,7 @@ class Diagnoser:
             if any(n in moved for n in node.all_input_nodes):
                 moved.add(node)
         return moved
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a - b).abs() <= RIGHT * b.abs()

@@ -94,7 +94,7 @@ class Findings:
             missing = [n for n in missing if self.case.names.get(n, n.name) not in right]
             found.append(finding)
         rows = {row.name: row for row in self.missing_rows}
-        return found + [self._missing(n, rows[self.case.names.get(n, n.name)]) for n in missing]
+        return found + _joined([self._missing(n, rows[self.case.names.get(n, n.name)]) for n in missing])
 
     def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
         """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
@@ -202,7 +202,7 @@ class Findings:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
-                found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot, claim.node))
+                found.append(Option(4.8 if elsewhere else 4.1, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
     @staticmethod
@@ -320,6 +320,17 @@ class Findings:
         finding.line, finding.file, finding.text = edit.line, edit.file, source.line_at(edit.file, edit.line)
         finding.repair, finding.edit, finding.proved = " ".join(x.strip() for x in edit.lines), edit, True
         return finding
+
+
+def _joined(missing: list[Finding]) -> list[Finding]:
+    """One finding for what the objects of a list, or of a class, all lack: `layers.0.w` and `layers.2.w`."""
+    found: dict[str, Finding] = {}
+    for finding in missing:
+        owner, _, attribute = finding.name.rpartition(".")
+        first = found.setdefault(attribute if owner and finding.edit is None else finding.name, finding)
+        if first is not finding:
+            first.message += f"; nor is {finding.name}.g"
+    return list(found.values())
 
 
 def _same_turns(wrong: list[Wrong]) -> list[Wrong]:

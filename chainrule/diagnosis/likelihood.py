@@ -34,8 +34,8 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[
         for mutation in compared:
             after = {n: search.outcome(mutation.changes, trial, n) for n in named}
             moved = [n for n in before if not same(after[n], trial.values[n])]
-            right = sum(is_matrix(v) and occurs(v, known) for v in after.values())
-            mutation.strange = len(named) - right + len(moved)
+            natural = sum(is_matrix(v) and occurs(v, known) for v in after.values())
+            mutation.strange = len(named) - natural + len(moved)
     fewest = min(m.strange for m in compared)
     for mutation in compared:
         mutation.strange -= fewest

@@ -27,7 +27,7 @@ class Placed:
         found: list[Claim] = []
         taken: set[fx.Node] = set()
         open_ = list(wrong)
-        for turns, values in islice(self._pairs(wrong), _TRIED):
+        for all_readers, turns, values in self._mending(wrong):
             if not open_:
                 break
             if taken & {*turns, *values}:
@@ -36,11 +36,18 @@ class Placed:
             if not all(bool(t.any()) for t in truth.values()):
                 continue
             repaired = [c for c in open_ if self._is_right(c, truth)]
-            if repaired:
+            readers = [c for c in open_ if not set(turns).isdisjoint(needed([c.node], given=self.case.forward))]
+            if repaired and (not all_readers or len(readers) == len(repaired)):
                 found += [self._claim(n, v) for n, v in zip(turns, values, strict=True)]
                 taken |= {*turns, *values}
                 open_ = [c for c in open_ if c not in repaired]
         return found
+
+    def _mending(self, wrong: list[Claim]) -> Iterator[tuple[bool, list[fx.Node], list[fx.Node]]]:
+        """The pairs, first for those that mend all that reads the variable, then for those that mend some of it."""
+        pairs = list(islice(self._pairs(wrong), _TRIED))
+        for all_readers in (True, False):
+            yield from ((all_readers, turns, values) for turns, values in pairs)
 
     def _pairs(self, wrong: list[Claim]) -> Iterator[tuple[list[fx.Node], list[fx.Node]]]:
         """A variable of the person's in each turn, the earliest first; and a value of the forward pass, the last turn
