@@ -71,7 +71,8 @@ def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iter
         if not is_tensor(value) or value in around.carries:
             continue
         elementwise = node.meta["operation"] in ("mul", "div")
-        cause = "wrong-mask" if is_mask(value) else "wrong-factor" if elementwise else "wrong-tensor"
+        computed = elementwise and value not in around.names(node)
+        cause = "wrong-mask" if is_mask(value) else "wrong-factor" if computed else "wrong-tensor"
         for factor in factors:
             for like in stretched(factor, node if elementwise else value, around):
                 if like is not value:

@@ -20,8 +20,7 @@ def without_writing(case: Case) -> Iterator[tuple[Edit, types.CodeType]]:
     statements: dict[tuple[types.CodeType, int], set[str]] = {}
     for node in case.graph.nodes:
         spot, name = node.meta.get("spot"), str(node.meta.get("written") or "")
-        parameter = bool(node.args) and isinstance(node.args[0], fx.Node) and node.args[0].op == "placeholder"
-        if spot is not None and name.endswith("_") and not parameter and is_person(spot.code):
+        if spot is not None and name.endswith("_") and not _is_update(node) and is_person(spot.code):
             held = span_of(node)
             statement = source.statement_at(held) if held is not None else None
             if statement is not None:
@@ -31,3 +30,12 @@ def without_writing(case: Case) -> Iterator[tuple[Edit, types.CodeType]]:
         without = re.sub(rf"\.({'|'.join(n.rstrip('_') for n in names)})_\(", r".\1(", text)
         if without != text:
             yield Edit(code.co_filename, line, line, (without,)), code
+
+
+def _is_update(node: fx.Node) -> bool:
+    """Whether what is written to is an input: a parameter that takes a step."""
+    while node.meta.get("written") or node.meta["operation"] in ("data", "detach"):
+        if not node.args or not isinstance(node.args[0], fx.Node):
+            return False
+        node = node.args[0]
+    return node.op == "placeholder"

@@ -317,7 +317,8 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
     if is_tensor(node.args[0]) and (len(node.args) == 1 or "softmax" in operation):
         again = operation in ("sigmoid", "tanh", "relu", "exp", "softmax")
         cause = "double-applied" if again else "wrong-factor"
-        yield Mutation(node, node.args[0], cause, REPLACED + 0.2 if again else DROPPED, "wrong-factor")  # type: ignore[arg-type]
+        makes = "wrong-factor" if node in around.carries else "wrong-tensor"  # a value before its activation
+        yield Mutation(node, node.args[0], cause, REPLACED + 0.2 if again else DROPPED, makes)  # type: ignore[arg-type]
 
 
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))
