@@ -120,7 +120,9 @@ def _stepped(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
         origin = node.args[0] if node.args else None
         if node.meta["operation"] in ("sub", "add") and isinstance(origin, fx.Node) and origin.op == "placeholder":
             read: set[object] = set(needed([node]))
-            read |= {n.meta["name"] for n in needed([node]) if n.meta.get("name")}  # as it was then: it may be added to later
+            read |= {
+                n.meta["name"] for n in needed([node]) if n.meta.get("name")
+            }  # as it was then: it may be added to later
             if any(value is origin and claim in read for claim, value in claimed):
                 yield Mutation(node, origin, "stale-parameter", _FIRST)
 

@@ -153,7 +153,9 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if "statement" in by.meta:
+    if by.meta.get("value"):
+        edit = source.replaced(assigned.value, str(by.meta["value"]))
+    elif "statement" in by.meta:
         edit = source.replaced(statement, str(by.meta["statement"]))
     elif "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
         edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")

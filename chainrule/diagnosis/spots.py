@@ -99,7 +99,13 @@ class Spots:
         if last is None or last[0] is not frame or last[1] != frame.f_lineno or last[2] >= frame.f_lasti:
             self._names = self._in_reach(frame)
         return Spot(
-            frame.f_code, _instruction(frame.f_code)[frame.f_lasti // 2], self.count, self._call(frame), self._names, frame.f_globals, self.arrays
+            frame.f_code,
+            _instruction(frame.f_code)[frame.f_lasti // 2],
+            self.count,
+            self._call(frame),
+            self._names,
+            frame.f_globals,
+            self.arrays,
         )
 
     def _call(self, frame: types.FrameType) -> int:
