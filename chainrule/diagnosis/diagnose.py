@@ -97,7 +97,7 @@ class Diagnoser:
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             causes = ["wrong-shape"]
         first = ("wrong-scale", "sign") if ratio is not None else ("lost-path", "missing-term")  # which say it all
-        at = 1 if causes and causes[0] in first else 0
+        at = 1 if causes and causes[0] in first and (ratio is not None or self._is_any) else 0
         causes[at:at] = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
             causes.insert(0, "wrong-shape")
@@ -117,6 +117,12 @@ class Diagnoser:
         carried = [*(c.node for c in self.above), *upstream]
         carried += [n for n in self.mine if n in self._carrying(self.mine, carried)]
         return other_factor(self.mine, self.right, carried, values)
+
+    @property
+    def _is_any(self) -> bool:
+        """Whether the line gives anything but zeros."""
+        fed = self._fed(self.case.here)
+        return fed is None or bool(fed.any())
 
     @property
     def _needs_gradients(self) -> bool:
@@ -150,8 +156,7 @@ class Diagnoser:
 
     def _without_gradients(self) -> list[str]:
         """The cause, where no gradient enters the line although others are known that should."""
-        fed = self._fed(self.case.here)
-        if fed is not None and not bool(fed.any()):
+        if not self._is_any:
             return ["missing-gradient"]
         gradient = self.case.base.gradients.get(self.claim.value)
         if self._reads_gradients or gradient is None:
@@ -275,7 +280,8 @@ class Diagnoser:
         for node, text in list(found.items()):  # what goes by the name of a copy of it
             if found.get(node.meta.get("same_as", node)) == text and "same_as" in node.meta:
                 del found[node.meta["same_as"]]
-        return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.integers)
+        plain = sorted(found.items(), key=lambda named: named[1].count("[") + named[1].count("."))
+        return Names(dict(plain[:_NAMES]), reach.nodes, reach.integers)
 
     @cached_property
     def _later(self) -> set[fx.Node]:
