@@ -12,8 +12,11 @@ from chainrule.diagnosis.case import Case, same
 from chainrule.diagnosis.claims import Claim, names_meant
 from chainrule.run import double, needed, run
 
-_TRIED = 150  # pairs of a variable and a value on the way
+_TRIED = 250  # pairs of a variable and a value on the way
 _TURNS = 64
+
+
+Pair = tuple[list[fx.Node], list[fx.Node]]  # a variable in each turn, and the values of which it should be the gradient
 
 
 class Placed:
@@ -21,34 +24,52 @@ class Placed:
 
     def __init__(self, case: Case, known: list[Claim]) -> None:
         self.case, self.known = case, known
+        self._known_to: dict[tuple[int, Claim], bool] = {}
+        self._reads: dict[Claim, set[fx.Node]] = {}
 
     def of(self, wrong: list[Claim]) -> list[Claim]:
-        """The variables that make some of `wrong` right if each is the gradient of a value: in all turns of a loop."""
+        """The variables that make most of `wrong` right if each is the gradient of a value: in all turns of a loop."""
+        pairs = [p for p in islice(self._pairs(wrong), _TRIED) if all(bool(t.any()) for t in self._truth(p).values())]
         found: list[Claim] = []
-        taken: set[fx.Node] = set()
         open_ = list(wrong)
-        for all_readers, turns, values in self._mending(wrong):
-            if not open_:
-                break
-            if taken & {*turns, *values}:
-                continue
-            truth = {n: self.case.here.truth(v) for n, v in zip(turns, values, strict=True)}
-            if not all(bool(t.any()) for t in truth.values()):
-                continue
-            repaired = [c for c in open_ if self._is_right(c, truth)]
-            readers = [c for c in open_ if not set(turns).isdisjoint(needed([c.node], given=self.case.forward))]
-            looped = len(turns) > 1  # in which another mistake further on may stand
-            if repaired and (not all_readers or looped or len(readers) == len(repaired)):
-                found += [self._claim(n, v) for n, v in zip(turns, values, strict=True)]
-                taken |= {*turns, *values}
-                open_ = [c for c in open_ if c not in repaired]
+        while open_ and (best := self._best(pairs, open_)) is not None:
+            pair, repaired = best
+            found += [self._claim(n, v) for n, v in zip(*pair, strict=True)]
+            used = {*pair[0], *pair[1]}
+            pairs = [p for p in pairs if used.isdisjoint((*p[0], *p[1]))]
+            open_ = [c for c in open_ if c not in repaired]
         return found
 
-    def _mending(self, wrong: list[Claim]) -> Iterator[tuple[bool, list[fx.Node], list[fx.Node]]]:
-        """The pairs, first for those that mend all that reads the variable, then for those that mend some of it."""
-        pairs = list(islice(self._pairs(wrong), _TRIED))
+    def _best(self, pairs: list[Pair], wrong: list[Claim]) -> tuple[Pair, list[Claim]] | None:
+        """The pair that mends most, first of those that mend all that reads the variable; in a loop another mistake may
+        stand further on."""
         for all_readers in (True, False):
-            yield from ((all_readers, turns, values) for turns, values in pairs)
+            best: tuple[Pair, list[Claim]] | None = None
+            for pair in pairs:
+                repaired = [c for c in wrong if self._mends(pair, c)]
+                readers = [c for c in wrong if not set(pair[0]).isdisjoint(self._read(c))]
+                enough = not all_readers or len(pair[0]) > 1 or len(readers) == len(repaired)
+                if repaired and enough and (best is None or len(repaired) > len(best[1])):
+                    best = pair, repaired
+                if best is not None and len(best[1]) == len(wrong):
+                    break
+            if best is not None:
+                return best
+        return None
+
+    def _mends(self, pair: Pair, claim: Claim) -> bool:
+        key = (id(pair), claim)
+        if key not in self._known_to:
+            self._known_to[key] = self._is_right(claim, self._truth(pair))
+        return self._known_to[key]
+
+    def _truth(self, pair: Pair) -> dict[fx.Node, torch.Tensor]:
+        return {n: self.case.here.truth(v) for n, v in zip(*pair, strict=True)}
+
+    def _read(self, claim: Claim) -> set[fx.Node]:
+        if claim not in self._reads:
+            self._reads[claim] = set(needed([claim.node], given=self.case.forward))
+        return self._reads[claim]
 
     def _pairs(self, wrong: list[Claim]) -> Iterator[tuple[list[fx.Node], list[fx.Node]]]:
         """A variable of the person's in each turn, the earliest first; and a value of the forward pass, the last turn
@@ -60,16 +81,15 @@ class Placed:
         for turns in sorted(variables, key=lambda turns: "same_as" in turns[0].meta):
             if turns[0].meta.get("same_as") in open_:
                 continue  # `dh = dprev`: what stands there is wrong already
-            shapes = [n.meta["val"].shape for n in turns]
-            fitting = [v for v in values if [n.meta["val"].shape for n in v] == shapes]
+            fitting = list(_alongside(turns, values))
             right = 0 if turns[0] in named else len(turns) - 1  # `dz = dh` makes a right value a wrong one
-            if any(all(self._is(n, v) for n, v in zip(turns[: right + 1], vs, strict=False)) for vs in fitting):
+            if any(all(self._is(n, v) for n, v in zip(ns[: right + 1], vs, strict=False)) for ns, vs in fitting):
                 continue
             if fitting:
                 open_.add(turns[0])
-            for vs in fitting:
+            for ns, vs in fitting:
                 told = any(n.meta.get("name") in names_meant(turns[0].meta["name"]) for n in vs)
-                found.append((not told, turns, vs))
+                found.append((not told, ns, vs))
         for _, turns, vs in sorted(found, key=lambda f: f[0]):
             yield turns, vs
 
@@ -118,6 +138,17 @@ class Placed:
         target = str(node.meta["name"])
         name = str(value.meta.get("name") or target)
         return Claim(value, node, node.meta["val"], name, target, node.meta.get("spot"), False)
+
+
+def _alongside(turns: list[fx.Node], values: list[list[fx.Node]]) -> Iterator[Pair]:
+    """The values of each turn; and those of the turn before, of which a loop carries the gradient on."""
+    for several in values:
+        count, late = len(turns), len(several) - len(turns)
+        choices = [(turns, several)] if not late else [(turns, several[:-1]), (turns, several[1:])] if late == 1 else []
+        choices += [(turns[:-1], several[1:])] if not late and count > 2 else []
+        for ns, vs in choices:
+            if [n.meta["val"].shape for n in ns] == [v.meta["val"].shape for v in vs]:
+                yield ns, vs
 
 
 def _is_floating(node: fx.Node) -> bool:
