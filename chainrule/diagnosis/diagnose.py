@@ -46,12 +46,18 @@ class Diagnosis:
     also: tuple[str, ...] = ()
     ratio: float | None = None  # the person's numbers divided by the right ones, where that is one number
     said: str = ""  # what the ratio equals
-    alike: tuple[str, ...] = ()  # causes of changes that are as near as the nearest, where it gave the cause
+    told_by: str = "fact"  # the cause: a fact, the nearest "repair", how the right line was "made" wrong, or "numbers"
 
-    def with_repair(self, cause: str | None) -> tuple[str, tuple[str, ...]]:
-        """The cause, and others that fit as well, where the change that `cause` tells of has been proved."""
-        if cause is None or cause == self.cause or (self.cause != "unknown" and cause not in self.alike):
+    def with_repair(self, cause: str | None, weight: float) -> tuple[str, tuple[str, ...]]:
+        """The cause, and others that fit as well, where a change that `cause` tells of has been proved.
+
+        It says more than other changes and than the numbers; what was done to the right line says more than a change
+        that is far from the person's."""
+        scales = cause in ("wrong-scale", "wrong-term-scale") and self.cause in _ALSO_SCALES
+        made = self.told_by == "made" and weight >= WRAPPED and not scales
+        if cause in (None, self.cause) or (self.cause != "unknown" and (self.told_by == "fact" or made)):
             return self.cause, self.also
+        assert cause is not None
         others = dict.fromkeys(c for c in (self.cause, *self.also) if c not in (cause, "unknown"))
         return cause, tuple(others)[:2]
 
@@ -76,29 +82,30 @@ class Diagnoser:
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
         dropped = not self._reads_gradients and self._needs_gradients
-        ranked = [(m.weight + 0.05, m.makes) for m in made if m.makes != "upstream-dropped" or dropped]
-        ranked = sorted([*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *ranked])
+        ranked = [(m.weight + 0.05, m.makes, "made") for m in made if m.makes != "upstream-dropped" or dropped]
+        ranked = sorted([*((m.weight + 0.5 * m.strange, m.repairs, "repair") for m in repairs), *ranked])
         if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
-            ranked = [(w, c) for w, c in ranked if c != "double-counted-path"]
-        near = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
-        causes = list(near)
+            ranked = [r for r in ranked if r[1] != "double-counted-path"]
+        told_by = {cause: by for _, cause, by in reversed(ranked)}
+        causes = [cause for weight, cause, _ in ranked if weight <= ranked[0][0] + 0.5]
         if not ranked or ranked[0][0] > _FAR:
-            causes[:0] = self._by_elements()
+            causes[:0] = numbers = self._by_elements()
+            told_by |= dict.fromkeys(numbers, "numbers")
+        facts: list[str] = []
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
-            causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
+            facts = ["sign" if abs(ratio + 1) < 1e-9 else "wrong-scale"]
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
-            causes = ["wrong-shape"]
-        at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
-        causes[at:at] = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
+            facts = ["wrong-shape"]
+        scaled = bool(facts or causes) and ratio is not None and [*facts, *causes][0] in ("wrong-scale", "sign")
+        without = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
+        facts = [*facts, *without] if facts or not scaled else facts
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
-            causes.insert(0, "wrong-shape")
+            facts.insert(0, "wrong-shape")
         if self._only_ties():
-            causes.insert(0, "ties")
-        causes = list(dict.fromkeys(causes)) or ["unknown"]
-        alike = tuple(near) if near and near[0] == causes[0] else ()
-        if alike and repairs and ranked[0] == (repairs[0].weight, repairs[0].repairs):
-            alike = tuple(m.repairs for m in repairs)
-        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), alike)
+            facts.insert(0, "ties")
+        causes = list(dict.fromkeys([*facts, *causes])) or ["unknown"]
+        by = "fact" if facts else told_by.get(causes[0], "fact")
+        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), by)
 
     def _other_factor(self) -> str:
         values = self.case.here.values | {c.node: self.case.here.truth(c.value) for c in self.above}

@@ -126,7 +126,7 @@ class Findings:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
             finding.line, finding.file = option.edit.line, option.spot.file
-            finding.cause, finding.also = diagnosis.with_repair(option.cause)
+            finding.cause, finding.also = diagnosis.with_repair(option.cause, option.weight)
         else:
             self._place_by(diagnosis.repairs, finding)
         finding.message = self._message(wrong, diagnosis, finding.cause)
@@ -197,7 +197,7 @@ class Findings:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
-                found.append(Option(4.8 if elsewhere else 4.1, edit, text, claim.spot, claim.node))
+                found.append(Option(4.8 if elsewhere else 4.5, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
     @staticmethod

@@ -297,8 +297,10 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 yield Mutation(node, around.sketches.like(node, target=target, name=other), cause, REPLACED)
     if is_tensor(node.args[0]) and (len(node.args) == 1 or "softmax" in operation):
         again = operation in ("sigmoid", "tanh", "relu", "exp", "softmax")
+        twice = node.args[0].meta["operation"] == operation  # type: ignore[union-attr]
         cause = "double-applied" if again else "wrong-factor"
-        yield Mutation(node, node.args[0], cause, REPLACED + 0.2 if again else DROPPED, "wrong-factor")  # type: ignore[arg-type]
+        far = REPLACED - 0.1 if twice else REPLACED + 0.2 if again else DROPPED
+        yield Mutation(node, node.args[0], cause, far, "wrong-factor")  # type: ignore[arg-type]
 
 
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))

@@ -162,13 +162,25 @@ class Search:
                     kept += [by for _, by in mutation.changes]
 
     def _name_by_reach(self, mutation: Mutation) -> None:
-        """A wrong number is the scale of the gradient, or of one term of it."""
+        """A wrong number is the scale of the gradient, or of one term of it; what is missing is a term of a sum."""
         value = self.trials[0].values.get(mutation.at)
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
-        if mutation.repairs not in ("wrong-scale", "sign") or not floats or len(mutation.changes) > 1:
+        if mutation.repairs not in ("wrong-scale", "sign", "missing-term") or not floats or len(mutation.changes) > 1:
             return
-        if not self._is_whole([mutation.at]):
+        if not self._enters_linearly(mutation.at):
+            mutation.repairs = mutation.makes = "sign" if mutation.repairs == "sign" else "wrong-factor"
+        elif mutation.repairs != "missing-term" and not self._is_whole([mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
+
+    def _enters_linearly(self, node: fx.Node) -> bool:
+        """Whether the root is a linear function of a value, and something that does not depend on it."""
+        trial = self.trials[0]
+        value = trial.values[node]
+        outcomes = [self.outcome([(node, number * value)], trial) for number in (0.0, 0.5, 2.0)]
+        if not all(isinstance(o, torch.Tensor) for o in outcomes):
+            return True
+        none, half, twice = outcomes
+        return same((half - none) * 4, twice - none)
 
     def works(self, mutation: Mutation) -> bool:
         if not all(same(self.outcome(mutation.changes, t), t.goal) for t in self.trials):
