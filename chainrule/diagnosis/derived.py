@@ -84,6 +84,8 @@ class Derived:
         if gradient is None or gradient.meta.get("erased"):
             return None
         reach = Reach(spot, self.case.recorder)
+        assigned = source.assignment_at(spot.span) if spot.span is not None else None
+        reach.names = {n: t for n, t in reach.names.items() if assigned is None or t != assigned.target}
         names = self._of_equal_value(reach) | {self.twins[n]: t for n, t in reach.names.items() if n in self.twins}
         for claim in above:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]

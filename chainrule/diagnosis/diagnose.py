@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis import jacobians
+from chainrule.diagnosis import jacobians, wraps
 from chainrule.diagnosis.case import RIGHT, Case, Point, same
 from chainrule.diagnosis.exchanges import is_mask
 from chainrule.diagnosis.factors import other_factor
@@ -37,6 +37,10 @@ _ALSO_SCALES = frozenset(
 )
 
 
+# What says no more of the right line than that something stands in it which should not.
+_CHANGES = frozenset(("wrong-factor", "wrong-tensor", "wrong-exponent", "wrong-mask", "wrong-axis"))
+
+
 @dataclass
 class Diagnosis:
     """What is wrong with one line, and the changes to it that give the right numbers."""
@@ -54,7 +58,7 @@ class Diagnosis:
         It says more than other changes and than the numbers; what was done to the right line says more than a change
         that is far from the person's."""
         scales = cause in ("wrong-scale", "wrong-term-scale") and self.cause in _ALSO_SCALES
-        made = self.told_by == "made" and weight >= WRAPPED and not scales
+        made = self.told_by == "made" and weight >= WRAPPED and not scales and self.cause not in _CHANGES
         if cause in (None, self.cause) or (self.cause != "unknown" and (self.told_by == "fact" or made)):
             return self.cause, self.also
         assert cause is not None
@@ -163,7 +167,8 @@ class Diagnoser:
         generator = torch.Generator().manual_seed(4321)
         moved = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in sources.items()}
         pairs = [self._with_gradients(given) for given in (sources, moved)]
-        if not sources or not all(mine is not None and mine.shape == right.shape for mine, right in pairs):
+        shapes = [getattr(v, "shape", None) for pair in pairs for v in pair]
+        if not sources or None in shapes or len(set(shapes)) > 1:
             return [cause] if (cause := self._other_factor()) else []
         if all(bool(((mine == 0) | (right == 0) | _equal(mine, right)).all()) for mine, right in pairs):
             masked = any(is_tensor(n) and is_mask(n) for n in self.mine)
@@ -225,6 +230,7 @@ class Diagnoser:
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
+            search.try_all(wraps.products(search))
         compare_locals(self.case, self.mine, search, self.right, self._given_above)
         return search.best
 

@@ -32,6 +32,7 @@ from chainrule.diagnosis.swapped import exchanges
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
 _EXCHANGED = 12  # pairs of values that are exchanged
+_KEPT = 2.0
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
 
@@ -175,7 +176,7 @@ class Findings:
                 made = self._moved(mutation.at, claim.spot)
             elif mutation.written is not None:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
-            elif spot is not None:
+            if made is None and spot is not None and mutation.repairs != "stale-parameter":
                 bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
                 own = str(mutation.at.meta["name"]) if bare else ""
                 made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own))
@@ -187,6 +188,8 @@ class Findings:
                     if claim.spot is not None and made[0].line == claim.spot.line
                     else 0.03
                 )
+                if mutation.at.meta.get("span") is not None and mutation.at in mutation.by.all_input_nodes:
+                    away += _KEPT  # something done to what is saved, rather than where it is used
                 found.append(
                     Option(
                         mutation.weight + away + _STRANGE * mutation.strange, *made, spot, mutation.at, mutation.repairs

@@ -96,7 +96,7 @@ def _other_axes(node: fx.Node, around: Around) -> Iterator[Mutation]:
     now, _ = _dims(node)
     reduces = node.meta["operation"] in _REDUCTIONS
     choices: list[Any] = list(range(ndim))
-    if reduces and now is None:
+    if reduces and not node.kwargs.get("keepdim"):
         for dim in range(ndim):  # `/ mask.sum()` for `/ mask.sum(1, keepdim=True)`
             by = around.sketches.method(str(node.meta["operation"]), given, dim, keepdim=True)
             yield Mutation(node, by, "wrong-axis", REPLACED + 0.6)
@@ -278,9 +278,10 @@ def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
     for place, value in enumerate(node.args):
         if isinstance(value, int | float) and not isinstance(value, bool):
             for other in dict.fromkeys((value + 1, value - 1, -value, 2 * value, value / 2, 0, 1)):
-                if other != value:
+                if other != value and (other or node.meta["operation"] not in ("add", "sub")):
                     args = (*node.args[:place], other, *node.args[place + 1 :])
-                    yield Mutation(node, around.sketches.like(node, args), "wrong-factor", REPLACED + 0.1)
+                    cause = "wrong-term-scale" if other == -value else "wrong-factor"
+                    yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + 0.1)
 
 
 _FAMILIES = (("sin", "cos", "tan"), ("sinh", "cosh", "tanh"), ("exp", "log", "expm1", "log1p", "exp2"), ("abs", "sign", "sgn"),

@@ -109,6 +109,7 @@ class Search:
                     self._try_turns(group, wraps.factors(self, group[-1], derived))
             for group in groups:
                 self._try_turns(group, wraps.sums(self, group[-1]))
+                self._try_turns(group, wraps.ones(self, group[-1]))
         if not self.found:
             for group in groups:
                 self._try_turns(group, wraps.terms(self, group[-1]))
@@ -214,7 +215,7 @@ class Search:
             for node in self.order[first : self.position.get(to, -1) + 1]:
                 if node in pending:
                     value = _value(pending[node], values)
-                    if self.shaped and not _fits(value, values.get(node)):
+                    if self.shaped and not _fits(value, values.get(node)) and not _reduces(pending[node]):
                         return None  # what follows was made for this shape
                     values[node] = value
                     moved.add(node)
@@ -343,6 +344,10 @@ def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
 
 def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:
     return value_of(given, values) if isinstance(given, fx.Node) else given
+
+
+def _reduces(by: Any) -> bool:
+    return isinstance(by, fx.Node) and by.meta["operation"] in ("sum", "mean")
 
 
 def _fits(value: Any, before: Any) -> bool:

@@ -49,6 +49,9 @@ def reshaped(search: Search) -> Iterator[Mutation]:
         yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
 
+_LINEAR = frozenset(("add", "sub", "mul", "div", "neg", "sum", "mean", "matmul", "mm", "bmm"))
+
+
 def _places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
     """Where something can be put around a value: what an operation gives, and each known value, or local variable,
     that it reads."""
@@ -121,14 +124,27 @@ def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
             ):
                 for operation in ("add", "sub"):
                     made = put(sketches.operation(operation, node, other))
-                    yield Mutation(*made, "missing-term", WRAPPED + 1.5)
+                    inside = made[0] is not node and made[0].meta["operation"] not in _LINEAR
+                    yield Mutation(*made, "wrong-factor" if inside else "missing-term", WRAPPED + 1.5)
 
 
-def products(search: Search, gradients: list[fx.Node]) -> Iterator[Mutation]:
-    """A gradient from above times a value in reach that should be added, or taken away: `grad * right`."""
+def ones(search: Search, node: fx.Node) -> Iterator[Mutation]:
+    """The one that was forgotten in a factor: `1 - t**2`."""
+    value = search.trials[0].values.get(node)
+    if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or node in search.around.carries:
+        return
+    sketches = search.around.sketches
+    if node.meta["operation"] == "neg":
+        yield Mutation(node, sketches.operation("sub", 1, node.args[0]), "missing-term", WRAPPED + 0.4)
+    yield Mutation(node, sketches.operation("add", 1, node), "missing-term", WRAPPED + 0.45)
+    yield Mutation(node, sketches.operation("sub", 1, node), "missing-term", WRAPPED + 0.5)
+
+
+def products(search: Search) -> Iterator[Mutation]:
+    """A gradient times a value in reach that should be added, or taken away: `grad * right`."""
     sketches, root, values = search.around.sketches, search.root, search.trials[0].values
     size = getattr(values.get(root), "shape", None)
-    for gradient in gradients:
+    for gradient in search.around.gradients & set(search.around.reach):
         for other in search.around.reach:
             known = values.get(other)
             fits = isinstance(known, torch.Tensor) and known.shape == size and known.dtype.is_floating_point
@@ -136,4 +152,4 @@ def products(search: Search, gradients: list[fx.Node]) -> Iterator[Mutation]:
                 for operation in ("add", "sub"):
                     product = sketches.operation("mul", gradient, other)
                     by = sketches.operation(operation, root, product)
-                    yield Mutation(root, by, "missing-term", WRAPPED + 0.3)
+                    yield Mutation(root, by, "missing-term", WRAPPED + 1.2)
