@@ -26,7 +26,7 @@ from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.diagnosis.returns import other_conditions, returned_none
-from chainrule.diagnosis.spelling import Reach, not_in_place, written
+from chainrule.diagnosis.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.spots import Spot, span_of
 from chainrule.diagnosis.swapped import exchanges
 
@@ -179,7 +179,9 @@ class Findings:
             if made is None and spot is not None and mutation.repairs != "stale-parameter":
                 bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
                 own = str(mutation.at.meta["name"]) if bare else ""
-                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own))
+                reach = Reach(spot, self.case.recorder, own)
+                made = written_together(mutation.changes, reach) if len(mutation.changes) > 1 else None
+                made = made or written(mutation.at, mutation.by, reach)
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
                 away = (
                     2.0

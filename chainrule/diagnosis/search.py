@@ -18,6 +18,7 @@ from chainrule.diagnosis.exchanges import exchanged, right_factors
 from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.mutations import mutations
 from chainrule.diagnosis.paths import lost_from
+from chainrule.diagnosis.projections import projections
 from chainrule.diagnosis.scales import Scales
 from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
 from chainrule.diagnosis.turns import in_every_turn
@@ -92,6 +93,8 @@ class Search:
                 for group in groups:
                     self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
+            if not self.found:
+                self.try_all(projections(self))
 
     def _has(self, weight: float) -> bool:
         return any(m.weight < weight for m in self.found)

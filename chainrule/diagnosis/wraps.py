@@ -52,7 +52,7 @@ def reshaped(search: Search) -> Iterator[Mutation]:
 _LINEAR = frozenset(("add", "sub", "mul", "div", "neg", "sum", "mean", "matmul", "mm", "bmm"))
 
 
-def _places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
+def places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
     """Where something can be put around a value: what an operation gives, and each known value, or local variable,
     that it reads."""
     yield node, lambda by: (node, by)
@@ -69,7 +69,7 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
     """A factor that was forgotten, of the right gradient or (where not `derived`) in reach; or one too many."""
     sketches, values = search.around.sketches, search.trials[0].values
     reach = search.around.names(at)
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         value = values.get(node)
         if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
             continue
@@ -102,7 +102,7 @@ def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
 def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value before its activation in the place of that after it."""
     values, sketches = search.trials[0].values, search.around.sketches
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         value = values.get(node)
         if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
             for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign", "abs"):
@@ -114,7 +114,7 @@ def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value in reach that should be added or taken away: `p * (dp - inner)`."""
     values, sketches = search.trials[0].values, search.around.sketches
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         for other in search.around.names(at):
             known = values.get(other)
             if (
