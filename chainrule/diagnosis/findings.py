@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import time
 import types
 from collections.abc import Callable
@@ -19,13 +18,13 @@ from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
+from chainrule.diagnosis.forgotten import Forgotten, mended
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.kept import other_numbers
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.proof import repaired
-from chainrule.diagnosis.report import Edit, Finding, Row
-from chainrule.diagnosis.returns import other_conditions, returned_none
+from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.spots import Spot, span_of
 from chainrule.diagnosis.swapped import exchanges
@@ -62,15 +61,13 @@ class Findings:
     def __init__(self, located: Located, again: Callable[[], Handwritten]) -> None:
         self.located, self.case, self.again = located, located.case, again
         self.derived = Derived(located)
-        self.missing_rows = [
-            Row(self.case.names.get(n, n.name), "missing", None, None, None, tuple(n.meta["val"].shape), None)
-            for n in located.missing
-        ]
+        self.forgotten = Forgotten(located, self.derived, again)
+        self.missing_rows = list(self.forgotten.rows.values())
 
     def all(self) -> list[Finding]:
         found: list[Finding] = []
         places: dict[tuple[types.CodeType, int], Finding] = {}
-        remaining, missing = list(self.located.wrong), list(self.located.missing)
+        remaining, mended_too = list(self.located.wrong), set[str]()
         swapped = self._swapped(remaining)
         if swapped is not None:
             found.append(swapped[0])
@@ -90,10 +87,9 @@ class Findings:
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
             remaining = [w for w in remaining if w.claim.name not in right]
-            missing = [n for n in missing if self.case.names.get(n, n.name) not in right]
+            mended_too |= right
             found.append(finding)
-        rows = {row.name: row for row in self.missing_rows}
-        return found + _joined([self._missing(n, rows[self.case.names.get(n, n.name)]) for n in missing])
+        return found + self.forgotten.findings(mended_too)
 
     def _swapped(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
         """One finding for several wrong gradients, all of which are right with two values exchanged."""
@@ -105,7 +101,7 @@ class Findings:
                 message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence('wrong-tensor')}"
                 message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
                 finding = Finding(claim.name, edit.line, "wrong-tensor", message, "", file=edit.file)
-                return self._mended(finding, edit), right
+                return mended(finding, edit), right
         return None
 
     # -- a wrong gradient --------------------------------------------------------------------------
@@ -263,74 +259,6 @@ class Findings:
             said = f" ({diagnosis.said})" if diagnosis.said else ""
             return f"{head}: it is {diagnosis.ratio:.6g}{said} times the right gradient"
         return f"{head}: {_sentence(cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
-
-    # -- a gradient that is not there --------------------------------------------------------------
-
-    def _missing(self, node: fx.Node, row: Row) -> Finding:
-        name = row.name
-        if self.case.hand.asked.function:
-            return self._not_returned(node, row)
-        message = f"{name}.g is never set, but the loss depends on {name} {row.expected_shape}"
-        if node in self.case.hand.stale:
-            message = f"{name}.g {row.expected_shape} is left over from an earlier run; this run never sets it"
-        finding = Finding(name, None, "missing-gradient", message, self.derived.line_for(node))
-        given = node.meta.get("given", node.meta["val"])
-        emptied = [w for w in self.case.hand.writes if w.tensor is given and w.value is None]
-        if emptied:  # w.g = None
-            finding.line, finding.file = emptied[-1].spot.line, emptied[-1].spot.file
-            finding.text = source.line_at(finding.file, finding.line)
-        after = self.derived.last_before(node)
-        if after is None or not finding.repair:
-            return finding
-        spot, target = after
-        repair = self.derived.line_in(node, spot, target)
-        statement = source.statement_at(spot.span) if spot.span is not None else None
-        if repair and statement is not None:
-            edit = source.inserted_after(source.span_of(statement, spot.file), repair)
-            if name in repaired(edit, spot.code, self.again, self.located):
-                finding.repair, finding.edit, finding.proved = repair, edit, True
-        return finding
-
-    def _not_returned(self, node: fx.Node, row: Row) -> Finding:
-        """None where the backward of an autograd.Function should return a gradient."""
-        message = f"None is returned for {row.name} {row.expected_shape}, but the output depends on it"
-        finding = Finding(row.name, None, "missing-gradient", message, self.derived.line_for(node))
-        backward = inspect.unwrap(self.case.hand.asked.code.func)
-        given = list(self.case.hand.parameters)
-        argument = row.name.split(".")[0]
-        place = returned_none(backward.__code__, given.index(argument))
-        if place is None:
-            return finding
-        for edit, code in other_conditions(backward.__code__, given.index(argument), argument, self.case.hand.kept):
-            if row.name in repaired(edit, code, self.again, self.located):
-                return self._mended(finding, edit)
-        finding.line, finding.file = place.line, place.file
-        finding.text = source.line_at(place.file, place.line)
-        known = [c for c in self.located.case.claims if c.spot is not None and c.spot.code is backward.__code__]
-        spot = known[-1].spot if known else None
-        repair = self.derived.line_in(node, spot, row.name) if spot is not None else ""
-        if repair and spot is not None:
-            edit = source.replaced(place, repair.partition(" = ")[2])
-            if row.name in repaired(edit, spot.code, self.again, self.located):
-                return self._mended(finding, edit)
-        return finding
-
-    @staticmethod
-    def _mended(finding: Finding, edit: Edit) -> Finding:
-        finding.line, finding.file, finding.text = edit.line, edit.file, source.line_at(edit.file, edit.line)
-        finding.repair, finding.edit, finding.proved = " ".join(x.strip() for x in edit.lines), edit, True
-        return finding
-
-
-def _joined(missing: list[Finding]) -> list[Finding]:
-    """One finding for what the objects of a list, or of a class, all lack: `layers.0.w` and `layers.2.w`."""
-    found: dict[str, Finding] = {}
-    for finding in missing:
-        owner, _, attribute = finding.name.rpartition(".")
-        first = found.setdefault(attribute if owner and finding.edit is None else finding.name, finding)
-        if first is not finding:
-            first.message += f"; nor is {finding.name}.g"
-    return list(found.values())
 
 
 def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
