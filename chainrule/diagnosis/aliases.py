@@ -63,9 +63,14 @@ def _alias(graph: fx.Graph, value: fx.Node, at: Spot, name: str) -> fx.Node:
 
 def saved(graph: fx.Graph, value: fx.Node, at: Spot, place: int) -> fx.Node:
     """A node for the argument at `place` of ctx.save_for_backward(...)."""
-    node = _alias(graph, value, at, "")
+    node = alias_at(graph, value, at)
     node.meta["span"] = source.argument_at(at.span, place) if at.span is not None else None
     return node
+
+
+def alias_at(graph: fx.Graph, value: fx.Node, at: Spot) -> fx.Node:
+    """A node for a value that is kept there."""
+    return _alias(graph, value, at, "")
 
 
 def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: set[fx.Node]) -> fx.Node | None:

@@ -39,6 +39,9 @@ _ALSO_SCALES = frozenset(
 
 # What says no more of the right line than that something stands in it which should not.
 _CHANGES = frozenset(("wrong-factor", "wrong-tensor", "wrong-exponent", "wrong-mask", "wrong-axis"))
+_RATHER = frozenset(
+    (("wrong-term-scale", "wrong-scale"), ("wrong-term-scale", "sign"), ("missing-factor", "wrong-exponent"))
+)
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Diagnosis:
 
         It says more than other changes and than the numbers; what was done to the right line says more than a change
         that is far from the person's."""
+        if (self.cause, cause) in _RATHER:  # what was found in the line says more than what the right one lacks
+            return str(cause), self.also
         scales = cause in ("wrong-scale", "wrong-term-scale") and self.cause in _ALSO_SCALES
         made = self.told_by == "made" and weight >= WRAPPED and not scales and self.cause not in _CHANGES
         if cause in (None, self.cause) or (self.cause != "unknown" and (self.told_by == "fact" or made)):
@@ -87,7 +92,8 @@ class Diagnoser:
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
         dropped = not self._reads_gradients and self._needs_gradients
         ranked = [(m.weight + 0.05, m.makes, "made") for m in made if m.makes != "upstream-dropped" or dropped]
-        ranked = sorted([*((m.weight + 0.5 * m.strange, m.repairs, "repair") for m in repairs), *ranked])
+        ranked = [*((m.weight + 0.5 * m.strange, m.repairs, "repair") for m in repairs), *ranked]
+        ranked = sorted(ranked, key=lambda r: (r[0], not (dropped and r[1] == "upstream-dropped"), r[1]))
         if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
             ranked = [r for r in ranked if r[1] != "double-counted-path"]
         told_by = {cause: by for _, cause, by in reversed(ranked)}
@@ -100,15 +106,16 @@ class Diagnoser:
             facts = ["sign" if abs(ratio + 1) < 1e-9 else "wrong-scale"]
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             facts = ["wrong-shape"]
-        scaled = bool(facts or causes) and ratio is not None and [*facts, *causes][0] in ("wrong-scale", "sign")
+        first = ("wrong-scale", "sign") if ratio is not None else ("lost-path", "missing-term")  # which say it all
         without = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
-        facts = [*facts, *without] if facts or not scaled else facts
+        facts += without if facts or not causes or causes[0] not in first else []
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
             facts.insert(0, "wrong-shape")
         if self._only_ties():
             facts.insert(0, "ties")
         causes = list(dict.fromkeys([*facts, *causes])) or ["unknown"]
-        by = "fact" if facts else told_by.get(causes[0], "fact")
+        event = bool(repairs) and repairs[0].weight < 1  # of the run
+        by = "fact" if facts or event else told_by.get(causes[0], "fact")
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), by)
 
     def _other_factor(self) -> str:
@@ -220,9 +227,10 @@ class Diagnoser:
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
         gradients = self._carrying(self.case.theirs, [c.node for c in self.others] + upstream)
-        around = Around(
-            self.sketches, self._names(), carries, gradients, self.reach.numbers, self._names_at, self.case.until
-        )
+        gradients |= set(self.case.base.gradients.values())
+        divisors = {n.args[1] for n in self.right if n.meta["operation"] == "div" and isinstance(n.args[1], fx.Node)}
+        around = Around(self.sketches, self._names(), carries, gradients, divisors)
+        around.numbers, around.at, around.until = self.reach.numbers, self._names_at, self.case.until
         resized = self._trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
@@ -336,7 +344,8 @@ class Diagnoser:
         if gradient is None or not trials:
             return []
         names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
-        around = Around(self.sketches, names, self._carrying(self.right, self._given_above), until=self.case.until)
+        carries, gradients = self._carrying(self.right, self._given_above), set(self.case.base.gradients.values())
+        around = Around(self.sketches, names, carries, gradients, until=self.case.until)
         search = Search(self.right, gradient, trials, around)
         search.run()
         search.try_all(self._without_upstream())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation
+from chainrule.diagnosis import source
+from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.sketch import is_tensor
+from chainrule.diagnosis.spots import span_of
 
 ONES = frozenset(("ones_like", "ones", "new_ones", "full", "full_like"))
 COMPARISONS = frozenset(("gt", "ge", "lt", "le", "eq", "ne"))
@@ -30,7 +33,7 @@ def other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 if named or (same and value not in around.carries):  # `resp.mean(1)` for `pooled`
                     far = REPLACED + 0.3 if same else REPLACED + 0.6
                     known = _instead(value, other, around) or cause
-                    yield Mutation(node, around.sketches.like(node, args), known, far if named else DROPPED + 0.6)
+                    yield Mutation(node, around.sketches.like(node, args), known, far if named else WRAPPED + 0.2)
 
 
 def instead(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -62,7 +65,21 @@ def exchanged(nodes: list[fx.Node], around: Around) -> Iterator[Mutation]:
                 moved = [r for r in nodes if any(n in swap for n in r.all_input_nodes)]
                 changes = [(r, around.sketches.with_inputs(r, swap)) for r in moved]
                 if changes:
+                    texts = {around.reach[a]: around.reach[b] for a, b in swap.items()}
+                    changes[-1][1].meta["value"] = _renamed([r for r, _ in changes], texts)
                     yield Mutation(*changes[-1], "wrong-tensor", REPLACED + 0.7, changes=changes)
+
+
+def _renamed(readers: list[fx.Node], texts: dict[str, str]) -> str:
+    """The right side of the assignment that all of `readers` stand in, with other names; nothing if they are in several."""
+    spans = [span_of(r) for r in readers]
+    assigned = [source.assignment_at(s) for s in spans if s is not None]
+    first = assigned[0] if assigned else None
+    if first is None or len(assigned) < len(readers) or any(a is None or a.value != first.value for a in assigned):
+        return ""
+    names = "|".join(re.escape(t) for t in sorted(texts, key=len, reverse=True))
+    text = source.text_at(first.value)
+    return re.sub(rf"(?<![\w.])({names})(?!\w|\.g\b|\.grad\b)", lambda m: texts[m[1]], text)
 
 
 def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iterator[Mutation]:
@@ -71,7 +88,8 @@ def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iter
         if not is_tensor(value) or value in around.carries:
             continue
         elementwise = node.meta["operation"] in ("mul", "div")
-        cause = "wrong-mask" if is_mask(value) else "wrong-factor" if elementwise else "wrong-tensor"
+        computed = elementwise and value not in around.names(node)
+        cause = "wrong-mask" if is_mask(value) else "wrong-factor" if computed else "wrong-tensor"
         for factor in factors:
             for like in stretched(factor, node if elementwise else value, around):
                 if like is not value:

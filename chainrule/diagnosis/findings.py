@@ -20,6 +20,7 @@ from chainrule.diagnosis.derived import Derived
 from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
 from chainrule.diagnosis.forgotten import Forgotten, mended
 from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.in_place import without_writing
 from chainrule.diagnosis.kept import other_numbers
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutation import Mutation
@@ -30,6 +31,7 @@ from chainrule.diagnosis.spots import Spot, span_of
 from chainrule.diagnosis.swapped import exchanges
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
+_WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
 _KEPT = 2.0
 _TRIED = 6  # repairs that are run before the search for a proof is given up
@@ -45,6 +47,7 @@ class Option:
     spot: Spot
     at: fx.Node  # the operation that is changed
     cause: str | None = None
+    change: float = 0.0  # the weight of the change, wherever it stands
 
     @property
     def far(self) -> float:
@@ -68,10 +71,10 @@ class Findings:
         found: list[Finding] = []
         places: dict[tuple[types.CodeType, int], Finding] = {}
         remaining, mended_too = list(self.located.wrong), set[str]()
-        swapped = self._swapped(remaining)
-        if swapped is not None:
-            found.append(swapped[0])
-            remaining = [w for w in remaining if w.claim.name not in swapped[1]]
+        at_once = self._at_once(remaining)
+        if at_once is not None:
+            found.append(at_once[0])
+            remaining = [w for w in remaining if w.claim.name not in at_once[1]]
         while remaining:
             turns = _same_turns(remaining)
             remaining = [w for w in remaining if w not in turns]
@@ -91,16 +94,19 @@ class Findings:
             found.append(finding)
         return found + self.forgotten.findings(mended_too)
 
-    def _swapped(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
-        """One finding for several wrong gradients, all of which are right with two values exchanged."""
+    def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
+        """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
         names = {w.claim.name for w in wrong}
-        for edit, code in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1 else ():
+        edits = [(*made, "inplace-corruption") for made in islice(without_writing(self.case), _WRITES) if names]
+        edits += [(*made, "wrong-tensor") for made in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1]
+        for edit, code, cause in edits:
             right = repaired(edit, code, self.again, self.located)
             if names <= right:
                 claim, *others = [w.claim for w in wrong]
-                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence('wrong-tensor')}"
-                message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
-                finding = Finding(claim.name, edit.line, "wrong-tensor", message, "", file=edit.file)
+                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence(cause)}"
+                if others:
+                    message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
+                finding = Finding(claim.name, edit.line, cause, message, "", file=edit.file)
                 return mended(finding, edit), right
         return None
 
@@ -123,7 +129,7 @@ class Findings:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
             finding.line, finding.file = option.edit.line, option.spot.file
-            finding.cause, finding.also = diagnosis.with_repair(option.cause, option.weight)
+            finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
         else:
             self._place_by(diagnosis.repairs, finding)
         finding.message = self._message(wrong, diagnosis, finding.cause)
@@ -190,7 +196,12 @@ class Findings:
                     away += _KEPT  # something done to what is saved, rather than where it is used
                 found.append(
                     Option(
-                        mutation.weight + away + _STRANGE * mutation.strange, *made, spot, mutation.at, mutation.repairs
+                        mutation.weight + away + _STRANGE * mutation.strange,
+                        *made,
+                        spot,
+                        mutation.at,
+                        mutation.repairs,
+                        mutation.weight,
                     )
                 )
         edit = self._rewritten(wrong, derived)

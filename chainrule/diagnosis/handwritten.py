@@ -18,6 +18,7 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
+from chainrule.diagnosis.caches import kept
 from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
@@ -118,6 +119,9 @@ class _Run:
         with torch.enable_grad(), watched(recorder, self.spots) as writes:
             output, result = record_call(recorder, whole, args, kwargs)
         self.spots.forget()
+        for node in recorder.graph.nodes:
+            if node.meta.get("operation") == "part" and "spot" in node.all_input_nodes[0].meta:
+                node.meta.setdefault("spot", node.all_input_nodes[0].meta["spot"])
         if output is None:
             output = self._loss(result, bool(regions))
         elif asked.reference is not None and not self.began:
@@ -206,6 +210,8 @@ class _Run:
                 return out, as_tensors(asked.code(*self._given(asked.code, args), **kwargs))
             self.upstream = self._given_upstream(out)
             self.began = self.spots.count + 1
+            if asked.forward is not None and not asked.function:
+                cache = kept(self.recorder, asked.forward, cache, self.began)
             given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
             return out, as_tensors(asked.code(*self._given(asked.code, given)))
 

@@ -117,12 +117,15 @@ def _before_writing(node: fx.Node, forward: set[fx.Node]) -> fx.Node:
 
 def _stepped(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
     """A parameter under its own name after a step: `w = w - lr * dw`."""
-    claimed = {c.node: c.value for c in case.claims}
+    claimed = [(c.node.meta.get("name") or c.node, c.value) for c in case.claims]
     for node in mine:
         origin = node.args[0] if node.args else None
         if node.meta["operation"] in ("sub", "add") and isinstance(origin, fx.Node) and origin.op == "placeholder":
-            read = set(needed([node]))
-            if any(value is origin and claim in read for claim, value in claimed.items()):
+            read: set[object] = set(needed([node]))
+            read |= {
+                n.meta["name"] for n in needed([node]) if n.meta.get("name")
+            }  # as it was then: it may be added to later
+            if any(value is origin and claim in read for claim, value in claimed):
                 yield Mutation(node, origin, "stale-parameter", _FIRST)
 
 

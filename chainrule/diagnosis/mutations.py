@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.exchanges import ONES, instead, is_mask, other_tensors
-from chainrule.diagnosis.indexing import indices, other_places, scattered
+from chainrule.diagnosis.indexing import indices, other_places, overwritten, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.sketch import is_tensor
@@ -67,6 +67,22 @@ def _orders(node: fx.Node, around: Around) -> Iterator[Mutation]:
         swapped[i], swapped[j] = swapped[j], swapped[i]
         by = around.sketches.like(node, (type(parts)(swapped), *node.args[1:]))
         yield Mutation(node, by, "wrong-tensor", REPLACED + 0.3)
+
+
+def _einsums(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Two axes of the result, or of an operand, in the place of one another."""
+    equation, *operands = node.args
+    if not isinstance(equation, str) or "->" not in equation or "." in equation:
+        return
+    given, _, result = equation.partition("->")
+    parts = [*given.split(","), result]
+    for k in reversed(range(len(parts))):
+        for i, j in combinations(range(len(parts[k])), 2):
+            letters = list(parts[k])
+            letters[i], letters[j] = letters[j], letters[i]
+            other = [*parts[:k], "".join(letters), *parts[k + 1 :]]
+            by = around.sketches.like(node, (f"{','.join(other[:-1])}->{other[-1]}", *operands))
+            yield Mutation(node, by, "transposed", REPLACED + 0.1)
 
 
 def _dims(node: fx.Node) -> tuple[Any, str | int | None]:
@@ -231,14 +247,16 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 moved = dropped in around.carries
                 makes = lost_from([node]) if is_tensor(dropped) else "wrong-factor"
                 by = kept if kept is a or operation == "add" else sketches.operation("neg", kept)
-                yield Mutation(node, by, "double-counted-path" if moved else "wrong-factor", DROPPED, makes)
+                extra = kept in around.carries and is_tensor(dropped)
+                cause = "double-counted-path" if moved else "wrong-term-scale" if extra else "wrong-factor"
+                yield Mutation(node, by, cause, DROPPED, makes)
     if operation in ("mul", "div"):
         other = "div" if operation == "mul" else "mul"
         yield Mutation(node, _as(node, other, around), "wrong-factor", REPLACED + 0.2)
         for kept, dropped in ((a, b), (b, a)):
             if isinstance(kept, fx.Node) and is_tensor(kept) and (operation == "mul" or kept is a):
                 scale = not is_tensor(dropped) or dropped.meta["val"].numel() == 1  # type: ignore[union-attr]
-                if dropped in around.carries:
+                if dropped in around.carries or dropped in around.gradients:
                     yield Mutation(node, kept, "double-applied", DROPPED, "upstream-dropped")
                 elif scale:
                     yield Mutation(node, kept, "wrong-scale", DROPPED)
@@ -300,8 +318,9 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
         again = operation in ("sigmoid", "tanh", "relu", "exp", "softmax")
         twice = node.args[0].meta["operation"] == operation  # type: ignore[union-attr]
         cause = "double-applied" if again else "wrong-factor"
+        makes = "wrong-factor" if node in around.carries else "wrong-tensor"  # a value before its activation
         far = REPLACED - 0.1 if twice else REPLACED + 0.2 if again else DROPPED
-        yield Mutation(node, node.args[0], cause, far, "wrong-factor")  # type: ignore[arg-type]
+        yield Mutation(node, node.args[0], cause, far, makes)  # type: ignore[arg-type]
 
 
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))
@@ -315,7 +334,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
-    **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (_reshapes,)),
+    "masked_fill": (overwritten,), "einsum": (_einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (_reshapes,)),
     **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, _orders)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),

@@ -14,7 +14,7 @@ from chainrule.diagnosis.spots import Span, Spot
 def returned_none(code: types.CodeType, place: int) -> Span | None:
     """Where a function that returns one gradient for each argument says None for the one at `place`: in its return
     statement, or where the variable that stands there was last set to it."""
-    function, file = _function_of(code), code.co_filename
+    function, file = function_of(code), code.co_filename
     part = _returned(function, place) if function is not None else None
     if part is None or function is None:
         return None
@@ -30,7 +30,7 @@ def other_conditions(
 ) -> Iterator[tuple[Edit, types.CodeType]]:
     """Edits of the condition under which the gradient at `place` is computed: another entry of `needs_input_grad`, or
     another flag that the forward keeps on `ctx`."""
-    function, file = _function_of(code), code.co_filename
+    function, file = function_of(code), code.co_filename
     part = _returned(function, place) if function is not None else None
     if function is None or not isinstance(part, ast.Name):
         return
@@ -66,7 +66,7 @@ def _returned(function: ast.FunctionDef, place: int) -> ast.expr | None:
     return parts[place] if place < len(parts) else parts[-1]
 
 
-def _function_of(code: types.CodeType) -> ast.FunctionDef | None:
+def function_of(code: types.CodeType) -> ast.FunctionDef | None:
     for function in ast.walk(source.tree_of(code.co_filename)):
         if isinstance(function, ast.FunctionDef) and function.name == code.co_name:
             first = min([function.lineno, *(d.lineno for d in function.decorator_list)])

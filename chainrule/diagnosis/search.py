@@ -91,6 +91,9 @@ class Search:
             self._wrapped(others or suspected or [[self.root]])
             if not self.found:
                 for group in groups:
+                    self._try_turns(group, self._scaled_operands(group[-1]))
+            if not self.found:
+                for group in groups:
                     self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
             if not self.found:
@@ -198,6 +201,12 @@ class Search:
             return True
         trial = self.trials[0]
         values = [(at, trial.values.get(at)) for at, _ in mutation.changes]
+        masks = all(isinstance(v, torch.Tensor) and v.dtype is torch.bool for _, v in values)
+        if mutation.repairs == "wrong-mask" and masks:
+            plain = (
+                self.outcome([(at, torch.full_like(v, fill)) for at, v in values], trial) for fill in (True, False)
+            )
+            return any(same(p, trial.goal) for p in plain)
         if mutation.repairs != "wrong-tensor" or not all(isinstance(v, torch.Tensor) for _, v in values):
             return False
         zero = self.outcome([(at, torch.zeros_like(v)) for at, v in values if v is not None], trial)
@@ -279,6 +288,35 @@ class Search:
             yield Mutation(node, sketches.operation("mul", 0, node), repairs, WRAPPED + 1, makes)
         for far, scaled in enumerate(islice(self.scales.scaled(node, ratio, self.trials[0].values), _SCALES)):
             yield Mutation(node, scaled, repairs, WRAPPED + 0.5 + 0.01 * far, makes)
+
+    def _scaled_operands(self, node: fx.Node) -> Iterator[Mutation]:
+        """A value that is read in several places, times a number in one of them."""
+        sketches, trial = self.around.sketches, self.trials[0]
+        now = trial.values.get(self.root)
+        for place, value in enumerate(node.args):
+            if (
+                not isinstance(value, fx.Node)
+                or not is_tensor(value)
+                or sum(value in r.all_input_nodes for r in self.nodes) < 2
+            ):
+                continue
+
+            def read_as(by: fx.Node, place: int = place) -> fx.Node:
+                return sketches.like(node, (*node.args[:place], by, *node.args[place + 1 :]))
+
+            without = self.outcome([(node, read_as(sketches.operation("mul", 0, value)))], trial)
+            if (
+                not isinstance(without, torch.Tensor)
+                or not isinstance(now, torch.Tensor)
+                or without.shape != trial.goal.shape
+            ):
+                continue
+            part = now - without
+            length = float((part * part).sum())
+            ratio = round(float(((trial.goal - without) * part).sum()) / length, 12) if length else 0.0
+            if ratio and abs(ratio - 1) > 1e-9:
+                for far, scaled in enumerate(islice(self.scales.scaled(value, ratio, trial.values), _SCALES)):
+                    yield Mutation(node, read_as(scaled), "wrong-term-scale", WRAPPED + 0.7 + 0.01 * far)
 
     def _is_whole(self, nodes: list[fx.Node]) -> bool:
         """Whether the root, or what the person's line gives, is proportional to the values of `nodes`."""

@@ -153,7 +153,11 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
+    if by.meta.get("value"):
+        edit = source.replaced(assigned.value, str(by.meta["value"]))
+    elif "statement" in by.meta:
+        edit = source.replaced(statement, str(by.meta["statement"]))
+    elif "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
         edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
     elif by.meta["operation"] == "index_put" and whole:
         edit = source.replaced(statement, _indexed(by, at, assigned, speller))
@@ -199,6 +203,11 @@ def _indexed(by: fx.Node, at: fx.Node, assigned: Assignment, speller: InPlace) -
     base, index, value = by.args[:3]
     target, _, _ = assigned.target.rpartition("[")
     target = target or speller.text(base, ATOM)
+    if "place" in by.meta:
+        target = f"{target}[{speller._index(by.meta['place'])}]"
+        if assigned.augmented:
+            return f"{target} {assigned.augmented}= {source.text_at(assigned.value)}"
+        return f"{target} = {source.text_at(assigned.value)}"
     if not by.kwargs.get("accumulate"):
         return f"{assigned.target or f'{target}[{speller._index(index)}]'} = {speller.text(value)}"
     if speller.arrays:

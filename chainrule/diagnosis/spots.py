@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Iterator
@@ -67,6 +68,16 @@ def _positions(code: types.CodeType) -> list[tuple[int | None, int | None, int |
     return list(code.co_positions())
 
 
+@functools.lru_cache(maxsize=512)
+def _instruction(code: types.CodeType) -> list[int]:
+    """To which instruction each place belongs: a call that became quick stands at the end of its own."""
+    starts = {i.offset // 2 for i in dis.get_instructions(code)}
+    found: list[int] = []
+    for place in range(len(code.co_code) // 2):
+        found.append(place if place in starts else found[-1])
+    return found
+
+
 class Spots:
     """Gives every node that the recorder writes its spot, in `node.meta["spot"]`."""
 
@@ -88,7 +99,13 @@ class Spots:
         if last is None or last[0] is not frame or last[1] != frame.f_lineno or last[2] >= frame.f_lasti:
             self._names = self._in_reach(frame)
         return Spot(
-            frame.f_code, frame.f_lasti // 2, self.count, self._call(frame), self._names, frame.f_globals, self.arrays
+            frame.f_code,
+            _instruction(frame.f_code)[frame.f_lasti // 2],
+            self.count,
+            self._call(frame),
+            self._names,
+            frame.f_globals,
+            self.arrays,
         )
 
     def _call(self, frame: types.FrameType) -> int:

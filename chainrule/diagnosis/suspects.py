@@ -42,7 +42,7 @@ def suspects(
         inside = set(nodes)
         results = [n for n in nodes if n is mine[-1] or any(u not in inside for u in n.users)]
         given = [v for n in results if isinstance(v := values.get(n), torch.Tensor) and is_matrix(v)]
-        right[line] = all(occurs(v, known) for v in given)
+        right[line] = not moved & inside or all(occurs(v, known) for v in given)
         read = {at[r] for n in nodes for r in n.all_input_nodes if r in at and r not in inside}
         if right[line] or not all(right[r] for r in read if moved & set(lines[r])):
             continue

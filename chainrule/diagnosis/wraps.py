@@ -87,7 +87,10 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
             yield Mutation(*put(sketches.operation("mul", node, factor)), cause, far, "double-applied")
             if not derived:
                 by = sketches.operation("div", node, factor)
-                yield Mutation(*put(by), "wrong-factor", far + 0.1, "wrong-factor")
+                cause = (
+                    "missing-factor" if factor.meta.get("same_as", factor) in search.around.divisors else "wrong-factor"
+                )
+                yield Mutation(*put(by), cause, far + 0.1, "wrong-factor")
 
 
 def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
