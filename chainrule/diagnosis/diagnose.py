@@ -37,7 +37,7 @@ _ALSO_SCALES = frozenset(
 )
 
 
-# What says no more of the right line than that something stands in it which should not.
+# Something stands where another thing should; what is missing, or there too often, says more of a right line.
 _CHANGES = frozenset(("wrong-factor", "wrong-tensor", "wrong-exponent", "wrong-mask", "wrong-axis"))
 _RATHER = frozenset(
     (("wrong-term-scale", "wrong-scale"), ("wrong-term-scale", "sign"), ("missing-factor", "wrong-exponent"))
@@ -63,7 +63,8 @@ class Diagnosis:
         if (self.cause, cause) in _RATHER:  # what was found in the line says more than what the right one lacks
             return str(cause), self.also
         scales = cause in ("wrong-scale", "wrong-term-scale") and self.cause in _ALSO_SCALES
-        made = self.told_by == "made" and weight >= WRAPPED and not scales and self.cause not in _CHANGES
+        far = weight >= WRAPPED + 1 or (weight >= WRAPPED and cause not in _CHANGES)
+        made = self.told_by == "made" and far and not scales and self.cause not in _CHANGES
         if cause in (None, self.cause) or (self.cause != "unknown" and (self.told_by == "fact" or made)):
             return self.cause, self.also
         assert cause is not None

@@ -38,16 +38,18 @@ class Forgotten:
     def findings(self, mended: set[str]) -> list[Finding]:
         """One for each line that is missing; `mended` are the gradients that other repairs set already."""
         missing = [n for n in self.located.missing if self._name(n) not in mended]
-        found: list[Finding] = []
-        while missing:
-            node = missing.pop(0)
-            finding, right = self._finding(node, self.rows[node])
-            others = [self._name(n) for n in missing if self._name(n) in right]
-            if others:  # one line, which runs for several layers
-                finding.message += "".join(f"; nor is {name}.g" for name in others)
-            missing = [n for n in missing if self._name(n) not in right]
-            found.append(finding)
-        return _joined(found)
+        found: dict[str, Finding] = {}
+        for node in missing:
+            name = self._name(node)
+            if name in mended:
+                continue
+            found[name], right = self._finding(node, self.rows[node])
+            others = [n for m in missing if (n := self._name(m)) in right and n != name]
+            for other in others:  # one line, which runs for several layers
+                found[name].message += f"; nor is {other}.g"
+                found.pop(other, None)
+            mended = mended | right
+        return _joined(list(found.values()))
 
     def _finding(self, node: fx.Node, row: Row) -> tuple[Finding, set[str]]:
         """The finding, and the gradients that its repair sets."""

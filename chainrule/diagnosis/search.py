@@ -226,6 +226,8 @@ class Search:
             first = 0 if moved else min(self.position[at] for at in pending)
             for node in self.order[first : self.position.get(to, -1) + 1]:
                 if node in pending:
+                    if any(r in moved for r in node.all_input_nodes):  # in an earlier turn of a loop
+                        values[node] = step(node, values, double)
                     value = _value(pending[node], values)
                     if self.shaped and not _fits(value, values.get(node)) and not _reduces(pending[node]):
                         return None  # what follows was made for this shape
