@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,7 +90,7 @@ def test_the_repair_of_a_kept_number_is_what_the_forward_pass_used() -> None:
 
 
 def test_the_entry_of_needs_input_grad_is_mended() -> None:
-    text, step = gate(("if ctx.needs_v:", "if ctx.needs_input_grad[3]:"))
+    _, step = gate(("if ctx.needs_v:", "if ctx.needs_input_grad[3]:"))
     (finding,) = cr.check(step, *inputs()).findings
     assert finding.repair == "if ctx.needs_input_grad[2]:" and finding.proved
 
@@ -262,3 +264,74 @@ def test_constants_beside_parameters_are_not_missed() -> None:
     mask = torch.full((3, 3), -torch.inf).triu(1)
     report = cr.check(program(text), tokens, rand(5, 4), rand(3, 4), mask, rand(4, 2), rand(2, 3, 2))
     assert report.ok, report
+
+
+# -- methods of an object that holds the parameters --------------------------------------------------
+
+MODEL = """\
+import numpy as np
+import torch
+
+
+def rand(*shape):
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(7 * sum(shape)))
+    return numbers.double().numpy()
+
+
+class Model:
+    def __init__(self):
+        self.params = {"w": rand(4, 3), "v": rand(3, 2)}
+        self.reg, self.grads = 0.3, {}
+
+    def loss(self, x, y):
+        w, v = self.params["w"], self.params["v"]
+        h = np.tanh(x @ w)
+        out = h @ v
+        loss = ((out - y) ** 2).mean() + 0.5 * self.reg * (w**2).sum()
+        dout = 2 * (out - y) / out.size
+        dh = dout @ v.T
+        dw = x.T @ (dh * (1 - h**2)) + self.reg * w
+        grads = {"w": dw, "v": h.T @ dout}
+        return loss, grads
+"""
+IN_TORCH = [("np.tanh", "torch.tanh"), ("out.size", "out.numel()"), (".double().numpy()", "")]
+KEPT = [("grads = {", "self.grads = {"), ("return loss, grads", "return loss")]
+
+
+@pytest.mark.parametrize("changes", [[], KEPT, IN_TORCH, IN_TORCH + KEPT], ids=["numpy", "kept", "torch", "torch kept"])
+def test_the_gradients_of_a_method_are_those_of_what_its_object_holds(
+    changes: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = MODEL
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    name = f"model_{abs(hash(text))}"
+    (tmp_path / f"{name}_right.py").write_text(text)
+    (tmp_path / f"{name}_wrong.py").write_text(text.replace(" + self.reg * w\n", "\n"))
+    monkeypatch.syspath_prepend(tmp_path)
+    right, wrong = (importlib.import_module(f"{name}_{which}") for which in ("right", "wrong"))
+    report = cr.check(right.Model().loss, right.rand(5, 4), right.rand(5, 2))
+    assert report.ok and {row.name for row in report.rows} == {"params.w", "params.v"}
+    (finding,) = cr.check(wrong.Model().loss, wrong.rand(5, 4), wrong.rand(5, 2)).findings
+    assert finding.cause == "lost-path" and finding.proved and finding.repair.endswith(" + self.reg * w")
+
+
+def test_a_diagnosis_is_the_same_each_time_and_leaves_the_random_numbers_alone() -> None:
+    text = """\
+    def step(x, w):
+        h = x @ w
+        mask = (torch.rand(h.shape) > 0.4).float()
+        loss = (h * mask / 0.6).pow(2).sum()
+        h.g = 2 * h * mask / 0.6
+        w.g = x.T @ h.g
+    """
+    said = set()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        said.add(str(cr.check(program(text), rand(6, 5), rand(5, 4)).findings[0].change()))
+        after = torch.rand(3)
+        torch.manual_seed(seed)
+        torch.rand(6, 4)  # the mask of the one run
+        assert torch.equal(torch.rand(3), after)
+    assert len(said) == 1

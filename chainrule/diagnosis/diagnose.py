@@ -239,6 +239,7 @@ class Diagnoser:
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
+            search.try_all(wraps.regularisers(search))
             search.try_all(wraps.products(search))
         compare_locals(self.case, self.mine, search, self.right, self._given_above)
         return search.best

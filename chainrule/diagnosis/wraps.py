@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from chainrule.diagnosis.case import same
 from chainrule.diagnosis.exchanges import is_mask
 from chainrule.diagnosis.mutation import WRAPPED, Mutation
 from chainrule.diagnosis.sketch import is_tensor
@@ -156,3 +157,19 @@ def products(search: Search) -> Iterator[Mutation]:
                     product = sketches.operation("mul", gradient, other)
                     by = sketches.operation(operation, root, product)
                     yield Mutation(root, by, "missing-term", WRAPPED + 1.2)
+
+
+def regularisers(search: Search) -> Iterator[Mutation]:
+    """A number times a value in reach that should be added: `reg * w`."""
+    sketches, root, trial = search.around.sketches, search.root, search.trials[0]
+    value, goal = trial.values.get(root), trial.goal
+    if not isinstance(value, torch.Tensor) or value.shape != goal.shape:
+        return
+    lost = goal - value
+    for other in search.around.reach:
+        known = trial.values.get(other)
+        if isinstance(known, torch.Tensor) and known.shape == goal.shape and bool(known.any()):
+            number = float((lost * known).sum() / (known * known).sum())
+            if number and same(known * number, lost):
+                for term in islice(search.scales.scaled(other, round(number, 12), trial.values), 3):
+                    yield Mutation(root, sketches.operation("add", root, term), "lost-path", WRAPPED + 1.1)
