@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import torch
@@ -108,8 +107,9 @@ class Diagnoser:
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
             facts = ["wrong-shape"]
         first = ("wrong-scale", "sign") if ratio is not None else ("lost-path", "missing-term")  # which say it all
+        says_all = bool(causes) and causes[0] in first and (ratio is not None or self._is_any)
         without = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
-        facts += without if facts or not causes or causes[0] not in first else []
+        facts += without if facts or not says_all else []
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
             facts.insert(0, "wrong-shape")
         if self._only_ties():
@@ -125,6 +125,12 @@ class Diagnoser:
         carried = [*(c.node for c in self.above), *upstream]
         carried += [n for n in self.mine if n in self._carrying(self.mine, carried)]
         return other_factor(self.mine, self.right, carried, values)
+
+    @property
+    def _is_any(self) -> bool:
+        """Whether the line gives anything but zeros."""
+        fed = self._fed(self.case.here)
+        return fed is None or bool(fed.any())
 
     @property
     def _needs_gradients(self) -> bool:
@@ -158,8 +164,7 @@ class Diagnoser:
 
     def _without_gradients(self) -> list[str]:
         """The cause, where no gradient enters the line although others are known that should."""
-        fed = self._fed(self.case.here)
-        if fed is not None and not bool(fed.any()):
+        if not self._is_any:
             return ["missing-gradient"]
         gradient = self.case.base.gradients.get(self.claim.value)
         if self._reads_gradients or gradient is None:
@@ -286,7 +291,8 @@ class Diagnoser:
         for node, text in list(found.items()):  # what goes by the name of a copy of it
             if found.get(node.meta.get("same_as", node)) == text and "same_as" in node.meta:
                 del found[node.meta["same_as"]]
-        return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.integers)
+        plain = sorted(found.items(), key=lambda named: named[1].count("[") + named[1].count("."))
+        return Names(dict(plain[:_NAMES]), reach.nodes, reach.integers)
 
     @cached_property
     def _later(self) -> set[fx.Node]:

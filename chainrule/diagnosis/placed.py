@@ -37,7 +37,8 @@ class Placed:
                 continue
             repaired = [c for c in open_ if self._is_right(c, truth)]
             readers = [c for c in open_ if not set(turns).isdisjoint(needed([c.node], given=self.case.forward))]
-            if repaired and (not all_readers or len(readers) == len(repaired)):
+            looped = len(turns) > 1  # in which another mistake further on may stand
+            if repaired and (not all_readers or looped or len(readers) == len(repaired)):
                 found += [self._claim(n, v) for n, v in zip(turns, values, strict=True)]
                 taken |= {*turns, *values}
                 open_ = [c for c in open_ if c not in repaired]
@@ -55,12 +56,17 @@ class Placed:
         values, variables = self._values(), self._variables(wrong)
         named = {n.meta["same_as"]: n for turns in variables for n in turns if "same_as" in n.meta}
         found: list[tuple[bool, list[fx.Node], list[fx.Node]]] = []
-        for turns in variables:
+        open_: set[fx.Node] = set()
+        for turns in sorted(variables, key=lambda turns: "same_as" in turns[0].meta):
+            if turns[0].meta.get("same_as") in open_:
+                continue  # `dh = dprev`: what stands there is wrong already
             shapes = [n.meta["val"].shape for n in turns]
             fitting = [v for v in values if [n.meta["val"].shape for n in v] == shapes]
             right = 0 if turns[0] in named else len(turns) - 1  # `dz = dh` makes a right value a wrong one
             if any(all(self._is(n, v) for n, v in zip(turns[: right + 1], vs, strict=False)) for vs in fitting):
                 continue
+            if fitting:
+                open_.add(turns[0])
             for vs in fitting:
                 told = any(n.meta.get("name") in names_meant(turns[0].meta["name"]) for n in vs)
                 found.append((not told, turns, vs))
