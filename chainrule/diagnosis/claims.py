@@ -17,6 +17,7 @@ from chainrule.diagnosis.spots import Spot
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
 from chainrule.recording import Recorder
+from chainrule.run import needed
 
 _PREFIX = re.compile(r"(?:dl_?d|dloss_?d|grad_?|delta_?|d_?|g_?)(.+)", re.IGNORECASE)
 _SUFFIX = re.compile(r"(.+?)(?:_gradient|_grad|_g|_bar|_d|\.grad|\.g|grad)", re.IGNORECASE)
@@ -249,8 +250,9 @@ class Claims:
             return []
         for parameter in meant:
             of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None
-            if of is not None and of.node is not entry.node and of.node in self.forward and of.node.op == "placeholder":
-                return [self._claim(of.node, target, value)]
+            node = _before_step(of.node, entry.node) if of is not None else entry.node
+            if node is not entry.node and node in self.forward and node.op == "placeholder":
+                return [self._claim(node, target, value)]
         return []
 
     # -- shared ----------------------------------------------------------------------------------
@@ -281,6 +283,13 @@ class Claims:
     def _in_order(self, claims: list[Claim]) -> list[Claim]:
         position = {node: i for i, node in enumerate(self.recorder.graph.nodes)}
         return sorted(claims, key=lambda c: position[c.node])
+
+
+def _before_step(node: fx.Node, gradient: fx.Node) -> fx.Node:
+    """A parameter as it was before a step along its gradient: `self.w = self.w - lr * self.dw`."""
+    before = node.args[0] if node.args else None
+    step = node.meta["operation"] in ("sub", "add") and isinstance(before, fx.Node) and gradient.op != "placeholder"
+    return before if step and gradient in needed([node]) else node  # type: ignore[return-value]
 
 
 def _before_zeroing(node: fx.Node) -> fx.Node:

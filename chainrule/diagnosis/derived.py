@@ -14,7 +14,7 @@ from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.spelling import InPlace, Reach
 from chainrule.diagnosis.spots import Spot
 from chainrule.program import Program
-from chainrule.run import double, needed
+from chainrule.run import double
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
@@ -84,6 +84,8 @@ class Derived:
         if gradient is None or gradient.meta.get("erased"):
             return None
         reach = Reach(spot, self.case.recorder)
+        assigned = source.assignment_at(spot.span) if spot.span is not None else None
+        reach.names = {n: t for n, t in reach.names.items() if assigned is None or t != assigned.target}
         names = self._of_equal_value(reach) | {self.twins[n]: t for n, t in reach.names.items() if n in self.twins}
         for claim in above:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
@@ -114,22 +116,6 @@ class Derived:
                 if same(double(computed), known, _EQUAL):
                     found.setdefault(node, text)
         return found
-
-    def last_before(self, node: fx.Node) -> tuple[Spot, str] | None:
-        """Where a missing line could stand: after the last gradient that it reads; and what it would set."""
-        gradient = self.case.base.gradients.get(node)
-        if gradient is None:
-            return None
-        read = set(needed([gradient]))
-        spots = [c for c in self.located.known if c.spot is not None and self.case.base.gradients.get(c.value) in read]
-        spots = [c for c in spots if c.explicit] or spots or [c for c in self.located.case.claims if c.spot is not None]
-        if not spots:
-            return None
-        last = max(spots, key=lambda c: c.spot.order if c.spot else 0)
-        assert last.spot is not None
-        reach = Reach(last.spot, self.case.recorder)
-        name = reach.names.get(node)
-        return (last.spot, f"{name}.g") if name is not None and last.target.endswith(".g") else None
 
 
 def _is_no_later(claim: Claim, spot: Spot) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis import jacobians
+from chainrule.diagnosis import jacobians, wraps
 from chainrule.diagnosis.case import RIGHT, Case, Point, same
 from chainrule.diagnosis.exchanges import is_mask
 from chainrule.diagnosis.factors import other_factor
@@ -36,6 +36,8 @@ _ALSO_SCALES = frozenset(
 )
 
 
+# Something stands where another thing should; what is missing, or there too often, says more of a right line.
+_CHANGES = frozenset(("wrong-factor", "wrong-tensor", "wrong-exponent", "wrong-mask", "wrong-axis"))
 _RATHER = frozenset(
     (("wrong-term-scale", "wrong-scale"), ("wrong-term-scale", "sign"), ("missing-factor", "wrong-exponent"))
 )
@@ -50,14 +52,21 @@ class Diagnosis:
     also: tuple[str, ...] = ()
     ratio: float | None = None  # the person's numbers divided by the right ones, where that is one number
     said: str = ""  # what the ratio equals
-    alike: tuple[str, ...] = ()  # causes of changes that are as near as the nearest, where it gave the cause
+    told_by: str = "fact"  # the cause: a fact, the nearest "repair", how the right line was "made" wrong, or "numbers"
 
-    def with_repair(self, cause: str | None) -> tuple[str, tuple[str, ...]]:
-        """The cause, and others that fit as well, where the change that `cause` tells of has been proved."""
+    def with_repair(self, cause: str | None, weight: float) -> tuple[str, tuple[str, ...]]:
+        """The cause, and others that fit as well, where a change that `cause` tells of has been proved.
+
+        It says more than other changes and than the numbers; what was done to the right line says more than a change
+        that is far from the person's."""
         if (self.cause, cause) in _RATHER:  # what was found in the line says more than what the right one lacks
             return str(cause), self.also
-        if cause is None or cause == self.cause or (self.cause != "unknown" and cause not in self.alike):
+        scales = cause in ("wrong-scale", "wrong-term-scale") and self.cause in _ALSO_SCALES
+        far = weight >= WRAPPED + 1 or (weight >= WRAPPED and cause not in _CHANGES)
+        made = self.told_by == "made" and far and not scales and self.cause not in _CHANGES
+        if cause in (None, self.cause) or (self.cause != "unknown" and (self.told_by == "fact" or made)):
             return self.cause, self.also
+        assert cause is not None
         others = dict.fromkeys(c for c in (self.cause, *self.also) if c not in (cause, "unknown"))
         return cause, tuple(others)[:2]
 
@@ -82,33 +91,33 @@ class Diagnoser:
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
         dropped = not self._reads_gradients and self._needs_gradients
-        ranked = [(m.weight + 0.05, m.makes) for m in made if m.makes != "upstream-dropped" or dropped]
-        ranked = [*((m.weight + 0.5 * m.strange, m.repairs) for m in repairs), *ranked]
+        ranked = [(m.weight + 0.05, m.makes, "made") for m in made if m.makes != "upstream-dropped" or dropped]
+        ranked = [*((m.weight + 0.5 * m.strange, m.repairs, "repair") for m in repairs), *ranked]
         ranked = sorted(ranked, key=lambda r: (r[0], not (dropped and r[1] == "upstream-dropped"), r[1]))
         if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
-            ranked = [(w, c) for w, c in ranked if c != "double-counted-path"]
-        near = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
-        causes = list(near)
+            ranked = [r for r in ranked if r[1] != "double-counted-path"]
+        told_by = {cause: by for _, cause, by in reversed(ranked)}
+        causes = [cause for weight, cause, _ in ranked if weight <= ranked[0][0] + 0.5]
         if not ranked or ranked[0][0] > _FAR:
-            causes[:0] = self._by_elements()
+            causes[:0] = numbers = self._by_elements()
+            told_by |= dict.fromkeys(numbers, "numbers")
+        facts: list[str] = []
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
-            causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
+            facts = ["sign" if abs(ratio + 1) < 1e-9 else "wrong-scale"]
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
-            causes = ["wrong-shape"]
+            facts = ["wrong-shape"]
         first = ("wrong-scale", "sign") if ratio is not None else ("lost-path", "missing-term")  # which say it all
-        at = 1 if causes and causes[0] in first and (ratio is not None or self._is_any) else 0
-        causes[at:at] = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
+        says_all = bool(causes) and causes[0] in first and (ratio is not None or self._is_any)
+        without = [] if repairs and repairs[0].weight < 1 else self._without_gradients()
+        facts += without if facts or not says_all else []
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
-            causes.insert(0, "wrong-shape")
+            facts.insert(0, "wrong-shape")
         if self._only_ties():
-            causes.insert(0, "ties")
-        causes = list(dict.fromkeys(causes)) or ["unknown"]
-        alike = tuple(near) if near and near[0] == causes[0] else ()
-        if repairs and repairs[0].weight < 1:  # an event of the run
-            alike = ()
-        elif alike and repairs and ranked[0] == (repairs[0].weight, repairs[0].repairs):
-            alike = tuple(m.repairs for m in repairs)
-        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), alike)
+            facts.insert(0, "ties")
+        causes = list(dict.fromkeys([*facts, *causes])) or ["unknown"]
+        event = bool(repairs) and repairs[0].weight < 1  # of the run
+        by = "fact" if facts or event else told_by.get(causes[0], "fact")
+        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), by)
 
     def _other_factor(self) -> str:
         values = self.case.here.values | {c.node: self.case.here.truth(c.value) for c in self.above}
@@ -171,7 +180,8 @@ class Diagnoser:
         generator = torch.Generator().manual_seed(4321)
         moved = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in sources.items()}
         pairs = [self._with_gradients(given) for given in (sources, moved)]
-        if not sources or not all(mine is not None and mine.shape == right.shape for mine, right in pairs):
+        shapes = [getattr(v, "shape", None) for pair in pairs for v in pair]
+        if not sources or None in shapes or len(set(shapes)) > 1:
             return [cause] if (cause := self._other_factor()) else []
         if all(bool(((mine == 0) | (right == 0) | _equal(mine, right)).all()) for mine, right in pairs):
             masked = any(is_tensor(n) and is_mask(n) for n in self.mine)
@@ -234,6 +244,8 @@ class Diagnoser:
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
+            search.try_all(wraps.regularisers(search))
+            search.try_all(wraps.products(search))
         compare_locals(self.case, self.mine, search, self.right, self._given_above)
         return search.best
 

@@ -95,7 +95,8 @@ class _Run:
         self.own: torch.Tensor | None = None
         self.began = 0
         self.kept: dict[str, tuple[float, Spot]] = {}
-        self.object = asked.code
+        self.code = asked.code
+        self.object = _owner(asked.code)
 
     def handwritten(self) -> Handwritten:
         asked, recorder = self.asked, self.recorder
@@ -105,6 +106,10 @@ class _Run:
         if has_backward(asked.code) and is_numpy_code(type(asked.code).backward, asked.args):
             self.object = as_arrays(asked.code)
             subject = self.object if subject is asked.code else subject
+        elif isinstance(asked.code, types.MethodType) and is_numpy_code(asked.code, asked.args):
+            self.object = as_arrays(self.object)
+            self.code = types.MethodType(asked.code.__func__, self.object)
+            subject = self.code if subject is asked.code else subject
         recorder.forward = subject
         args, kwargs = as_tensors((asked.args, asked.kwargs))
         recorder.arguments = arguments_of(subject, args, kwargs, caller(1))
@@ -140,13 +145,9 @@ class _Run:
         stale = [n for n, at in held.items() if before.get(at) is not None and at not in passed | set_now]
         _as_it_was(entry.node)
         return Handwritten(
-            asked, recorder, output, self.upstream, writes.made, result, self._object(), stale, regions, self.began,
+            asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
             list(recorder.arguments), self.kept, self.own,
         )  # fmt: skip
-
-    def _object(self) -> Any:
-        plain = isinstance(self.asked.code, types.FunctionType | types.MethodType | type)
-        return None if plain else self.object
 
     def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:
         """The forward and the backward pass; the output where it is known, and what was returned."""
@@ -176,7 +177,7 @@ class _Run:
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return self.asked.code(*args, **kwargs)
+            return self.code(*args, **kwargs)
         except (TypeError, ValueError) as error:
             if "backward" not in self.asked.name and not _takes_upstream(self.asked.code):
                 raise
@@ -331,6 +332,13 @@ class _Run:
     @staticmethod
     def _scalars(result: Any) -> list[Any]:
         return [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
+
+
+def _owner(code: Any) -> Any:
+    """The object whose attributes the code may use for parameters and gradients: itself, or that of its method."""
+    if isinstance(code, types.MethodType):
+        code = code.__self__
+    return None if isinstance(code, types.FunctionType | types.ModuleType | type) else code
 
 
 def has_backward(code: Any) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.diagnosis import source
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.sketch import Sketches
+from chainrule.diagnosis.spots import span_of
 from chainrule.run import needed
 
 _FIRST = 0.5  # an event of the run says more than another operation that would give the same numbers
@@ -91,9 +93,9 @@ def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> It
     for node in mine:
         origin = _before_writing(node, case.forward)
         if origin is not node and origin in case.forward and isinstance(origin.meta["val"], torch.Tensor):
-            yield Mutation(
-                node, origin, "stale-parameter" if origin.op == "placeholder" else "inplace-corruption", _FIRST
-            )
+            given = origin.op == "placeholder" and not origin.meta.get("upstream")
+            cause, here = ("stale-parameter", None) if given else ("inplace-corruption", node)
+            yield Mutation(node, origin, cause, _FIRST, written=here if node.meta.get("spot") else None)
     written = {n for reader in mine for n in reader.all_input_nodes if n in case.forward and n.meta.get("written")}
     for value in written:  # in the forward pass: `loss = out.sub_(y).pow(2).mean()`
         before = value.args[0] if value.args else None
@@ -130,6 +132,7 @@ def _stepped(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
 def _indexed(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     """`w.g[index] = rows` and `+= rows`, where the index repeats."""
     for node in mine:
+        yield from _copied(node, sketches)
         if node.meta["operation"] not in ("index_put", "setitem") or len(node.args) < 3:
             continue
         base, index, value = node.args[:3]
@@ -140,3 +143,17 @@ def _indexed(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
             if isinstance(base, fx.Node) and isinstance(choice, fx.Node):
                 by = sketches.method("index_put", base, index, choice, accumulate=True)
                 yield Mutation(node, by, "index-overwrite", _FIRST)
+
+
+_ADDS = {"index_copy": "index_add", "scatter": "scatter_add"}
+
+
+def _copied(node: fx.Node, sketches: Sketches) -> Iterator[Mutation]:
+    """`index_copy_` where the index repeats, for `index_add_`."""
+    name = node.meta["operation"].rstrip("_")
+    adds, span = _ADDS.get(name), span_of(node)
+    if adds is not None and len(node.args) == 4 and not node.kwargs:
+        by = sketches.method(adds, *node.args)
+        if span is not None:
+            by.meta["text"] = source.text_at(span).replace(f".{name}", f".{adds}")
+        yield Mutation(node, by, "index-overwrite", _FIRST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import fx
@@ -11,6 +12,7 @@ from chainrule.diagnosis.case import Case, same
 from chainrule.diagnosis.search import FAILURES, Search
 from chainrule.run import double, run
 
+_ACTIVATED = 12  # values of the forward pass
 _COMPARED = 12  # changes that give the right numbers
 _STEPS = 4000  # of the right gradient, run to see how steeply its values depend on one another
 
@@ -26,7 +28,7 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[
     if not named or len(search.best) < 2:
         return
     known = right_values(case)
-    for slope in _slopes(case, right, above):
+    for slope in (*_slopes(case, right, above), *activations(case)):
         known.setdefault(slope.numel(), []).append(slope.flatten())
     before = [n for n in named if occurs(trial.values[n], known)]
     compared = search.best[:_COMPARED]
@@ -71,6 +73,15 @@ def _slopes(case: Case, right: list[fx.Node], above: list[fx.Node]) -> Iterator[
     for values in runs:
         found = (values.get(node) for node in right)
         yield from (v for v in found if isinstance(v, torch.Tensor) and is_matrix(v) and bool(v.any()))
+
+
+def activations(case: Case) -> Iterator[torch.Tensor]:
+    """What people often compute of a value of the forward pass: `p = z.softmax(1)`."""
+    values = (case.here.values.get(n) for n in case.names if n in case.forward and n.op != "placeholder")
+    for value in islice((v for v in values if is_matrix(v)), _ACTIVATED):
+        assert isinstance(value, torch.Tensor)
+        yield from (value.sigmoid(), value.tanh(), value.exp(), value.relu())
+        yield from (value.softmax(axis) for axis in range(value.ndim))
 
 
 def occurs(value: torch.Tensor, known: dict[int, list[torch.Tensor]]) -> bool:

@@ -112,7 +112,7 @@ def _other_axes(node: fx.Node, around: Around) -> Iterator[Mutation]:
     now, _ = _dims(node)
     reduces = node.meta["operation"] in _REDUCTIONS
     choices: list[Any] = list(range(ndim))
-    if reduces and now is None:
+    if reduces and not node.kwargs.get("keepdim"):
         for dim in range(ndim):  # `/ mask.sum()` for `/ mask.sum(1, keepdim=True)`
             by = around.sketches.method(str(node.meta["operation"]), given, dim, keepdim=True)
             yield Mutation(node, by, "wrong-axis", REPLACED + 0.6)
@@ -296,7 +296,7 @@ def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
     for place, value in enumerate(node.args):
         if isinstance(value, int | float) and not isinstance(value, bool):
             for other in dict.fromkeys((value + 1, value - 1, -value, 2 * value, value / 2, 0, 1)):
-                if other != value:
+                if other != value and (other or node.meta["operation"] not in ("add", "sub")):
                     args = (*node.args[:place], other, *node.args[place + 1 :])
                     cause = "wrong-term-scale" if other == -value else "wrong-factor"
                     yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + 0.1)
@@ -316,9 +316,11 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 yield Mutation(node, around.sketches.like(node, target=target, name=other), cause, REPLACED)
     if is_tensor(node.args[0]) and (len(node.args) == 1 or "softmax" in operation):
         again = operation in ("sigmoid", "tanh", "relu", "exp", "softmax")
+        twice = node.args[0].meta["operation"] == operation  # type: ignore[union-attr]
         cause = "double-applied" if again else "wrong-factor"
         makes = "wrong-factor" if node in around.carries else "wrong-tensor"  # a value before its activation
-        yield Mutation(node, node.args[0], cause, REPLACED + 0.2 if again else DROPPED, makes)  # type: ignore[arg-type]
+        far = REPLACED - 0.1 if twice else REPLACED + 0.2 if again else DROPPED
+        yield Mutation(node, node.args[0], cause, far, makes)  # type: ignore[arg-type]
 
 
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))

@@ -56,6 +56,8 @@ class Scales:
                 yield sketches.operation("div", node, named)
             elif ratio and _equal(number, ratio**-2):
                 yield sketches.operation("div", node, sketches.operation("pow", named, 0.5))
+            elif _equal(2 * number, ratio):
+                yield sketches.operation("mul", sketches.operation("mul", 2, named), node)
             elif _equal(1 / (1 - number), ratio):
                 yield sketches.operation("div", node, sketches.operation("sub", 1, named))
         for size in islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE):

@@ -18,6 +18,7 @@ from chainrule.diagnosis.exchanges import exchanged, right_factors
 from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.mutations import mutations
 from chainrule.diagnosis.paths import lost_from
+from chainrule.diagnosis.projections import projections
 from chainrule.diagnosis.scales import Scales
 from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
 from chainrule.diagnosis.turns import in_every_turn
@@ -95,6 +96,8 @@ class Search:
                 for group in groups:
                     self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
+            if not self.found:
+                self.try_all(projections(self))
 
     def _has(self, weight: float) -> bool:
         return any(m.weight < weight for m in self.found)
@@ -112,6 +115,7 @@ class Search:
                     self._try_turns(group, wraps.factors(self, group[-1], derived))
             for group in groups:
                 self._try_turns(group, wraps.sums(self, group[-1]))
+                self._try_turns(group, wraps.ones(self, group[-1]))
         if not self.found:
             for group in groups:
                 self._try_turns(group, wraps.terms(self, group[-1]))
@@ -165,13 +169,25 @@ class Search:
                     kept += [by for _, by in mutation.changes]
 
     def _name_by_reach(self, mutation: Mutation) -> None:
-        """A wrong number is the scale of the gradient, or of one term of it."""
+        """A wrong number is the scale of the gradient, or of one term of it; what is missing is a term of a sum."""
         value = self.trials[0].values.get(mutation.at)
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
-        if mutation.repairs not in ("wrong-scale", "sign") or not floats or len(mutation.changes) > 1:
+        if mutation.repairs not in ("wrong-scale", "sign", "missing-term") or not floats or len(mutation.changes) > 1:
             return
-        if not self._is_whole([mutation.at]):
+        if not self._enters_linearly(mutation.at):
+            mutation.repairs = mutation.makes = "sign" if mutation.repairs == "sign" else "wrong-factor"
+        elif mutation.repairs != "missing-term" and not self._is_whole([mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
+
+    def _enters_linearly(self, node: fx.Node) -> bool:
+        """Whether the root is a linear function of a value, and something that does not depend on it."""
+        trial = self.trials[0]
+        value = trial.values[node]
+        outcomes = [self.outcome([(node, number * value)], trial) for number in (0.0, 0.5, 2.0)]
+        if not all(isinstance(o, torch.Tensor) for o in outcomes):
+            return True
+        none, half, twice = outcomes
+        return same((half - none) * 4, twice - none)
 
     def works(self, mutation: Mutation) -> bool:
         if not all(same(self.outcome(mutation.changes, t), t.goal) for t in self.trials):
@@ -210,8 +226,10 @@ class Search:
             first = 0 if moved else min(self.position[at] for at in pending)
             for node in self.order[first : self.position.get(to, -1) + 1]:
                 if node in pending:
+                    if any(r in moved for r in node.all_input_nodes):  # in an earlier turn of a loop
+                        values[node] = step(node, values, double)
                     value = _value(pending[node], values)
-                    if self.shaped and not _fits(value, values.get(node)):
+                    if self.shaped and not _fits(value, values.get(node)) and not _reduces(pending[node]):
                         return None  # what follows was made for this shape
                     values[node] = value
                     moved.add(node)
@@ -369,6 +387,10 @@ def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
 
 def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:
     return value_of(given, values) if isinstance(given, fx.Node) else given
+
+
+def _reduces(by: Any) -> bool:
+    return isinstance(by, fx.Node) and by.meta["operation"] in ("sum", "mean")
 
 
 def _fits(value: Any, before: Any) -> bool:

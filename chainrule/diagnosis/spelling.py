@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -171,6 +171,30 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         edit = source.replaced(place, text)
     if speller.unspelled:
         return None
+    return edit, " ".join(line.strip() for line in edit.lines)
+
+
+def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -> tuple[Edit, str] | None:
+    """The same for changes of several parts of one statement, none of which lies in another."""
+    spans = [span_of(at) for at, _ in changes]
+    statements = {source.statement_at(span) for span in spans if span is not None}
+    if None in spans or len(statements) != 1 or len(set(spans)) < len(spans):
+        return None
+    (statement,) = statements
+    found: list[tuple[Span, str]] = []
+    for span, (at, by) in zip(spans, changes, strict=True):
+        assert span is not None
+        if statement is None or any(span.within(other) for other in spans if other is not None and other != span):
+            return None
+        speller = InPlace(reach, source.span_of(statement, span.file))
+        texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
+        if len(texts) == len(read) == len(set(read)):
+            speller.verbatim = dict(zip(read, texts, strict=True))
+        text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
+        if speller.unspelled or span.line != spans[0].end_line:  # type: ignore[union-attr]
+            return None
+        found.append((span, f"({text})" if binding < source.binding_around(span) else text))
+    edit = source.replaced_several(found)
     return edit, " ".join(line.strip() for line in edit.lines)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from chainrule.diagnosis.case import same
 from chainrule.diagnosis.exchanges import is_mask
 from chainrule.diagnosis.mutation import WRAPPED, Mutation
 from chainrule.diagnosis.sketch import is_tensor
@@ -49,7 +50,10 @@ def reshaped(search: Search) -> Iterator[Mutation]:
         yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
 
-def _places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
+_LINEAR = frozenset(("add", "sub", "mul", "div", "neg", "sum", "mean", "matmul", "mm", "bmm"))
+
+
+def places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
     """Where something can be put around a value: what an operation gives, and each known value, or local variable,
     that it reads."""
     yield node, lambda by: (node, by)
@@ -66,7 +70,7 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
     """A factor that was forgotten, of the right gradient or (where not `derived`) in reach; or one too many."""
     sketches, values = search.around.sketches, search.trials[0].values
     reach = search.around.names(at)
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         value = values.get(node)
         if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
             continue
@@ -102,7 +106,7 @@ def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
 def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value before its activation in the place of that after it."""
     values, sketches = search.trials[0].values, search.around.sketches
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         value = values.get(node)
         if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
             for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign", "abs"):
@@ -114,7 +118,7 @@ def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value in reach that should be added or taken away: `p * (dp - inner)`."""
     values, sketches = search.trials[0].values, search.around.sketches
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         for other in search.around.names(at):
             known = values.get(other)
             if (
@@ -124,14 +128,27 @@ def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
             ):
                 for operation in ("add", "sub"):
                     made = put(sketches.operation(operation, node, other))
-                    yield Mutation(*made, "missing-term", WRAPPED + 1.5)
+                    inside = made[0] is not node and made[0].meta["operation"] not in _LINEAR
+                    yield Mutation(*made, "wrong-factor" if inside else "missing-term", WRAPPED + 1.5)
 
 
-def products(search: Search, gradients: list[fx.Node]) -> Iterator[Mutation]:
-    """A gradient from above times a value in reach that should be added, or taken away: `grad * right`."""
+def ones(search: Search, node: fx.Node) -> Iterator[Mutation]:
+    """The one that was forgotten in a factor: `1 - t**2`."""
+    value = search.trials[0].values.get(node)
+    if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or node in search.around.carries:
+        return
+    sketches = search.around.sketches
+    if node.meta["operation"] == "neg":
+        yield Mutation(node, sketches.operation("sub", 1, node.args[0]), "missing-term", WRAPPED + 0.4)
+    yield Mutation(node, sketches.operation("add", 1, node), "missing-term", WRAPPED + 0.45)
+    yield Mutation(node, sketches.operation("sub", 1, node), "missing-term", WRAPPED + 0.5)
+
+
+def products(search: Search) -> Iterator[Mutation]:
+    """A gradient times a value in reach that should be added, or taken away: `grad * right`."""
     sketches, root, values = search.around.sketches, search.root, search.trials[0].values
     size = getattr(values.get(root), "shape", None)
-    for gradient in gradients:
+    for gradient in search.around.gradients & set(search.around.reach):
         for other in search.around.reach:
             known = values.get(other)
             fits = isinstance(known, torch.Tensor) and known.shape == size and known.dtype.is_floating_point
@@ -139,4 +156,20 @@ def products(search: Search, gradients: list[fx.Node]) -> Iterator[Mutation]:
                 for operation in ("add", "sub"):
                     product = sketches.operation("mul", gradient, other)
                     by = sketches.operation(operation, root, product)
-                    yield Mutation(root, by, "missing-term", WRAPPED + 0.3)
+                    yield Mutation(root, by, "missing-term", WRAPPED + 1.2)
+
+
+def regularisers(search: Search) -> Iterator[Mutation]:
+    """A number times a value in reach that should be added: `reg * w`."""
+    sketches, root, trial = search.around.sketches, search.root, search.trials[0]
+    value, goal = trial.values.get(root), trial.goal
+    if not isinstance(value, torch.Tensor) or value.shape != goal.shape:
+        return
+    lost = goal - value
+    for other in search.around.reach:
+        known = trial.values.get(other)
+        if isinstance(known, torch.Tensor) and known.shape == goal.shape and bool(known.any()):
+            number = float((lost * known).sum() / (known * known).sum())
+            if number and same(known * number, lost):
+                for term in islice(search.scales.scaled(other, round(number, 12), trial.values), 3):
+                    yield Mutation(root, sketches.operation("add", root, term), "lost-path", WRAPPED + 1.1)
