@@ -27,7 +27,7 @@ def kept(recorder: Recorder, forward: Any, cache: Any, order: int) -> Any:
     """
     code = getattr(inspect.unwrap(getattr(forward, "__func__", forward)), "__code__", None)
     literal = _literal(code) if code is not None else None
-    if literal is None or not isinstance(cache, tuple | list | dict):
+    if code is None or literal is None or not isinstance(cache, tuple | list | dict):
         return cache
     entries = dict(_entries(literal))
     items = list(cache.items() if isinstance(cache, dict) else enumerate(cache))

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis import wraps
+from chainrule.diagnosis import ratios, wraps
 from chainrule.diagnosis.case import same
 from chainrule.diagnosis.exchanges import exchanged, right_factors
-from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.mutation import WRAPPED, Around, Mutation
 from chainrule.diagnosis.mutations import mutations
-from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.projections import projections
 from chainrule.diagnosis.scales import Scales
-from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
+from chainrule.diagnosis.sketch import value_of
 from chainrule.diagnosis.turns import in_every_turn
 from chainrule.run import double, step
 
@@ -29,7 +26,6 @@ FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivis
 _SECONDS = 1.2  # of work, after which a search ends with what it has
 _LONG = 40  # operations of a slice, such as a loop gives, in which not everything is tried
 _ALIKE = 4  # operations of one kind that are changed together
-_SCALES = 4  # ways of writing one ratio that are tried
 
 
 @dataclass
@@ -91,7 +87,7 @@ class Search:
             self._wrapped(others or suspected or [[self.root]])
             if not self.found:
                 for group in groups:
-                    self._try_turns(group, self._scaled_operands(group[-1]))
+                    self._try_turns(group, ratios.scaled_operands(self, group[-1]))
             if not self.found:
                 for group in groups:
                     self._try_turns(group, right_factors(group[-1], self.factors, self.around))
@@ -105,8 +101,8 @@ class Search:
     def _changed(self, groups: list[list[fx.Node]]) -> None:
         for group in groups:
             self._try_turns(group, mutations(group[-1], self.around))
-            self._try_turns(group, self._scaled(group))
-            self.try_all(self._scaled_together(group) if len(group) > 1 else iter(()))
+            self._try_turns(group, ratios.scaled(self, group))
+            self.try_all(ratios.scaled_together(self, group) if len(group) > 1 else iter(()))
 
     def _wrapped(self, groups: list[list[fx.Node]]) -> None:
         if not self._has(WRAPPED + 1):
@@ -176,7 +172,7 @@ class Search:
             return
         if not self._enters_linearly(mutation.at):
             mutation.repairs = mutation.makes = "sign" if mutation.repairs == "sign" else "wrong-factor"
-        elif mutation.repairs != "missing-term" and not self._is_whole([mutation.at]):
+        elif mutation.repairs != "missing-term" and not ratios.is_whole(self, [mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
 
     def _enters_linearly(self, node: fx.Node) -> bool:
@@ -201,11 +197,9 @@ class Search:
             return True
         trial = self.trials[0]
         values = [(at, trial.values.get(at)) for at, _ in mutation.changes]
-        masks = all(isinstance(v, torch.Tensor) and v.dtype is torch.bool for _, v in values)
-        if mutation.repairs == "wrong-mask" and masks:
-            plain = (
-                self.outcome([(at, torch.full_like(v, fill)) for at, v in values], trial) for fill in (True, False)
-            )
+        masks = [(at, v) for at, v in values if isinstance(v, torch.Tensor) and v.dtype is torch.bool]
+        if mutation.repairs == "wrong-mask" and len(masks) == len(values):
+            plain = (self.outcome([(at, torch.full_like(v, fill)) for at, v in masks], trial) for fill in (True, False))
             return any(same(p, trial.goal) for p in plain)
         if mutation.repairs != "wrong-tensor" or not all(isinstance(v, torch.Tensor) for _, v in values):
             return False
@@ -239,135 +233,6 @@ class Search:
         except FAILURES:
             return None
         return values.get(to)
-
-    # -- scales ----------------------------------------------------------------------------------
-
-    def ratio(self, nodes: list[fx.Node], trial: Trial) -> float | None:
-        """The number by which the values of `nodes` must be multiplied for the root to be right."""
-        values = [trial.values.get(node) for node in nodes]
-        if not all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values):
-            return None
-        pairs: list[tuple[fx.Node, Any]] = list(zip(nodes, values, strict=True))
-        without = self.outcome([(n, torch.zeros_like(v)) for n, v in pairs], trial)
-        now = trial.values.get(self.root)
-        if not isinstance(without, torch.Tensor) or not isinstance(now, torch.Tensor):
-            return None
-        if without.shape != trial.goal.shape or now.shape != trial.goal.shape:
-            return None
-        part = now - without
-        length = float((part * part).sum())
-        if not length or not math.isfinite(length):
-            return None
-        number = float(((trial.goal - without) * part).sum()) / length
-        number = round(number, 12) if abs(number) > 1e-9 else 0.0
-        return number if same(self.outcome([(n, v * number) for n, v in pairs], trial), trial.goal) else None
-
-    def _scaled(self, group: list[fx.Node]) -> Iterator[Mutation]:
-        node = group[-1]
-        if node.meta["phase"] != "forward" and node.meta.get("operation") == "ones_like":
-            return
-        ratio = self.ratio(group, self.trials[0])
-        if ratio is None or abs(ratio - 1) < 1e-9:
-            return
-        ratio = -1.0 if abs(ratio + 1) < 1e-9 else ratio
-        whole = self._is_whole(group)
-        repairs = ("sign" if ratio == -1 else "wrong-scale") if whole else "wrong-term-scale"
-        makes = repairs
-        feeds = [u for u in node.users if u in self.position]
-        adds = bool(feeds) and node in self.around.carries and all(u.meta["operation"] == "add" for u in feeds)
-        if not whole and abs(ratio - 0.5) < 1e-9 and adds:
-            repairs = "double-counted-path"
-        if not whole and ratio == 0:
-            repairs, makes = "double-counted-path", lost_from(u for u in node.users if u in self.position)
-        elif not whole and ratio == 2 and any(u.meta.get("accumulated") for u in node.users):
-            makes = "double-counted-path"
-        sketches = self.around.sketches
-        if ratio == -1:
-            yield Mutation(node, sketches.operation("neg", node), repairs, WRAPPED + 0.4, makes)
-        for place, literal in enumerate(node.args):
-            yield from self._other_number(node, place, literal, ratio, repairs, makes)
-        if ratio == 0 and node is not self.root:
-            yield Mutation(node, sketches.operation("mul", 0, node), repairs, WRAPPED + 1, makes)
-        for far, scaled in enumerate(islice(self.scales.scaled(node, ratio, self.trials[0].values), _SCALES)):
-            yield Mutation(node, scaled, repairs, WRAPPED + 0.5 + 0.01 * far, makes)
-
-    def _scaled_operands(self, node: fx.Node) -> Iterator[Mutation]:
-        """A value that is read in several places, times a number in one of them."""
-        sketches, trial = self.around.sketches, self.trials[0]
-        now = trial.values.get(self.root)
-        for place, value in enumerate(node.args):
-            if (
-                not isinstance(value, fx.Node)
-                or not is_tensor(value)
-                or sum(value in r.all_input_nodes for r in self.nodes) < 2
-            ):
-                continue
-
-            def read_as(by: fx.Node, place: int = place) -> fx.Node:
-                return sketches.like(node, (*node.args[:place], by, *node.args[place + 1 :]))
-
-            without = self.outcome([(node, read_as(sketches.operation("mul", 0, value)))], trial)
-            if (
-                not isinstance(without, torch.Tensor)
-                or not isinstance(now, torch.Tensor)
-                or without.shape != trial.goal.shape
-            ):
-                continue
-            part = now - without
-            length = float((part * part).sum())
-            ratio = round(float(((trial.goal - without) * part).sum()) / length, 12) if length else 0.0
-            if ratio and abs(ratio - 1) > 1e-9:
-                for far, scaled in enumerate(islice(self.scales.scaled(value, ratio, trial.values), _SCALES)):
-                    yield Mutation(node, read_as(scaled), "wrong-term-scale", WRAPPED + 0.7 + 0.01 * far)
-
-    def _is_whole(self, nodes: list[fx.Node]) -> bool:
-        """Whether the root, or what the person's line gives, is proportional to the values of `nodes`."""
-        return self._vanishes(nodes, self.root) or self._is_whole_line(nodes[-1])
-
-    def _is_whole_line(self, node: fx.Node) -> bool:
-        spot = node.meta.get("spot")
-        place = (spot.code, spot.line) if spot is not None else None
-        line = [n for n in self.nodes if (s := n.meta.get("spot")) and (s.code, s.line) == place]
-        return bool(line) and self.root not in line and self._vanishes([node], line[-1])
-
-    def _vanishes(self, nodes: list[fx.Node], to: fx.Node) -> bool:
-        """Whether `to` is zero where `nodes` are."""
-        trial = self.trials[0]
-        zero = self.outcome([(n, torch.zeros_like(trial.values[n])) for n in nodes], trial, to)
-        return isinstance(zero, torch.Tensor) and not bool(zero.any())
-
-    def _other_number(
-        self, node: fx.Node, place: int, literal: Any, ratio: float, repairs: str, makes: str
-    ) -> Iterator[Mutation]:
-        """Another number in a product: `2 * diff`, `/ n`."""
-        if node.meta["operation"] not in ("mul", "div") or is_tensor(literal) or not ratio:
-            return
-        values = self.trials[0].values
-        number = literal if not isinstance(literal, fx.Node) else value_of(literal, values)
-        if not isinstance(number, int | float) or isinstance(number, bool):
-            return
-        wanted = number / ratio if node.meta["operation"] == "div" and place == 1 else number * ratio
-        for far, other in enumerate(self.scales.numbers(wanted, values, literal if is_size(literal) else None)):
-            if other == 1 and len(node.args) == 2 and is_tensor(node.args[1 - place]):
-                yield Mutation(node, node.args[1 - place], repairs, REPLACED + 0.1, makes)  # type: ignore[arg-type]
-                continue
-            args = (*node.args[:place], other, *node.args[place + 1 :])
-            yield Mutation(node, self.around.sketches.like(node, args), repairs, REPLACED + 0.2 + 0.01 * far, makes)
-
-    def _scaled_together(self, group: list[fx.Node]) -> Iterator[Mutation]:
-        """The value of one piece of source that stands in a loop, times a number in every turn."""
-        value = self.trials[0].values.get(group[-1])
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
-            return
-        sketches = self.around.sketches
-        for number in (-1, 2, 0.5, 0):
-            changes = [
-                (n, sketches.operation("mul", number, n) if number != -1 else sketches.operation("neg", n))
-                for n in group
-            ]
-            cause = "sign" if number == -1 else "double-counted-path" if number == 0 else "wrong-scale"
-            at, by = changes[-1]
-            yield Mutation(at, by, cause, WRAPPED + 0.6, "lost-path" if number == 0 else cause, changes)
 
 
 def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
