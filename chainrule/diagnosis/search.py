@@ -170,7 +170,11 @@ class Search:
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
         if mutation.repairs not in ("wrong-scale", "sign", "missing-term") or not floats or len(mutation.changes) > 1:
             return
-        if not self._enters_linearly(mutation.at):
+        carries = self.around.carries
+        in_factor = (
+            mutation.repairs == "missing-term" and mutation.at not in carries and not carries.isdisjoint(self.nodes)
+        )
+        if in_factor or not self._enters_linearly(mutation.at):
             mutation.repairs = mutation.makes = "sign" if mutation.repairs == "sign" else "wrong-factor"
         elif mutation.repairs != "missing-term" and not ratios.is_whole(self, [mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
