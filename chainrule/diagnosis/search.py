@@ -24,6 +24,17 @@ from chainrule.run import double, step
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 _SECONDS = 1.2  # of work, after which a search ends with what it has
+_BY_CHANCE = frozenset(  # causes that say nothing where a longer way comes to zero
+    (
+        "wrong-tensor",
+        "wrong-factor",
+        "wrong-mask",
+        "wrong-term-scale",
+        "transposed",
+        "missing-term",
+        "missing-broadcast-sum",
+    )
+)
 _LONG = 40  # operations of a slice, such as a loop gives, in which not everything is tried
 _ALIKE = 4  # operations of one kind that are changed together
 
@@ -251,7 +262,7 @@ def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
     plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
     size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
     nothing = float(value.abs().max()) <= 1e-10 * size
-    return nothing and repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "wrong-term-scale", "transposed")
+    return nothing and repairs in _BY_CHANCE
 
 
 def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:
