@@ -120,7 +120,9 @@ class Diagnoser:
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), by)
 
     def _other_factor(self) -> str:
-        values = self.case.here.values | {c.node: self.case.here.truth(c.value) for c in self.above}
+        """The cause, where one factor stands in the place of another, or none does."""
+        trial = self._trial(self.case.here)
+        values = trial.values if trial is not None else {}
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carried = [*(c.node for c in self.above), *upstream]
         carried += [n for n in self.mine if n in self._carrying(self.mine, carried)]
