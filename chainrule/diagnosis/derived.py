@@ -52,7 +52,8 @@ class Derived:
         values = [v for v in [*(c.value for c in self.located.known), *self.located.missing] if v in self.case.names]
         names = {self.case.names[v] for v in values}
         program = self._program(values)
-        written = {keys(program.graph.nodes).get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
+        named = keys(program.graph.nodes)
+        written = {named.get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
         only = {written[name] for name in names if name in written}  # a repair may read no other gradient
         return {line.target: line.text for line in Layout(program, dotted=True, only=only).part("backward")}
 

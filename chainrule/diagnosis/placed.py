@@ -79,7 +79,8 @@ class Placed:
         found: list[tuple[bool, list[fx.Node], list[fx.Node]]] = []
         open_: set[fx.Node] = set()
         for turns in sorted(variables, key=lambda turns: "same_as" in turns[0].meta):
-            if turns[0].meta.get("same_as") in open_:
+            source = turns[0].meta.get("same_as")
+            if source in open_ and set(source.users) <= set(turns):
                 continue  # `dh = dprev`: what stands there is wrong already
             fitting = list(_alongside(turns, values))
             right = 0 if turns[0] in named else len(turns) - 1  # `dz = dh` makes a right value a wrong one
