@@ -99,8 +99,9 @@ class Diagnoser:
         told_by = {cause: by for _, cause, by in reversed(ranked)}
         causes = [cause for weight, cause, _ in ranked if weight <= ranked[0][0] + 0.5]
         if not ranked or ranked[0][0] > _FAR:
-            causes[:0] = numbers = [cause] if (cause := self._other_factor()) else self._by_elements()
-            told_by |= dict.fromkeys(numbers, "numbers")
+            factor = self._other_factor()
+            causes[:0] = numbers = [factor] if factor else self._by_elements()
+            told_by |= dict.fromkeys(numbers, "fact" if factor else "numbers")
         facts: list[str] = []
         if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
             facts = ["sign" if abs(ratio + 1) < 1e-9 else "wrong-scale"]
@@ -120,7 +121,9 @@ class Diagnoser:
         return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), by)
 
     def _other_factor(self) -> str:
-        values = self.case.here.values | {c.node: self.case.here.truth(c.value) for c in self.above}
+        """The cause, where one factor stands in the place of another, or none does."""
+        trial = self._trial(self.case.here)
+        values = trial.values if trial is not None else {}
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carried = [*(c.node for c in self.above), *upstream]
         carried += [n for n in self.mine if n in self._carrying(self.mine, carried)]

@@ -181,14 +181,18 @@ class Search:
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
         if mutation.repairs not in ("wrong-scale", "sign", "missing-term") or not floats or len(mutation.changes) > 1:
             return
-        carries = self.around.carries
-        in_factor = (
-            mutation.repairs == "missing-term" and mutation.at not in carries and not carries.isdisjoint(self.nodes)
-        )
-        if in_factor or not self._enters_linearly(mutation.at):
+        if self._is_in_factor(mutation) or not self._enters_linearly(mutation.at):
             mutation.repairs = mutation.makes = "sign" if mutation.repairs == "sign" else "wrong-factor"
         elif mutation.repairs != "missing-term" and not ratios.is_whole(self, [mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
+
+    def _is_in_factor(self, mutation: Mutation) -> bool:
+        """Whether what is missing is a term of a factor, `1 - t` for `1 - t * t`: of no gradient."""
+        carries, operation = self.around.carries, mutation.at.meta["operation"]
+        if mutation.repairs != "missing-term" or carries.isdisjoint(self.nodes):
+            return False
+        operand = operation in ("mul", "div") and mutation.by.meta["operation"] == operation
+        return operand or mutation.at not in carries
 
     def _enters_linearly(self, node: fx.Node) -> bool:
         """Whether the root is a linear function of a value, and something that does not depend on it."""
