@@ -6,13 +6,14 @@ gives the person's numbers is the mistake. One list serves both ways.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import fx
 
+from chainrule.diagnosis import arrangements
 from chainrule.diagnosis.exchanges import ONES, instead, is_mask, other_tensors
 from chainrule.diagnosis.indexing import indices, other_places, overwritten, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
@@ -26,63 +27,6 @@ def mutations(node: fx.Node, around: Around) -> Iterator[Mutation]:
     for kind in _KINDS.get(operation, (_activations,)):
         yield from kind(node, around)
     yield from other_tensors(node, around)
-
-
-def _products(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    a, b = node.args[:2]
-    if not is_tensor(a) or not is_tensor(b) or min(a.meta["val"].ndim, b.meta["val"].ndim) < 2:  # type: ignore[union-attr]
-        return
-    turned = around.sketches.transposed
-    choices: list[Callable[[], tuple[Any, Any]]] = [
-        lambda: (turned(a), b), lambda: (a, turned(b)), lambda: (b, a), lambda: (turned(b), a),  # type: ignore[arg-type]
-        lambda: (b, turned(a)), lambda: (turned(a), turned(b)), lambda: (turned(b), turned(a)),  # type: ignore[arg-type]
-    ]  # fmt: skip
-    for far, choice in enumerate(choices):
-        yield Mutation(node, around.sketches.like(node, choice()), "transposed", REPLACED + 0.01 * far)
-
-
-def _transposes(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    yield Mutation(node, node.args[0], "transposed", REPLACED)  # type: ignore[arg-type]
-    value = node.meta["val"]
-    if isinstance(value, torch.Tensor) and 2 < value.ndim < 5:
-        for i, j in combinations(range(value.ndim), 2):
-            yield Mutation(node, around.sketches.method("transpose", node.args[0], i, j), "transposed", REPLACED + 0.1)
-
-
-def _reshapes(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    """`w.reshape(f, -1).T` for `w.reshape(-1, f)`."""
-    sizes = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], tuple | list) else node.args[1:]
-    if len(sizes) == 2:
-        turned = around.sketches.method("reshape", node.args[0], *reversed(sizes))
-        yield Mutation(node, around.sketches.attribute(turned, "T"), "transposed", REPLACED + 0.2)
-
-
-def _orders(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    """Two of the values that are joined in the place of one another."""
-    parts = node.args[0]
-    if not isinstance(parts, tuple | list):
-        return
-    for i, j in combinations(range(min(len(parts), 8)), 2):
-        swapped = list(parts)
-        swapped[i], swapped[j] = swapped[j], swapped[i]
-        by = around.sketches.like(node, (type(parts)(swapped), *node.args[1:]))
-        yield Mutation(node, by, "wrong-tensor", REPLACED + 0.3)
-
-
-def _einsums(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    """Two axes of the result, or of an operand, in the place of one another."""
-    equation, *operands = node.args
-    if not isinstance(equation, str) or "->" not in equation or "." in equation:
-        return
-    given, _, result = equation.partition("->")
-    parts = [*given.split(","), result]
-    for k in reversed(range(len(parts))):
-        for i, j in combinations(range(len(parts[k])), 2):
-            letters = list(parts[k])
-            letters[i], letters[j] = letters[j], letters[i]
-            other = [*parts[:k], "".join(letters), *parts[k + 1 :]]
-            by = around.sketches.like(node, (f"{','.join(other[:-1])}->{other[-1]}", *operands))
-            yield Mutation(node, by, "transposed", REPLACED + 0.1)
 
 
 def _dims(node: fx.Node) -> tuple[Any, str | int | None]:
@@ -325,8 +269,8 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
 
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))
 _KINDS: dict[str, tuple[Kind, ...]] = {
-    **dict.fromkeys(("matmul", "mm", "bmm"), (_products,)),
-    **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (_transposes,)),
+    **dict.fromkeys(("matmul", "mm", "bmm"), (arrangements.products,)),
+    **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (arrangements.transposes,)),
     **dict.fromkeys(_REDUCTIONS, (_other_axes, _other_reductions)),
     **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
     **dict.fromkeys(("flip", "roll", "flipud", "fliplr"), (_order, _other_axes)),
@@ -334,8 +278,8 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
-    "masked_fill": (overwritten,), "einsum": (_einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (_reshapes,)),
-    **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, _orders)),
+    "masked_fill": (overwritten,), "einsum": (arrangements.einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (arrangements.reshapes,)),
+    **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, arrangements.orders)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
     "mul": (_operands, _powers), "div": (_operands, _powers),
