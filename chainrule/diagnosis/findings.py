@@ -17,7 +17,7 @@ from chainrule.diagnosis.case import errors, same
 from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.derived import Derived
-from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
+from chainrule.diagnosis.diagnose import Diagnoser
 from chainrule.diagnosis.forgotten import Forgotten, mended
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.in_place import without_writing
@@ -29,6 +29,7 @@ from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.spots import Spot, span_of
 from chainrule.diagnosis.swapped import exchanges
+from chainrule.diagnosis.verdict import Diagnosis
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
 _WRITES = 4  # statements that write in place

@@ -105,7 +105,7 @@ class Placed:
             spot = node.meta.get("spot")
             theirs = node.meta.get("name") and node not in self.case.forward and node not in given
             if spot is not None and theirs and _is_floating(node):
-                groups.setdefault((spot.code, spot.index), []).append(node)
+                groups.setdefault((spot.code, spot.index, spot.call), []).append(node)
         return [g for g in groups.values() if len(g) <= _TURNS]
 
     def _values(self) -> list[list[fx.Node]]:
