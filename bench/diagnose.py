@@ -78,8 +78,8 @@ class Outcome:
 
     def at(self, place: Place) -> list[Finding]:
         """The findings that stand where the change was made; by name, where a statement is left out."""
-        if place.first is None:
-            return [f for f in self.findings if f.name in place.change.names]
+        if place.first is None:  # `Linear.w` and `layers.0.w` are w, too
+            return [f for f in self.findings if any(f".{f.name}".endswith(f".{n}") for n in place.change.names)]
         return [f for f in self.findings if place.holds(f.line)]
 
     def said(self) -> str:

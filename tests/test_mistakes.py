@@ -25,17 +25,8 @@ SAMPLE, HANDS = 42, 6
 PROGRAMS = programs()
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
 
-NOT_ASKED = "nothing says that this tensor, which requires no gradient, should have one"
 CONVENTION = "as good a choice among equal elements as autograd's: the report has a note, and no finding"
 KNOWN = {  # what `check` does not manage today, and why
-    ("embedding", "(left out) b.g = logits.g.sum(0)"): NOT_ASKED,
-    ("helpers", "(left out) w.g = inp.t() @ out.g"): NOT_ASKED,
-    ("helpers", "(left out) b.g = out.g.sum(0)"): NOT_ASKED,
-    ("layer_classes", "(left out) self.w.g = self.inp.t() @ self.out.g"): NOT_ASKED,
-    ("layer_classes", "(left out) self.b.g = self.out.g.sum(0)"): NOT_ASKED,
-    ("layer_norm_parts", "(left out) beta.g = out.g.sum(0)"): NOT_ASKED,
-    ("own_modules", "(left out) self.b.g = out.g.sum(0)"): NOT_ASKED,
-    ("returned_linear", "db = None"): NOT_ASKED,
     ("numpy_maxpool", "a, b = divmod(3 - window.ravel()[::-1].argmax(), 2)"): CONVENTION,
     (
         "numpy_maxpool",

@@ -23,7 +23,7 @@ def step(h, bngain, bnbias, y):
 
     act.g = (act - y).sign() / act.numel()
     # ~ wrong-scale: act.g = (act - y).sign() / n
-    # ~ wrong-factor|wrong-exponent: act.g = 2 * (act - y) / act.numel()
+    # ~ wrong-factor|wrong-exponent|wrong-tensor: act.g = 2 * (act - y) / act.numel()
     # ~ sign: act.g = (y - act).sign() / act.numel()
     # ~ missing-factor: act.g = torch.ones_like(act) / act.numel()
     bngain.g = (raw * act.g).sum(0, keepdim=True)

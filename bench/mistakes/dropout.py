@@ -39,7 +39,7 @@ def step(x, y, w1, w2):
     h.g = a.g * (h > 0)
     # ~ missing-factor: h.g = a.g * 1
     # ~ wrong-mask: h.g = a.g * (h < 0)
-    # ~ wrong-mask|double-applied: h.g = a.g * mask
+    # ~ wrong-mask|double-applied|missing-factor: h.g = a.g * mask
     # = h.g = a.g * (h.sign() + 1) / 2
     # = h.g = a.g * torch.heaviside(h, torch.zeros(()))
     w1.g = x.T @ h.g

@@ -33,13 +33,13 @@ class CrossEntropy(torch.autograd.Function):
             # ~ wrong-tensor|missing-factor: delta = logp.clone()
             # ~ wrong-axis|wrong-tensor: delta = torch.softmax(logp, 0)
             delta[torch.arange(n), target] -= 1
-            # ~ missing-term:
+            # ~ missing-term (logits):
             # ~ wrong-axis|wrong-mask: delta[torch.arange(n), target.flip(0)] -= 1
             # = delta = delta - torch.nn.functional.one_hot(target, delta.shape[1])
             dlogits = grad_loss * delta * weight[target][:, None] / n
             # ~ upstream-dropped: dlogits = delta * weight[target][:, None] / n
             # ~ missing-factor: dlogits = grad_loss * delta / n
-            # ~ wrong-axis|wrong-tensor: dlogits = grad_loss * delta * weight / n
+            # ~ wrong-axis|wrong-tensor|wrong-factor: dlogits = grad_loss * delta * weight / n
             # ~ wrong-scale: dlogits = grad_loss * delta * weight[target][:, None]
             # ~ wrong-scale: dlogits = grad_loss * delta * weight[target][:, None] / delta.numel()
             # ~ sign: dlogits = -grad_loss * delta * weight[target][:, None] / n

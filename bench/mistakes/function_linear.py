@@ -19,7 +19,7 @@ class LinearFunction(Function):
     @staticmethod
     def forward(ctx, input, weight, bias=None):
         ctx.save_for_backward(input, weight)
-        # ~ wrong-tensor|stale-parameter: ctx.save_for_backward(input, weight + 1)
+        # ~ wrong-tensor|wrong-factor|stale-parameter: ctx.save_for_backward(input, weight + 1)
         ctx.has_bias = bias is not None
         # ~ missing-gradient (bias): ctx.has_bias = False
         output = input.mm(weight.t())

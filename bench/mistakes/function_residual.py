@@ -54,7 +54,7 @@ class ScaledResidual(torch.autograd.Function):
             dscale = (dy * dropped).sum(0)
             # ~ wrong-axis|wrong-shape: dscale = (dy * dropped).sum(1)
             # ~ wrong-axis|wrong-scale: dscale = (dy * dropped).mean(0)
-            # ~ double-applied|missing-factor: dscale = (dy * dropped / 0.7).sum(0)
+            # ~ double-applied|wrong-scale|missing-factor: dscale = (dy * dropped / 0.7).sum(0)
             # ~ inplace-corruption|contract: dscale = dropped.mul_(dy).sum(0)
             # = dscale = torch.diagonal(dy.T @ dropped)
         return dx, df, dscale, None

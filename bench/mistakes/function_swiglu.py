@@ -39,9 +39,9 @@ class SwiGLU(torch.autograd.Function):
         # ~ missing-factor: ds = g
         # ~ wrong-tensor|wrong-factor: ds = g * a
         da = ds * (s + silu * (1 - s))
-        # ~ missing-term|lost-path: da = ds * s
+        # ~ missing-term|lost-path|missing-factor: da = ds * s
         # ~ missing-term|lost-path: da = ds * silu * (1 - s)
-        # ~ missing-factor|wrong-term-scale|wrong-factor: da = ds * (s + s * (1 - s))
+        # ~ missing-factor|wrong-term-scale|wrong-factor|wrong-tensor: da = ds * (s + s * (1 - s))
         # ~ wrong-term-scale: da = ds * (s - silu * (1 - s))
         # ~ wrong-exponent|wrong-term-scale: da = ds * (s + silu * (1 - s) ** 2)
         # = da = ds * s * (1 + a * (1 - s))

@@ -27,7 +27,7 @@ class Dense:
         # ~ missing-factor: dz = dout
         # ~ wrong-mask: dz = dout * (self.z < 0)
         # ~ wrong-mask|wrong-tensor: dz = dout * (dout > 0)
-        # ~ wrong-factor|wrong-tensor: dz = dout * self.z.clamp(min=0)
+        # ~ wrong-factor|wrong-tensor|double-applied: dz = dout * self.z.clamp(min=0)
         # ~ upstream-dropped: dz = (self.z > 0).to(dout)
         # = dz = dout.masked_fill(self.z <= 0, 0)
         # = dz = dout * torch.heaviside(self.z, torch.tensor(0.0).to(self.z))

@@ -31,7 +31,7 @@ def bce_step(x, y, weight, bias):
     # ~ double-applied|wrong-factor: z.g = (p - y) * p * (1 - p) / n
     # ~ sign: z.g = (y - p) / n
     # ~ wrong-scale: z.g = p - y
-    # ~ missing-term: z.g = p / n
+    # ~ missing-term|lost-path: z.g = p / n
     # ~ wrong-term-scale: z.g = (p - 2 * y) / n
     # ~ wrong-tensor|missing-factor|wrong-mask|wrong-term-scale: z.g = ((p > 0.5).float() - y) / n
     # = z.g = torch.where(y > 0.5, p - 1, p) / n

@@ -53,7 +53,7 @@ def bn_step(x, target, gamma, beta, eps=1e-5):
     dvar = 0.5 / torch.sqrt(var + eps) * dsqrtvar
     # ~ wrong-scale: dvar = 1.0 / torch.sqrt(var + eps) * dsqrtvar
     # ~ wrong-exponent: dvar = 0.5 * torch.sqrt(var + eps) * dsqrtvar
-    # ~ wrong-exponent: dvar = 0.5 / (var + eps) * dsqrtvar
+    # ~ wrong-exponent|wrong-tensor: dvar = 0.5 / (var + eps) * dsqrtvar
     # = dvar = dsqrtvar / (2 * sqrtvar)
     dsq = 1.0 / N * torch.ones_like(sq) * dvar
     # ~ wrong-scale: dsq = torch.ones_like(sq) * dvar

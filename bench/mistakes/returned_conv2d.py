@@ -44,6 +44,6 @@ def train_step(images, labels, kernel, bias):
     # ~ wrong-scale: dkernel = torch.nn.grad.conv2d_weight(images, kernel.shape, dz) / len(images)
     # = dkernel = F.conv2d(images.transpose(0, 1), dz.transpose(0, 1)).transpose(0, 1)
     dimages = torch.nn.grad.conv2d_input(images.shape, kernel, dz)
-    # ~ transposed|wrong-tensor: dimages = torch.nn.grad.conv2d_input(images.shape, kernel.flip(2, 3), dz)
+    # ~ transposed|wrong-tensor|wrong-axis: dimages = torch.nn.grad.conv2d_input(images.shape, kernel.flip(2, 3), dz)
     # = dimages = F.conv_transpose2d(dz, kernel)
     return loss, dimages, dkernel, dbias

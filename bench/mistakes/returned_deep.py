@@ -54,7 +54,7 @@ def backprop(x, t, W1, W2, W3, b1, b2, b3):
     # ~ wrong-tensor|missing-factor: l1_grad = W2.T @ d_l2
     grad_z1 = l1_grad * l1 * (1 - l1)
     # ~ missing-factor|wrong-factor: grad_z1 = l1_grad * l1
-    # ~ double-applied: grad_z1 = l1_grad * torch.sigmoid(l1) * (1 - torch.sigmoid(l1))
+    # ~ double-applied|wrong-tensor: grad_z1 = l1_grad * torch.sigmoid(l1) * (1 - torch.sigmoid(l1))
     # ~ wrong-exponent|wrong-factor|wrong-term-scale: grad_z1 = l1_grad * l1 * (1 - l1) ** 2
     # = grad_z1 = l1_grad * (l1 - l1.square())
     dW1 = grad_z1 @ x.T

@@ -25,7 +25,7 @@ def loss_and_grads(X, y, W, b, reg=0.1):
     # ~ double-applied: dscores = probs.softmax(dim=1)
     # ~ wrong-axis: dscores = exp / exp.sum(dim=0, keepdim=True)
     dscores[torch.arange(N), y] -= 1
-    # ~ missing-term|missing-factor:
+    # ~ missing-term|missing-factor|lost-path:
     # ~ wrong-term-scale|sign: dscores[torch.arange(N), y] += 1
     # ~ wrong-axis|wrong-mask|index-overwrite: dscores[:, y] -= 1
     # = dscores = dscores.scatter_add(1, y[:, None], -torch.ones(N, 1))
@@ -44,7 +44,7 @@ def loss_and_grads(X, y, W, b, reg=0.1):
     # ~ wrong-term-scale: dW += reg * W / N
     # ~ wrong-term-scale: dW -= reg * W
     # ~ overwritten-not-accumulated|lost-path: dW = reg * W
-    # ~ wrong-exponent|wrong-tensor: dW += reg * W * W
+    # ~ wrong-exponent|wrong-tensor|double-applied: dW += reg * W * W
     # = dW = torch.add(dW, W, alpha=reg)
     db = dscores.sum(dim=0)
     # ~ wrong-axis|wrong-shape: db = dscores.sum(dim=1)

@@ -41,14 +41,14 @@ def step(x, scale, w):
     xn.g = scale * y.g
     # ~ missing-factor: xn.g = y.g.clone()
     rms.g = -(xn.g * x / rms**2).sum(-1, keepdim=True)
-    # ~ wrong-exponent: rms.g = -(xn.g * x / rms).sum(-1, keepdim=True)
+    # ~ wrong-exponent|wrong-tensor: rms.g = -(xn.g * x / rms).sum(-1, keepdim=True)
     # ~ sign: rms.g = (xn.g * x / rms**2).sum(-1, keepdim=True)
     # ~ missing-factor: rms.g = -(xn.g / rms**2).sum(-1, keepdim=True)
     # ~ wrong-axis|wrong-shape: rms.g = -(xn.g * x / rms**2).sum(1, keepdim=True)
     # = rms.g = -(xn.g * xn).sum(-1, keepdim=True) / rms
     ms.g = rms.g / (2 * rms)
     # ~ wrong-scale: ms.g = rms.g / rms
-    # ~ wrong-exponent: ms.g = rms.g * rms / 2
+    # ~ wrong-exponent|wrong-factor: ms.g = rms.g * rms / 2
     # ~ double-applied|wrong-exponent: ms.g = rms.g / (2 * rms.sqrt())
     x.g = xn.g / rms + 2 * x * ms.g / d
     # ~ lost-path|diagonal-jacobian|missing-term: x.g = xn.g / rms

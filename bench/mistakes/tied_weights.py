@@ -34,7 +34,7 @@ def step(x, w, b, c):
     # ~ upstream-dropped|wrong-tensor: code.g = recon @ w
     pre.g = (1 - code * code) * code.g
     # ~ wrong-tensor: pre.g = (1 - pre * pre) * code.g
-    # ~ double-applied: pre.g = (1 - code * code) ** 2 * code.g
+    # ~ double-applied|wrong-exponent: pre.g = (1 - code * code) ** 2 * code.g
     # ~ double-applied: pre.g = (1 - torch.tanh(code) ** 2) * code.g
     # ~ missing-factor: pre.g = code.g + 0.0
     b.g = pre.g.sum(0)

@@ -42,7 +42,9 @@ def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
         read = _names_read(reader)
         for value in list(reader.all_input_nodes):
             name = next((n for n in bare if n in read and spot.names.get(n) is value), None)
-            if name is None or not isinstance(value.meta.get("val"), torch.Tensor) or bare[name].other in read:
+            if name is None or not isinstance(value.meta.get("val"), torch.Tensor):
+                continue
+            if bare[name].other in read and not _reads_itself(reader, bare[name]):
                 continue
             key = (spot.call, bare[name].index, value)
             node = made.get(key)
@@ -61,9 +63,14 @@ def _alias(graph: fx.Graph, value: fx.Node, at: Spot, name: str) -> fx.Node:
 
 def saved(graph: fx.Graph, value: fx.Node, at: Spot, place: int) -> fx.Node:
     """A node for the argument at `place` of ctx.save_for_backward(...)."""
-    node = _alias(graph, value, at, "")
+    node = alias_at(graph, value, at)
     node.meta["span"] = source.argument_at(at.span, place) if at.span is not None else None
     return node
+
+
+def alias_at(graph: fx.Graph, value: fx.Node, at: Spot) -> fx.Node:
+    """A node for a value that is kept there."""
+    return _alias(graph, value, at, "")
 
 
 def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: set[fx.Node]) -> fx.Node | None:
@@ -112,6 +119,13 @@ def _bare_in(code: types.CodeType) -> tuple[_Bare, ...]:
 
 def _loops(code: types.CodeType) -> bool:
     return any(i.opname == "JUMP_BACKWARD" for i in dis.get_instructions(code))
+
+
+def _reads_itself(reader: fx.Node, bare: _Bare) -> bool:
+    """Whether an operation is applied to the one name and not to the other: `dz * (1 - da)`."""
+    span = span_of(reader)
+    operands = source.operands_at(span) if span is not None else []
+    return bare.name in operands and bare.other not in operands
 
 
 def _names_read(node: fx.Node) -> set[str]:

@@ -149,6 +149,12 @@ class Case:
         """Values on the way that are gradients by their names."""
         return self._claims.by_convention(self.claims)
 
+    @cached_property
+    def theirs(self) -> list[fx.Node]:
+        """What the hand-written backward pass computes, in order."""
+        nodes = (n for n in self.graph.nodes if n.meta["phase"] == "forward")
+        return [n for n in nodes if n not in self.forward]
+
     def tracked(self, claim: Claim) -> bool:
         """Whether a hand-written gradient was computed from what the loss was computed from."""
         used = set(needed([self.base.output]))

@@ -17,6 +17,7 @@ from chainrule.diagnosis.spots import Spot
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
 from chainrule.recording import Recorder
+from chainrule.run import needed
 
 _PREFIX = re.compile(r"(?:dl_?d|dloss_?d|grad_?|delta_?|d_?|g_?)(.+)", re.IGNORECASE)
 _SUFFIX = re.compile(r"(.+?)(?:_gradient|_grad|_g|_bar|_d|\.grad|\.g|grad)", re.IGNORECASE)
@@ -67,16 +68,29 @@ class Claims:
         """Values on the way whose names say that they are gradients: `dz`, `l1_grad`."""
         nodes, values = {c.node for c in taken}, {c.value for c in taken}
         found: dict[fx.Node, Claim] = {}
+        several = self._in_turns()
         for node in self.recorder.graph.nodes:
             name = node.meta.get("name")
             if not name or node in self.forward or node in nodes or node.meta["phase"] != "forward":
                 continue
             value = self._meant(name, tuple(getattr(node.meta["val"], "shape", ())))
+            if name in several:
+                continue
             if value is not None and value not in values and differentiable(node) and node.op != "placeholder":
                 found[value] = Claim(
                     value, node, node.meta["val"], self.names[value], name, node.meta.get("spot"), False
                 )
         return list(found.values())
+
+    def _in_turns(self) -> set[str]:
+        """Names that one line outside the forward pass binds several times, in a loop: each to another gradient."""
+        found: dict[tuple[str, Any, int], int] = {}
+        for node in self.recorder.graph.nodes:
+            name, spot = node.meta.get("name"), node.meta.get("spot")
+            if name and spot is not None and node not in self.forward and "same_as" not in node.meta:
+                key = name, spot.code, spot.index
+                found[key] = found.get(key, 0) + 1
+        return {name for (name, _, _), times in found.items() if times > 1}
 
     # -- told by `.g` ----------------------------------------------------------------------------
 
@@ -236,8 +250,9 @@ class Claims:
             return []
         for parameter in meant:
             of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None
-            if of is not None and of.node is not entry.node and of.node in self.forward and of.node.op == "placeholder":
-                return [self._claim(of.node, target, value)]
+            node = _before_step(of.node, entry.node) if of is not None else entry.node
+            if node is not entry.node and node in self.forward and node.op == "placeholder":
+                return [self._claim(node, target, value)]
         return []
 
     # -- shared ----------------------------------------------------------------------------------
@@ -268,6 +283,13 @@ class Claims:
     def _in_order(self, claims: list[Claim]) -> list[Claim]:
         position = {node: i for i, node in enumerate(self.recorder.graph.nodes)}
         return sorted(claims, key=lambda c: position[c.node])
+
+
+def _before_step(node: fx.Node, gradient: fx.Node) -> fx.Node:
+    """A parameter as it was before a step along its gradient: `self.w = self.w - lr * self.dw`."""
+    before = node.args[0] if node.args else None
+    step = node.meta["operation"] in ("sub", "add") and isinstance(before, fx.Node) and gradient.op != "placeholder"
+    return before if step and gradient in needed([node]) else node  # type: ignore[return-value]
 
 
 def _before_zeroing(node: fx.Node) -> fx.Node:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import torch
 from torch import fx
 
 from chainrule.diagnosis import source
+from chainrule.diagnosis.case import same
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.spelling import InPlace, Reach
 from chainrule.diagnosis.spots import Spot
 from chainrule.program import Program
-from chainrule.run import needed
+from chainrule.run import double
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
+_EQUAL = 1e-5  # relative to the largest element, in the person's dtype: the same value, computed twice
 _LONG = 300  # a longer line is no help
 
 
@@ -28,10 +31,12 @@ class Derived:
 
     @cached_property
     def program(self) -> Program:
+        return self._program([c.value for c in self.located.known] + self.located.missing)
+
+    def _program(self, values: list[fx.Node]) -> Program:
         case = self.case
         program = case.base.seeded(explicit=case.hand.upstream is not None)
         twins = {n.meta["base"]: n for n in program.graph.nodes if "base" in n.meta}
-        values = [c.value for c in self.located.known] + self.located.missing
         chosen = [twins[v] for v in values if v in twins and twins[v] in program.gradients]
         program.wanted = list(dict.fromkeys(chosen)) or program.wanted
         simplify(program)
@@ -44,11 +49,11 @@ class Derived:
     @cached_property
     def lines(self) -> dict[str, str]:
         """Lines in the names of the outermost function, by target."""
-        names = {
-            self.case.names.get(v, v.name) for v in [*(c.value for c in self.located.known), *self.located.missing]
-        }
-        program = self.program
-        written = {keys(program.graph.nodes).get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
+        values = [v for v in [*(c.value for c in self.located.known), *self.located.missing] if v in self.case.names]
+        names = {self.case.names[v] for v in values}
+        program = self._program(values)
+        named = keys(program.graph.nodes)
+        written = {named.get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
         only = {written[name] for name in names if name in written}  # a repair may read no other gradient
         return {line.target: line.text for line in Layout(program, dotted=True, only=only).part("backward")}
 
@@ -80,7 +85,9 @@ class Derived:
         if gradient is None or gradient.meta.get("erased"):
             return None
         reach = Reach(spot, self.case.recorder)
-        names = {self.twins[n]: text for n, text in reach.names.items() if n in self.twins}
+        assigned = source.assignment_at(spot.span) if spot.span is not None else None
+        reach.names = {n: t for n, t in reach.names.items() if assigned is None or t != assigned.target}
+        names = self._of_equal_value(reach) | {self.twins[n]: t for n, t in reach.names.items() if n in self.twins}
         for claim in above:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
             if (other is not None and other is not gradient) or (claim.value is not value and other is gradient):
@@ -94,21 +101,22 @@ class Derived:
         text = speller.spell(gradient)[0]
         return None if speller.unspelled or len(text) > _LONG else text
 
-    def last_before(self, node: fx.Node) -> tuple[Spot, str] | None:
-        """Where a missing line could stand: after the last gradient that it reads; and what it would set."""
-        gradient = self.case.base.gradients.get(node)
-        if gradient is None:
-            return None
-        read = set(needed([gradient]))
-        spots = [c for c in self.located.known if c.spot is not None and self.case.base.gradients.get(c.value) in read]
-        spots = [c for c in spots if c.explicit] or spots or [c for c in self.located.case.claims if c.spot is not None]
-        if not spots:
-            return None
-        last = max(spots, key=lambda c: c.spot.order if c.spot else 0)
-        assert last.spot is not None
-        reach = Reach(last.spot, self.case.recorder)
-        name = reach.names.get(node)
-        return (last.spot, f"{name}.g") if name is not None and last.target.endswith(".g") else None
+    def _of_equal_value(self, reach: Reach) -> dict[fx.Node, str]:
+        """Names for what the person has computed anew: `a = x @ w` in the backward pass too."""
+        own: dict[tuple[int, ...], list[tuple[torch.Tensor, str]]] = {}
+        for node, text in reach.names.items():
+            value = self.case.here.values.get(node)
+            if node in self.case.forward or not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                continue
+            if value.numel() > 1 and bool((value != value.flatten()[0]).any()):
+                own.setdefault(tuple(value.shape), []).append((value, text))
+        found: dict[fx.Node, str] = {}
+        for node in self.program.graph.nodes if own else ():
+            computed = self.case.here.values.get(node.meta.get("base"), node.meta.get("val"))
+            for known, text in own.get(tuple(getattr(computed, "shape", ())), ()):
+                if same(double(computed), known, _EQUAL):
+                    found.setdefault(node, text)
+        return found
 
 
 def _is_no_later(claim: Claim, spot: Spot) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis import jacobians
+from chainrule.diagnosis import jacobians, wraps
 from chainrule.diagnosis.case import Case, Point, same
+from chainrule.diagnosis.facts import Facts
 from chainrule.diagnosis.history import of_history
 from chainrule.diagnosis.likelihood import compare_locals
 from chainrule.diagnosis.locate import Located, Wrong
@@ -20,38 +19,23 @@ from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.search import Search, Trial
 from chainrule.diagnosis.sketch import Sketches, is_tensor
 from chainrule.diagnosis.spelling import Reach
+from chainrule.diagnosis.suspects import suspects
 from chainrule.diagnosis.terms import combined, several_lost
-from chainrule.run import double, needed, run
+from chainrule.diagnosis.verdict import ALSO_SCALES, Diagnosis
+from chainrule.run import needed
 
+_FAR = WRAPPED + 1.25  # a change that is no more likely than what the numbers say
 _NAMES = 40  # tensors in reach that are tried in the place of another
 _SECONDS = 3.5  # of work on the person's own line
 
-# What a scale may look like, where the numbers are the right ones times a constant.
-_ALSO_SCALES = frozenset(
-    ("wrong-factor", "wrong-term-scale", "double-applied", "wrong-tensor", "missing-factor", "wrong-exponent")
-)
 
-
-@dataclass
-class Diagnosis:
-    """What is wrong with one line, and the changes to it that give the right numbers."""
-
-    cause: str
-    repairs: list[Mutation] = field(default_factory=list)  # of the person's own code, nearest first
-    also: tuple[str, ...] = ()
-    ratio: float | None = None  # the person's numbers divided by the right ones, where that is one number
-    said: str = ""  # what the ratio equals
-
-
-class Diagnoser:
+class Diagnoser(Facts):
     """Looks for the cause of one wrong claim."""
 
     def __init__(self, case: Case, located: Located, wrong: Wrong) -> None:
-        self.case, self.claim, self.above = case, wrong.claim, wrong.above
+        super().__init__(case, located, wrong)
         self.sketches = Sketches(case.graph)
-        self.mine = wrong.mine
         self._reached: dict[int, Names] = {}  # by the names of a spot
-        self.others = [c for c in located.known if c.node is not self.claim.node]
 
     @cached_property
     def reach(self) -> Reach:
@@ -59,68 +43,39 @@ class Diagnoser:
         return Reach(self.claim.spot, self.case.recorder)
 
     def diagnosis(self) -> Diagnosis:
-        ratio = self._ratio()
+        ratio = self.ratio()
         repairs = self._repairs() if self.claim.spot is not None else []
         made = [] if repairs and repairs[0].weight < DROPPED + 0.5 else self._made()
-        ranked = [*((m.weight, m.repairs) for m in repairs), *((m.weight + 0.05, m.makes) for m in made)]
-        dropped = not self._reads_gradients and self._needs_gradients
-        ranked = sorted((w, c) for w, c in ranked if c != "upstream-dropped" or dropped)
-        causes = [cause for weight, cause in ranked if weight <= ranked[0][0] + 0.5]
-        if ratio is not None and (not causes or causes[0] in _ALSO_SCALES):
-            causes.insert(0, "sign" if abs(ratio + 1) < 1e-9 else "wrong-scale")
+        dropped = not self.reads_gradients and self.needs_gradients
+        ranked = [(m.weight + 0.05, m.makes, "made") for m in made if m.makes != "upstream-dropped" or dropped]
+        ranked = [*((m.weight + 0.5 * m.strange, m.repairs, "repair") for m in repairs), *ranked]
+        ranked = sorted(ranked, key=lambda r: (r[0], not (dropped and r[1] == "upstream-dropped"), r[1]))
+        if repairs and repairs[0].repairs in ("wrong-scale", "wrong-term-scale"):  # nothing is added there
+            ranked = [r for r in ranked if r[1] != "double-counted-path"]
+        told_by = {cause: by for _, cause, by in reversed(ranked)}
+        causes = [cause for weight, cause, _ in ranked if weight <= ranked[0][0] + 0.5]
+        if not ranked or ranked[0][0] > _FAR:
+            factor, by_elements = self.other_factor(), self.by_elements()
+            masked = "wrong-mask" in by_elements
+            causes[:0] = numbers = [factor] if factor and not masked else by_elements
+            told_by |= dict.fromkeys(numbers, "fact" if factor else "numbers")
+        facts: list[str] = []
+        if ratio is not None and (not causes or causes[0] in ALSO_SCALES):
+            facts = ["sign" if abs(ratio + 1) < 1e-9 else "wrong-scale"]
         if self.claim.tensor.shape != self.claim.value.meta["val"].shape and not causes:
-            causes = ["wrong-shape"]
-        at = 1 if ratio is not None and causes and causes[0] in ("wrong-scale", "sign") else 0
-        causes[at:at] = self._without_gradients()
+            facts = ["wrong-shape"]
+        first = ("wrong-scale", "sign") if ratio is not None else ("lost-path", "missing-term")  # which say it all
+        says_all = bool(causes) and causes[0] in first and (ratio is not None or self.gives_anything)
+        without = [] if repairs and repairs[0].weight < 1 else self.without_gradients()
+        facts += without if facts or not says_all else []
         if not self.claim.tensor.ndim and self.claim.value.meta["val"].ndim:
-            causes.insert(0, "wrong-shape")
-        if self._only_ties():
-            causes.insert(0, "ties")
-        causes = list(dict.fromkeys(causes)) or ["unknown"]
-        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio))
-
-    @property
-    def _needs_gradients(self) -> bool:
-        """Whether a gradient that the person has should enter the line: not into that of the loss."""
-        later = self._readers(self.claim.value)
-        return self.case.hand.upstream is not None or any(c.value in later for c in self.others)
-
-    @cached_property
-    def _reads_gradients(self) -> bool:
-        """Whether the person's numbers are others when the gradients from above are: shapes alone do not count."""
-        case, point = self.case, self.case.here
-        sources = {c.node: point.truth(c.value) for c in self.above}
-        if case.hand.upstream is not None and case.base.upstream is not None:
-            sources[case.base.upstream] = point.values[case.base.upstream]
-        known = {n: v for n, v in point.values.items() if n in case.forward} | sources
-        generator = torch.Generator().manual_seed(4321)  # other numbers than the upstream gradient has
-        moved = {n: torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in sources.items()}
-        try:
-            with torch.no_grad():
-                before, after = (run(self.mine, values, double) for values in (known, {**known, **moved}))
-        except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
-            return True
-        if self.claim.node in sources or self.claim.node not in before:
-            return True
-        return not torch.equal(before[self.claim.node], after[self.claim.node])
-
-    def _only_ties(self) -> bool:
-        """Whether the line is right where no two elements are equal."""
-        near = self._fed(self.case.nearby)
-        return near is not None and same(near, self.case.nearby.truth(self.claim.value))
-
-    def _without_gradients(self) -> list[str]:
-        """The cause, where no gradient enters the line although others are known that should."""
-        fed = self._fed(self.case.here)
-        if fed is not None and not bool(fed.any()):
-            return ["missing-gradient"]
-        gradient = self.case.base.gradients.get(self.claim.value)
-        if self._reads_gradients or gradient is None:
-            return []
-        read = set(needed([gradient]))
-        of_others = {self.case.base.gradients.get(c.value) for c in self.others if c.explicit} - {gradient, None}
-        known = bool(of_others & read) or (self.case.hand.upstream is not None and self.case.base.upstream in read)
-        return ["upstream-dropped"] if known else []
+            facts.insert(0, "wrong-shape")
+        if self.is_wrong_for_ties_only():
+            facts.insert(0, "ties")
+        causes = list(dict.fromkeys([*facts, *causes])) or ["unknown"]
+        event = bool(repairs) and repairs[0].weight < 1  # of the run
+        by = "fact" if facts or event else told_by.get(causes[0], "fact")
+        return Diagnosis(causes[0], repairs, tuple(causes[1:3]), ratio, self._said(ratio), by)
 
     def _said(self, ratio: float | None) -> str:
         if ratio is None or self.claim.spot is None:
@@ -130,37 +85,29 @@ class Diagnoser:
         with self.sketches.kept_only_if():
             return search.scales.said(ratio, values, self.reach.names)
 
-    def _ratio(self) -> float | None:
-        """The person's numbers over the right ones, where that is the same number everywhere."""
-        fed, truth = self._fed(self.case.here), self.case.here.truth(self.claim.value)
-        if fed is None or fed.shape != truth.shape or not bool(truth.any()):
-            return None
-        ratio = float((fed * truth).sum() / (truth * truth).sum())
-        if not ratio or not same(fed, truth * ratio):
-            return None
-        for point in self._points[1:2]:  # a number, not a value that happens to be the same everywhere
-            fed, truth = self._fed(point), point.truth(self.claim.value)
-            if fed is not None and fed.shape == truth.shape and not same(fed, truth * ratio):
-                return None
-        return ratio
-
     # -- the person's own code, changed ------------------------------------------------------------
 
     def _repairs(self) -> list[Mutation]:
-        trials = [t for p in self._points if (t := self._trial(p)) is not None]
+        trials = [t for p in self.points if (t := self.trial(p)) is not None]
         if not trials:
             return []
         upstream = [n for n in [self.case.base.upstream] if n is not None]
-        carries = self._carrying(self.mine, [c.node for c in self.above] + upstream)
-        around = Around(self.sketches, self._names(), carries, self.reach.numbers, self._names_at, self.case.until)
-        resized = self._trial(self._resized) if self._resized is not None else None
-        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self._beside, _SECONDS)
-        search.run()
+        carries = self.carrying(self.mine, [c.node for c in self.above] + upstream)
+        gradients = self.carrying(self.case.theirs, [c.node for c in self.others] + upstream)
+        gradients |= set(self.case.base.gradients.values())
+        divisors = {n.args[1] for n in self.right if n.meta["operation"] == "div" and isinstance(n.args[1], fx.Node)}
+        around = Around(self.sketches, self._names(), carries, gradients, divisors)
+        around.numbers, around.at, around.until = self.reach.numbers, self._names_at, self.case.until
+        resized = self.trial(self._resized) if self._resized is not None else None
+        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self.beside, _SECONDS)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
+        search.run(suspects(self.case, self.mine, carries, trials[0].values))
         search.try_all(self._skips())
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
-        compare_locals(self.case, self.mine, search)
+            search.try_all(wraps.regularisers(search))
+            search.try_all(wraps.products(search))
+        compare_locals(self.case, self.mine, search, self.right, self.given_above)
         return search.best
 
     def _skips(self) -> Iterator[Mutation]:
@@ -205,25 +152,19 @@ class Diagnoser:
         for node, text in list(found.items()):  # what goes by the name of a copy of it
             if found.get(node.meta.get("same_as", node)) == text and "same_as" in node.meta:
                 del found[node.meta["same_as"]]
-        return Names(dict(islice(found.items(), _NAMES)), reach.nodes, reach.integers)
+        plain = sorted(found.items(), key=lambda named: named[1].count("[") + named[1].count("."))
+        return Names(dict(plain[:_NAMES]), reach.nodes, reach.integers)
 
     @cached_property
     def _later(self) -> set[fx.Node]:
-        return {self.claim.node, *self._readers(self.claim.node)}
-
-    def _readers(self, node: fx.Node) -> set[fx.Node]:
-        found, stack = set(), [node]
-        while stack:
-            for user in stack.pop().users:
-                if user not in found and user.meta.get("phase") == "forward":
-                    found.add(user)
-                    stack.append(user)
-        return found
+        return {self.claim.node, *self.readers(self.claim.node)}
 
     def _factors(self) -> list[fx.Node]:
         """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above."""
-        moved = self._carrying(self.right, self._given_above)
+        moved = self.carrying(self.right, self.given_above)
         found = [n for n in self.right if n not in moved and is_tensor(n)]
+        factors = [a for n in self.right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
+        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[misc]
         last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
         for node in self.right:
             if node.meta["operation"] != "mul" or node not in moved:
@@ -237,33 +178,19 @@ class Diagnoser:
 
     # -- the right gradient, changed ---------------------------------------------------------------
 
-    @cached_property
-    def _given_above(self) -> list[fx.Node]:
-        gradients = self.case.base.gradients
-        found = [gradients[c.value] for c in self.above if c.value in gradients]
-        return found or [n for n in [self.case.base.upstream] if n is not None]
-
-    @cached_property
-    def right(self) -> list[fx.Node]:
-        """The nodes of the right gradient, from the gradients that the person's line reads."""
-        gradient = self.case.base.gradients.get(self.claim.value)
-        if gradient is None:
-            return []
-        closed = {n for n in self.case.graph.nodes if n.meta["phase"] == "forward"} | set(self._given_above)
-        return [n for n in needed([gradient], given=closed) if n not in closed]
-
     def _made(self) -> list[Mutation]:
         """Changes to the right gradient that give the person's numbers."""
         gradient = self.case.base.gradients.get(self.claim.value)
         trials = []
-        for point in self._points:
-            fed = self._fed(point)
+        for point in self.points:
+            fed = self.fed(point)
             if fed is not None and fed.numel():
                 trials.append(Trial(point.values, fed))
         if gradient is None or not trials:
             return []
         names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
-        around = Around(self.sketches, names, self._carrying(self.right, self._given_above), until=self.case.until)
+        carries, gradients = self.carrying(self.right, self.given_above), set(self.case.base.gradients.values())
+        around = Around(self.sketches, names, carries, gradients, until=self.case.until)
         search = Search(self.right, gradient, trials, around)
         search.run()
         search.try_all(self._without_upstream())
@@ -271,29 +198,26 @@ class Diagnoser:
         search.try_all(self._shorter(search))
         if not found and not search.best:
             search.try_all(several_lost(search))
-        found += jacobians.mistaken(search, self._given_above, self.claim.value)
+        found += jacobians.mistaken(search, self.given_above, self.claim.value)
         return sorted([*search.best, *found], key=lambda m: m.weight)
 
     def _shorter(self, search: Search) -> Iterator[Mutation]:
         """The gradient as it was before several operations of the derivative: the mask and the scale of a dropout."""
         root = search.root
-        for before in [*search.nodes, *self._given_above]:
+        sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub", "sum")]
+        summed = set(needed(sums))  # what is a term, or part of one
+        for before in [*search.nodes, *self.given_above]:
             value = self.case.here.values.get(before)
-            sums = [n for n in search.nodes if n.meta["operation"] in ("add", "sub", "sum") and before in needed([n])]
             same_shape = getattr(value, "shape", None) == self.case.here.values[root].shape
-            if before is not root and isinstance(value, torch.Tensor) and same_shape and not sums:
+            if before is not root and isinstance(value, torch.Tensor) and same_shape and before not in summed:
                 yield Mutation(root, before, "missing-factor", DROPPED + 0.1, "missing-factor")
 
     def _without_upstream(self) -> Iterator[Mutation]:
-        for node in self._given_above:
+        for node in self.given_above:
             yield Mutation(node, self.sketches.method("new_ones", node, self.sketches.attribute(node, "shape")),
                            "upstream-dropped", DROPPED)  # fmt: skip
 
     # -- values ------------------------------------------------------------------------------------
-
-    @cached_property
-    def _points(self) -> list[Point]:
-        return [self.case.here, *(self.case.elsewhere if self.case.tracked(self.claim) else [])]
 
     @cached_property
     def _resized(self) -> Point | None:
@@ -303,42 +227,3 @@ class Diagnoser:
             return None
         right = [c for c in self.case.claims if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]
         return point if all(same(point.values.get(c.node), point.truth(c.value)) for c in right) else None
-
-    def _fed(self, point: Point) -> torch.Tensor | None:
-        return self.case.fed(self.claim, self.above, point)
-
-    def _trial(self, point: Point) -> Trial | None:
-        """The values at a point, with the right gradients for every other claim, and what this one should be."""
-        values = dict(point.values)
-        for other in self.others:
-            values[other.node] = point.truth(other.value)
-        try:
-            with torch.no_grad():
-                for node in self._beside:
-                    values.pop(node, None)
-                values = run(self._beside, values, double)
-        except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
-            for node in self._beside:
-                values.pop(node, None)
-        return Trial(values, point.truth(self.claim.value))
-
-    @cached_property
-    def _beside(self) -> list[fx.Node]:
-        """The nodes of the line, and those that were computed from them before it: what a loop carries on, unread."""
-        mine, known = set(self.mine), {c.node for c in self.others}
-        found: list[fx.Node] = []
-        for node in self.case.graph.nodes:
-            theirs = node.meta.get("spot") is not None and node not in self.case.forward and node not in known
-            if node in mine or (theirs and not mine.isdisjoint(node.all_input_nodes)):
-                mine.add(node)
-                found.append(node)
-            if node is self.claim.node:
-                break
-        return found
-
-    def _carrying(self, nodes: list[fx.Node], sources: list[fx.Node]) -> set[fx.Node]:
-        moved = set(sources)
-        for node in nodes:
-            if any(n in moved for n in node.all_input_nodes):
-                moved.add(node)
-        return moved

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from torch import fx
 
@@ -17,15 +17,24 @@ from chainrule.diagnosis.case import errors, same
 from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.derived import Derived
-from chainrule.diagnosis.diagnose import Diagnoser, Diagnosis
+from chainrule.diagnosis.diagnose import Diagnoser
+from chainrule.diagnosis.forgotten import Forgotten, mended
 from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.in_place import without_writing
+from chainrule.diagnosis.kept import other_numbers
 from chainrule.diagnosis.locate import Located, Wrong
 from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.proof import repaired
-from chainrule.diagnosis.report import Edit, Finding, Row
-from chainrule.diagnosis.spelling import Reach, not_in_place, written
+from chainrule.diagnosis.report import Edit, Finding
+from chainrule.diagnosis.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.spots import Spot, span_of
+from chainrule.diagnosis.swapped import exchanges
+from chainrule.diagnosis.verdict import Diagnosis
 
+_STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
+_WRITES = 4  # statements that write in place
+_EXCHANGED = 12  # pairs of values that are exchanged
+_KEPT = 2.0
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
 
@@ -39,6 +48,7 @@ class Option:
     spot: Spot
     at: fx.Node  # the operation that is changed
     cause: str | None = None
+    change: float = 0.0  # the weight of the change, wherever it stands
 
     @property
     def far(self) -> float:
@@ -55,17 +65,21 @@ class Findings:
     def __init__(self, located: Located, again: Callable[[], Handwritten]) -> None:
         self.located, self.case, self.again = located, located.case, again
         self.derived = Derived(located)
-        self.missing_rows = [
-            Row(self.case.names.get(n, n.name), "missing", None, None, None, tuple(n.meta["val"].shape), None)
-            for n in located.missing
-        ]
+        self.forgotten = Forgotten(located, self.derived, again)
+        self.missing_rows = list(self.forgotten.rows.values())
 
     def all(self) -> list[Finding]:
         found: list[Finding] = []
         places: dict[tuple[types.CodeType, int], Finding] = {}
-        remaining, missing = list(self.located.wrong), list(self.located.missing)
+        remaining, mended_too = list(self.located.wrong), set[str]()
+        at_once = self._at_once(remaining)
+        if at_once is not None:
+            found.append(at_once[0])
+            remaining = [w for w in remaining if w.claim.name not in at_once[1]]
         while remaining:
-            wrong = remaining.pop(0)
+            turns = _same_turns(remaining)
+            remaining = [w for w in remaining if w not in turns]
+            wrong = turns[len(turns) // 2]  # in the first turn and the last some values are zero, or have other names
             place = (wrong.claim.spot.code, wrong.claim.spot.index) if wrong.claim.spot is not None else None
             if place is not None and place in places and places[place].line == wrong.claim.spot.line:  # type: ignore[union-attr]
                 places[place].message += f"; so is {wrong.claim.target}"  # the same line, run for another layer
@@ -77,10 +91,25 @@ class Findings:
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
             remaining = [w for w in remaining if w.claim.name not in right]
-            missing = [n for n in missing if self.case.names.get(n, n.name) not in right]
+            mended_too |= right
             found.append(finding)
-        rows = {row.name: row for row in self.missing_rows}
-        return found + [self._missing(n, rows[self.case.names.get(n, n.name)]) for n in missing]
+        return found + self.forgotten.findings(mended_too)
+
+    def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
+        """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
+        names = {w.claim.name for w in wrong}
+        edits = [(*made, "inplace-corruption") for made in islice(without_writing(self.case), _WRITES) if names]
+        edits += [(*made, "wrong-tensor") for made in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1]
+        for edit, code, cause in edits:
+            right = repaired(edit, code, self.again, self.located)
+            if names <= right:
+                claim, *others = [w.claim for w in wrong]
+                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence(cause)}"
+                if others:
+                    message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
+                finding = Finding(claim.name, edit.line, cause, message, "", file=edit.file)
+                return mended(finding, edit), right
+        return None
 
     # -- a wrong gradient --------------------------------------------------------------------------
 
@@ -94,13 +123,14 @@ class Findings:
         finding.also = diagnosis.also
         shared = {w.claim.name for w in others if wrong.shares(w)}
         common = set(wrong.mine).intersection(n for w in others for n in w.mine)
-        best = self._best(claim, self._options(wrong, diagnosis.repairs, finding.repair), common, shared)
+        options = self._options(wrong, diagnosis.repairs, finding.repair)
+        kept = self._kept_otherwise(wrong, diagnosis.repairs)
+        best = self._best(claim, [kept, *options] if kept is not None else options, common, shared)
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
             finding.line, finding.file = option.edit.line, option.spot.file
-            if option.cause is not None and option.edit.line != line and diagnosis.cause == "unknown":
-                finding.cause = option.cause
+            finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
         else:
             self._place_by(diagnosis.repairs, finding)
         finding.message = self._message(wrong, diagnosis, finding.cause)
@@ -125,6 +155,13 @@ class Findings:
                 break
         return best
 
+    def _kept_otherwise(self, wrong: Wrong, repairs: list[Mutation]) -> Option | None:
+        """Another number kept on `ctx`, with which the gradient is right."""
+        for edit, spot in other_numbers(self.case.hand, wrong, repairs):
+            if wrong.claim.name in repaired(edit, spot.code, self.again, self.located):
+                return Option(1.0, edit, " ".join(x.strip() for x in edit.lines), spot, wrong.claim.node)
+        return None
+
     @staticmethod
     def _place_by(repairs: list[Mutation], finding: Finding) -> None:
         spot = repairs[0].at.meta.get("spot") if repairs else None
@@ -142,9 +179,13 @@ class Findings:
                 made = self._moved(mutation.at, claim.spot)
             elif mutation.written is not None:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
-            elif spot is not None:
-                own = str(mutation.at.meta["name"]) if mutation.at.meta["operation"] == "alias" else ""
-                made = written(mutation.at, mutation.by, Reach(spot, self.case.recorder, own))
+            if made is None and spot is not None and mutation.repairs != "stale-parameter":
+                bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
+                own = str(mutation.at.meta["name"]) if bare else ""
+                reach = Reach(spot, self.case.recorder, own)
+                several = len(mutation.changes) > 1 and not mutation.by.meta.get("value")
+                made = written_together(mutation.changes, reach) if several else None
+                made = made or written(mutation.at, mutation.by, reach)
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
                 away = (
                     2.0
@@ -153,15 +194,24 @@ class Findings:
                     if claim.spot is not None and made[0].line == claim.spot.line
                     else 0.03
                 )
+                if mutation.at.meta.get("span") is not None and mutation.at in mutation.by.all_input_nodes:
+                    away += _KEPT  # something done to what is saved, rather than where it is used
                 found.append(
-                    Option(mutation.weight + away + 0.5 * mutation.strange, *made, spot, mutation.at, mutation.repairs)
+                    Option(
+                        mutation.weight + away + _STRANGE * mutation.strange,
+                        *made,
+                        spot,
+                        mutation.at,
+                        mutation.repairs,
+                        mutation.weight,
+                    )
                 )
         edit = self._rewritten(wrong, derived)
         if edit is not None and claim.spot is not None:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
-                found.append(Option(4.8 if elsewhere else 3.4, edit, text, claim.spot, claim.node))
+                found.append(Option(4.8 if elsewhere else 4.5, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
     @staticmethod
@@ -223,52 +273,15 @@ class Findings:
             return f"{head}: it is {diagnosis.ratio:.6g}{said} times the right gradient"
         return f"{head}: {_sentence(cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
 
-    # -- a gradient that is not there --------------------------------------------------------------
 
-    def _missing(self, node: fx.Node, row: Row) -> Finding:
-        name = row.name
-        if self.case.hand.asked.function:
-            return self._not_returned(node, row)
-        message = f"{name}.g is never set, but the loss depends on {name} {row.expected_shape}"
-        if node in self.case.hand.stale:
-            message = f"{name}.g {row.expected_shape} is left over from an earlier run; this run never sets it"
-        finding = Finding(name, None, "missing-gradient", message, self.derived.line_for(node))
-        given = node.meta.get("given", node.meta["val"])
-        emptied = [w for w in self.case.hand.writes if w.tensor is given and w.value is None]
-        if emptied:  # w.g = None
-            finding.line, finding.file = emptied[-1].spot.line, emptied[-1].spot.file
-            finding.text = source.line_at(finding.file, finding.line)
-        after = self.derived.last_before(node)
-        if after is None or not finding.repair:
-            return finding
-        spot, target = after
-        repair = self.derived.line_in(node, spot, target)
-        statement = source.statement_at(spot.span) if spot.span is not None else None
-        if repair and statement is not None:
-            edit = source.inserted_after(source.span_of(statement, spot.file), repair)
-            if name in repaired(edit, spot.code, self.again, self.located):
-                finding.repair, finding.edit, finding.proved = repair, edit, True
-        return finding
-
-    def _not_returned(self, node: fx.Node, row: Row) -> Finding:
-        """None where the backward of an autograd.Function should return a gradient."""
-        message = f"None is returned for {row.name} {row.expected_shape}, but the output depends on it"
-        finding = Finding(row.name, None, "missing-gradient", message, self.derived.line_for(node))
-        backward = inspect.unwrap(self.case.hand.asked.code.func)
-        given = list(self.case.hand.parameters)
-        place = source.returned_none(backward.__code__, given.index(row.name.split(".")[0]))
-        if place is None:
-            return finding
-        finding.line, finding.file = place.line, place.file
-        finding.text = source.line_at(place.file, place.line)
-        known = [c for c in self.located.case.claims if c.spot is not None and c.spot.code is backward.__code__]
-        spot = known[-1].spot if known else None
-        repair = self.derived.line_in(node, spot, row.name) if spot is not None else ""
-        if repair and spot is not None:
-            edit = source.replaced(place, repair.partition(" = ")[2])
-            if row.name in repaired(edit, spot.code, self.again, self.located):
-                finding.repair, finding.edit, finding.proved = " ".join(x.strip() for x in edit.lines), edit, True
-        return finding
+def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
+    """The first of several wrong claims, with those of the same line in the other turns of its loop."""
+    first = wrong[0].claim.spot
+    if first is None:
+        return wrong[:1]
+    place = first.code, first.index, first.call
+    spots = [(w, s) for w in wrong if (s := w.claim.spot) is not None]
+    return [w for w, s in spots if (s.code, s.index, s.call) == place]
 
 
 def _sentence(cause: str) -> str:

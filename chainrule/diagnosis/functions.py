@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from chainrule.diagnosis import source
 from chainrule.diagnosis.contracts import broken_promises
 from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
-from chainrule.diagnosis.report import Finding, Report
+from chainrule.diagnosis.report import Edit, Finding, Report
 from chainrule.diagnosis.source import edited
 from chainrule.diagnosis.spelling import not_in_place
 from chainrule.recording import Region
@@ -22,10 +23,15 @@ class Context:
 
     saved_tensors: tuple[Any, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
-    kept: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
+    saved: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
+    kept: Callable[[str, Any], Any] | None = None  # told what else is kept, under which name
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.kept is None or name in dir(Context)
+        object.__setattr__(self, name, value if own else self.kept(name, value))  # type: ignore[misc]
 
     def save_for_backward(self, *tensors: Any) -> None:
-        self.saved_tensors = tensors if self.kept is None else self.kept(tensors)
+        self.saved_tensors = tensors if self.saved is None else self.saved(tensors)
 
     def save_for_forward(self, *tensors: Any) -> None:
         pass  # for forward-mode derivatives alone
@@ -86,11 +92,12 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
         finding.name = f"{name}.{finding.name}"
         finding.message = f"{name}.backward: {finding.message}"
     if found.ok:
-        for broken in broken_promises(function, args, reference):
-            if "once_differentiable" in broken.repair:  # of second derivatives, which few people take
-                found.notes.append(broken.message)
-            else:
-                found.findings.append(_placed(broken, hand, lambda: broken_promises(function, args, reference)))
+        broken = broken_promises(function, args, reference)
+        of_second = [b for b in broken if "once_differentiable" in b.repair]  # derivatives, which few people take
+        found.notes += [b.message for b in of_second]
+        found.findings += _placed(
+            [b for b in broken if b not in of_second], hand, lambda: broken_promises(function, args, reference)
+        )
     report.rows += found.rows
     report.findings += found.findings
     report.notes += found.notes
@@ -115,25 +122,49 @@ class _Forward:
         return out
 
 
-def _placed(broken: Finding, hand: Handwritten, again: Callable[[], list[Finding]]) -> Finding:
-    """A promise broken by a write in place, on the line of that write, with the line that makes a new value."""
-    if broken.cause != "inplace-corruption":
-        return broken
+def _placed(broken: list[Finding], hand: Handwritten, again: Callable[[], list[Finding]]) -> list[Finding]:
+    """Broken promises on the lines that break them, where an edit of those lines has been proved to mend them: a new
+    value for a write in place, `reshape` for `view`. One edit is one finding, whatever it mends."""
+    found: list[Finding] = []
+    edits = list(_edits(broken, hand))
+    while broken:
+        first, *rest = broken
+        for cause, edit, text, code in edits if not first.proved else ():
+            if cause != first.cause:
+                continue
+            try:
+                with edited(edit, code):
+                    left = {f.message for f in again()}
+            except LookupError:
+                continue
+            if first.message not in left:
+                first.line, first.file, first.edit, first.repair, first.proved = edit.line, edit.file, edit, text, True
+                first.text = source.line_at(edit.file, edit.line)
+                rest = [b for b in rest if b.message in left or b.cause != cause]
+                break
+        found.append(first)
+        broken = rest
+    return found
+
+
+def _edits(broken: list[Finding], hand: Handwritten) -> Iterator[tuple[str, Edit, str, types.CodeType]]:
+    """Edits of the backward pass that may mend a broken promise, each with the cause of what it mends."""
+    causes, lines = {b.cause for b in broken}, set()
     for node in hand.recorder.graph.nodes:
         spot = node.meta.get("spot")
-        if not node.meta.get("written") or spot is None or spot.order < hand.began:
+        if spot is None or spot.order < hand.began:
             continue
-        made = not_in_place(node)
-        if made is None:
-            continue
-        edit, text = made
-        try:
-            with edited(edit, spot.code):
-                left = again()
-        except LookupError:
-            continue
-        if all(f.message != broken.message for f in left):
-            broken.line, broken.file, broken.edit, broken.repair, broken.proved = spot.line, spot.file, edit, text, True
-            broken.text = source.line_at(spot.file, spot.line)
-            return broken
-    return broken
+        if node.meta.get("written") and "inplace-corruption" in causes:
+            made = not_in_place(node)
+            if made is not None:
+                yield "inplace-corruption", *made, spot.code
+        text = source.line_at(spot.file, spot.line)
+        if "contract" in causes and spot.line not in lines and ".view" in text:
+            lines.add(spot.line)
+            edit = _reshaping(spot.file, spot.line)
+            yield "contract", edit, edit.lines[0].strip(), spot.code
+
+
+def _reshaping(file: str, line: int) -> Edit:
+    text = source.lines_of(file)[line - 1]
+    return Edit(file, line, line, (text.replace(".view(", ".reshape(").replace(".view_as(", ".reshape_as("),))

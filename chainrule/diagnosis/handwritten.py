@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
-from chainrule.diagnosis.spots import Spots
+from chainrule.diagnosis.caches import kept
+from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
 from chainrule.recording import Recorder, Region
@@ -60,6 +61,13 @@ class Handwritten:
     regions: list[Region] = field(default_factory=list)
     began: int = 0  # the spot at which a backward pass that is a call of its own began; 0 where it is not
     parameters: list[str] = field(default_factory=list)  # of the forward pass, in order
+    kept: dict[str, tuple[float, Spot]] = field(default_factory=dict)  # numbers that a forward pass keeps on `ctx`
+    own: torch.Tensor | None = None  # what their own forward pass gave, where another one is compared with
+
+    @property
+    def by_own(self) -> Handwritten:
+        """The same run, with the truth derived from their own forward pass where that was recorded."""
+        return self if self.own is None else replace(self, output=self.own, own=None)
 
 
 def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
@@ -84,8 +92,11 @@ class _Run:
         self.spots = Spots(self.recorder)
         self.recorder.noticed = self.spots
         self.upstream: torch.Tensor | None = None
+        self.own: torch.Tensor | None = None
         self.began = 0
-        self.object = asked.code
+        self.kept: dict[str, tuple[float, Spot]] = {}
+        self.code = asked.code
+        self.object = _owner(asked.code)
 
     def handwritten(self) -> Handwritten:
         asked, recorder = self.asked, self.recorder
@@ -95,6 +106,10 @@ class _Run:
         if has_backward(asked.code) and is_numpy_code(type(asked.code).backward, asked.args):
             self.object = as_arrays(asked.code)
             subject = self.object if subject is asked.code else subject
+        elif isinstance(asked.code, types.MethodType) and is_numpy_code(asked.code, asked.args):
+            self.object = as_arrays(self.object)
+            self.code = types.MethodType(asked.code.__func__, self.object)
+            subject = self.code if subject is asked.code else subject
         recorder.forward = subject
         args, kwargs = as_tensors((asked.args, asked.kwargs))
         recorder.arguments = arguments_of(subject, args, kwargs, caller(1))
@@ -109,8 +124,13 @@ class _Run:
         with torch.enable_grad(), watched(recorder, self.spots) as writes:
             output, result = record_call(recorder, whole, args, kwargs)
         self.spots.forget()
+        for node in recorder.graph.nodes:
+            if node.meta.get("operation") == "part" and "spot" in node.all_input_nodes[0].meta:
+                node.meta.setdefault("spot", node.all_input_nodes[0].meta["spot"])
         if output is None:
             output = self._loss(result, bool(regions))
+        elif asked.reference is not None and not self.began:
+            self.own = next((o for o in self._scalars(result) if self._alike(o, output)), None)
         entry = recorder.entry(output)
         if entry is None:
             raise ChainruleError(
@@ -125,13 +145,9 @@ class _Run:
         stale = [n for n, at in held.items() if before.get(at) is not None and at not in passed | set_now]
         _as_it_was(entry.node)
         return Handwritten(
-            asked, recorder, output, self.upstream, writes.made, result, self._object(), stale, regions, self.began,
-            list(recorder.arguments),
+            asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
+            list(recorder.arguments), self.kept, self.own,
         )  # fmt: skip
-
-    def _object(self) -> Any:
-        plain = isinstance(self.asked.code, types.FunctionType | types.MethodType | type)
-        return None if plain else self.object
 
     def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:
         """The forward and the backward pass; the output where it is known, and what was returned."""
@@ -161,7 +177,7 @@ class _Run:
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return self.asked.code(*args, **kwargs)
+            return self.code(*args, **kwargs)
         except (TypeError, ValueError) as error:
             if "backward" not in self.asked.name and not _takes_upstream(self.asked.code):
                 raise
@@ -176,7 +192,8 @@ class _Run:
         with self._numpy(asked.code):
             out = None
             if asked.function:
-                asked.forward.context.kept = self._saved  # type: ignore[union-attr]
+                context = asked.forward.context  # type: ignore[union-attr]
+                context.saved, context.kept = self._saved, self._kept
             if asked.forward is not None:
                 with self._numpy(asked.forward):
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
@@ -187,14 +204,25 @@ class _Run:
             theirs = out
             if asked.reference is not None:
                 out = asked.reference(*args, **kwargs)
+                self.own = theirs if self._alike(theirs, out) else None
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError("forward= and reference= return the output, a tensor; one of them gave none")
             if asked.forward is None and "backward" not in asked.name and not _takes_upstream(asked.code):
                 return out, as_tensors(asked.code(*self._given(asked.code, args), **kwargs))
             self.upstream = self._given_upstream(out)
             self.began = self.spots.count + 1
+            if asked.forward is not None and not asked.function:
+                cache = kept(self.recorder, asked.forward, cache, self.began)
             given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
             return out, as_tensors(asked.code(*self._given(asked.code, given)))
+
+    def _alike(self, theirs: Any, out: Any) -> bool:
+        """Whether what their own forward pass gave was recorded, and is what the reference gives."""
+        if not isinstance(theirs, torch.Tensor) or not isinstance(out, torch.Tensor) or theirs.shape != out.shape:
+            return False
+        with torch._C.DisableTorchFunction():
+            alike = torch.allclose(theirs, out.to(theirs.dtype), rtol=1e-4, atol=1e-6)
+        return alike and self.recorder.entry(theirs) is not None
 
     def _saved(self, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
         """What ctx.save_for_backward keeps, under nodes of its own: a mistake may stand there."""
@@ -205,6 +233,13 @@ class _Run:
             self.recorder.alias(t, saved(self.recorder.graph, n, spot, k)) if n is not None else t
             for k, (t, n) in enumerate(zip(tensors, nodes, strict=True))
         )
+
+    def _kept(self, name: str, value: Any) -> Any:
+        """What is kept as `ctx.name`: a number is noted, and a tensor stands under a node of its own."""
+        spot = self.spots.of(sys._getframe(2))
+        if isinstance(value, bool | int | float | Tracked):
+            self.kept[name] = value.plain() if isinstance(value, Tracked) else value, spot
+        return value
 
     def _several(self, outs: tuple[Any, ...]) -> tuple[torch.Tensor, Any]:
         """Several outputs: the loss is their sum, each weighted by its upstream gradient."""
@@ -267,7 +302,7 @@ class _Run:
         recorder, loss, name = self.recorder, self.asked.loss, self.asked.name
         local = loss if isinstance(loss, str) else "loss"
         named = recorder.locals.get(local)
-        scalars = [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
+        scalars = self._scalars(result)
         scalars = [r for r in scalars if r is named] or scalars
         several = (
             [r for r in result if isinstance(r, torch.Tensor)][:1] if any_shape and isinstance(result, tuple) else []
@@ -293,6 +328,17 @@ class _Run:
             f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
             "return the loss, or call the local that holds it `loss`, or name it with loss="
         )
+
+    @staticmethod
+    def _scalars(result: Any) -> list[Any]:
+        return [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
+
+
+def _owner(code: Any) -> Any:
+    """The object whose attributes the code may use for parameters and gradients: itself, or that of its method."""
+    if isinstance(code, types.MethodType):
+        code = code.__self__
+    return None if isinstance(code, types.FunctionType | types.ModuleType | type) else code
 
 
 def has_backward(code: Any) -> bool:

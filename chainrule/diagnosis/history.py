@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
 
+from chainrule.diagnosis import source
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.sketch import Sketches
+from chainrule.diagnosis.spots import span_of
 from chainrule.run import needed
 
 _FIRST = 0.5  # an event of the run says more than another operation that would give the same numbers
@@ -20,6 +23,7 @@ _FIRST = 0.5  # an event of the run says more than another operation that would 
 def of_history(case: Case, claim: Claim, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     """Changes that undo what the run did to the values that a line reads, or to the gradient that it set."""
     yield from _replaced(case, claim, sketches)
+    yield from _rebound(mine, sketches)
     yield from _left_over(case, mine)
     yield from _changed_in_place(case, mine, sketches)
     yield from _stepped(case, mine)
@@ -47,6 +51,29 @@ def _replaced(case: Case, claim: Claim, sketches: Sketches) -> Iterator[Mutation
         yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST + 0.1)
 
 
+def _rebound(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
+    """`dc = ...` where what the name was bound to before is lost, in each turn of a loop."""
+    groups: dict[Any, list[tuple[fx.Node, fx.Node]]] = {}
+    for node in mine:
+        spot, name = node.meta.get("spot"), node.meta.get("name")
+        before = spot.names.get(name) if spot is not None and name else None
+        if spot is not None and isinstance(before, fx.Node) and before is not node and _is_lost(before, node):
+            groups.setdefault((spot.code, spot.index), []).append((node, before))
+    for pairs in reversed(groups.values()):
+        changes = []
+        for node, before in pairs:
+            by = sketches.operation("add", before, node)
+            by.meta["added"] = node
+            changes.append((node, by))
+        yield Mutation(*changes[-1], "overwritten-not-accumulated", _FIRST + 0.1, changes=changes)
+
+
+def _is_lost(before: fx.Node, node: fx.Node) -> bool:
+    """Whether a value is read by nothing, and could be added to the one that took its name."""
+    read = any(u.meta.get("phase") == "forward" for u in before.users)
+    return not read and getattr(before.meta["val"], "shape", None) == getattr(node.meta["val"], "shape", ())
+
+
 def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
     """`w.g += ...` where `w.g` is from an earlier run."""
     used = set(needed([case.base.output]))
@@ -54,10 +81,11 @@ def _left_over(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
         if node.meta["operation"] in ("add", "sub") and len(node.args) == 2:
             for place, operand in enumerate(node.args):
                 other = node.args[1 - place]
-                old = isinstance(operand, fx.Node) and operand.op == "placeholder" and operand not in used
-                old = old and not operand.meta.get("upstream")  # type: ignore[union-attr]
-                if old and isinstance(other, fx.Node) and operand not in case.base.gradients:
-                    yield Mutation(node, other, "stale-gradient", _FIRST)
+                if isinstance(operand, fx.Node) and isinstance(other, fx.Node) and operand not in used:
+                    made_of = [n for n in needed([operand]) if n.op == "placeholder"]
+                    old = [n for n in made_of if n not in used and n not in case.base.gradients]
+                    if made_of and len(old) == len(made_of) and not any(n.meta.get("upstream") for n in old):
+                        yield Mutation(node, other, "stale-gradient", _FIRST)
 
 
 def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
@@ -65,9 +93,9 @@ def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> It
     for node in mine:
         origin = _before_writing(node, case.forward)
         if origin is not node and origin in case.forward and isinstance(origin.meta["val"], torch.Tensor):
-            yield Mutation(
-                node, origin, "stale-parameter" if origin.op == "placeholder" else "inplace-corruption", _FIRST
-            )
+            given = origin.op == "placeholder" and not origin.meta.get("upstream")
+            cause, here = ("stale-parameter", None) if given else ("inplace-corruption", node)
+            yield Mutation(node, origin, cause, _FIRST, written=here if node.meta.get("spot") else None)
     written = {n for reader in mine for n in reader.all_input_nodes if n in case.forward and n.meta.get("written")}
     for value in written:  # in the forward pass: `loss = out.sub_(y).pow(2).mean()`
         before = value.args[0] if value.args else None
@@ -89,18 +117,22 @@ def _before_writing(node: fx.Node, forward: set[fx.Node]) -> fx.Node:
 
 def _stepped(case: Case, mine: list[fx.Node]) -> Iterator[Mutation]:
     """A parameter under its own name after a step: `w = w - lr * dw`."""
-    claimed = {c.node: c.value for c in case.claims}
+    claimed = [(c.node.meta.get("name") or c.node, c.value) for c in case.claims]
     for node in mine:
         origin = node.args[0] if node.args else None
         if node.meta["operation"] in ("sub", "add") and isinstance(origin, fx.Node) and origin.op == "placeholder":
-            read = set(needed([node]))
-            if any(value is origin and claim in read for claim, value in claimed.items()):
+            read: set[object] = set(needed([node]))
+            read |= {
+                n.meta["name"] for n in needed([node]) if n.meta.get("name")
+            }  # as it was then: it may be added to later
+            if any(value is origin and claim in read for claim, value in claimed):
                 yield Mutation(node, origin, "stale-parameter", _FIRST)
 
 
 def _indexed(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     """`w.g[index] = rows` and `+= rows`, where the index repeats."""
     for node in mine:
+        yield from _copied(node, sketches)
         if node.meta["operation"] not in ("index_put", "setitem") or len(node.args) < 3:
             continue
         base, index, value = node.args[:3]
@@ -111,3 +143,17 @@ def _indexed(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
             if isinstance(base, fx.Node) and isinstance(choice, fx.Node):
                 by = sketches.method("index_put", base, index, choice, accumulate=True)
                 yield Mutation(node, by, "index-overwrite", _FIRST)
+
+
+_ADDS = {"index_copy": "index_add", "scatter": "scatter_add"}
+
+
+def _copied(node: fx.Node, sketches: Sketches) -> Iterator[Mutation]:
+    """`index_copy_` where the index repeats, for `index_add_`."""
+    name = node.meta["operation"].rstrip("_")
+    adds, span = _ADDS.get(name), span_of(node)
+    if adds is not None and len(node.args) == 4 and not node.kwargs:
+        by = sketches.method(adds, *node.args)
+        if span is not None:
+            by.meta["text"] = source.text_at(span).replace(f".{name}", f".{adds}")
+        yield Mutation(node, by, "index-overwrite", _FIRST)

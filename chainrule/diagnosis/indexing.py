@@ -22,11 +22,10 @@ def indices(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """`g[:, t]` for `g[arange(n), t]`, and `=` for `+=` through an index."""
     sketches, writes = around.sketches, node.meta["operation"] == "index_put"
     index = node.args[1] if len(node.args) > 1 else None
-    if isinstance(index, tuple) and len(index) > 1 and index[0] == slice(None) and is_tensor(index[1]):
+    if isinstance(index, tuple | list) and len(index) > 1 and _is_open(index[0]) and is_tensor(index[1]):
         rows = sketches.function(torch.arange, sketches.size(node.args[0], 0))  # type: ignore[arg-type]
-        yield Mutation(
-            node, sketches.like(node, (node.args[0], (rows, *index[1:]), *node.args[2:])), "wrong-axis", REPLACED
-        )
+        place = (rows, *index[1:])
+        yield Mutation(node, _elsewhere(node, place, around), "wrong-axis", REPLACED)
     if writes and len(node.args) > 2 and isinstance(node.args[0], fx.Node) and not node.kwargs.get("accumulate"):
         inner = index[0] if isinstance(index, tuple) and len(index) == 1 else index
         added = sketches.operation("add", sketches.operation("getitem", node.args[0], inner), node.args[2])
@@ -37,6 +36,38 @@ def indices(node: fx.Node, around: Around) -> Iterator[Mutation]:
             other = sketches.operation("sub" if value.meta["operation"] == "add" else "add", *value.args)  # type: ignore[union-attr]
             by = sketches.like(node, (node.args[0], index, other))
             yield Mutation(node, by, "sign", REPLACED + 0.1)
+
+
+def _is_open(entry: Any) -> bool:
+    return entry is None or entry == slice(None)
+
+
+def _elsewhere(node: fx.Node, place: Any, around: Around) -> fx.Node:
+    """A read or write through another index; of `x[i] += y`, both."""
+    sketches, (base, _, *rest) = around.sketches, node.args
+    value = rest[0] if rest else None
+    if isinstance(value, fx.Node) and value.meta["operation"] in ("add", "sub", "mul", "div") and len(value.args) == 2:
+        held, other = value.args
+        if isinstance(held, fx.Node) and held.meta["operation"] == "getitem" and held.args[0] is base:
+            rest[0] = sketches.like(value, (sketches.operation("getitem", base, place), other))
+    by = sketches.like(node, (base, place, *rest))
+    by.meta["place"] = place
+    return by
+
+
+def overwritten(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """`x[mask] = c` for `x[mask] *= c`."""
+    sketches, args = around.sketches, node.args
+    span = span_of(node)
+    assigned = source.assignment_at(span) if span is not None else None
+    if len(args) != 3 or not isinstance(args[2], int | float) or assigned is None or not assigned.target.endswith("]"):
+        return
+    named = [(text, n) for text, n in around.numbers.items() if n == args[2] or not args[2]]
+    for text, number in named or [(str(args[2]), args[2])]:
+        by = sketches.function(torch.where, args[1], sketches.operation("mul", args[0], number), args[0])
+        by.meta["statement"] = f"{assigned.target} *= {text}"
+        cause = "upstream-dropped" if args[2] and args[0] in around.carries else "wrong-factor"
+        yield Mutation(node, by, cause, REPLACED)
 
 
 def other_places(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -50,7 +81,7 @@ def other_places(node: fx.Node, around: Around) -> Iterator[Mutation]:
         assert isinstance(inside, ast.Subscript)
         text = ast.unparse(ast.Subscript(found.value, inside.slice, ast.Load()))
         by = _at_place(node, written, text, around)
-        if by is not None:
+        if by is not None and by.args[1] != node.args[1]:  # in another turn it may be the same
             by.meta["again"] = functools.partial(_at_place, written=written, text=text, around=around)
             yield Mutation(node, by, "wrong-tensor", REPLACED + 0.35)
 
@@ -61,8 +92,6 @@ def _at_place(node: fx.Node, written: str, text: str, around: Around) -> fx.Node
         index = eval(f"_[{written}]", {"__builtins__": {}}, numbers | {"_": _Index()})
     except (NameError, TypeError, ArithmeticError):
         return None  # made of more than numbers
-    if index == node.args[1]:
-        return None
     by = around.sketches.like(node, (node.args[0], index))
     by.meta["text"] = text
     return by

@@ -10,8 +10,10 @@ from torch import fx
 
 from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.diagnosis.claims import Claim
+from chainrule.diagnosis.missing import missing_inputs
+from chainrule.diagnosis.placed import Placed
 from chainrule.diagnosis.report import Row
-from chainrule.program import differentiable
+from chainrule.diagnosis.unnamed import shared_gradient
 from chainrule.run import needed
 
 _LARGEST = frozenset(("amax", "amin", "max", "min", "maximum", "minimum", "max_pool1d", "max_pool2d", "max_pool3d"))
@@ -48,6 +50,9 @@ class Located:
         if any(row.status not in ("right", "close") for row in self.rows.values()):
             self._take_guesses()
             self._find()
+            while (shared := shared_gradient(case, self.wrong, self.known)) is not None:
+                self._take(shared)
+                self._find()
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -107,6 +112,7 @@ class Located:
     # -- wrong by themselves ---------------------------------------------------------------------
 
     def _find(self) -> None:
+        self.wrong.clear()
         for claim in self.known:
             row = self.rows.get(claim)
             if row is not None and row.status in ("right", "close"):
@@ -157,14 +163,21 @@ class Located:
         here = self.case.here
         for guess in sorted(self.case.guessed, key=lambda c: -position[c.node]):
             if guess.node not in here.values or errors(here.values[guess.node], here.truth(guess.value))[1] > RIGHT:
-                wrong = [
-                    c for c in self.known if self.rows.get(c) is None or self.rows[c].status not in ("right", "close")
-                ]
-                readers = [c for c in wrong if guess in self.above_with(c, guess)]
+                readers = [c for c in self._wrong_rows() if guess in self.above_with(c, guess)]
                 if not any(self._repaired(c, guess) for c in readers):
                     continue
-            self.known.append(guess)
-        self.known.sort(key=lambda c: position[c.node])
+            self._take(guess)
+        wrong = [c for c in self._wrong_rows() if self._is_wrong(c, self.above(c))]
+        for claim in Placed(self.case, self.known).of(wrong):
+            self._take(claim)
+
+    def _take(self, claim: Claim) -> None:
+        """Count a value on the way among the gradients."""
+        position = {node: i for i, node in enumerate(self.case.graph.nodes)}
+        self.known = sorted([*self.known, claim], key=lambda c: position[c.node])
+
+    def _wrong_rows(self) -> list[Claim]:
+        return [c for c in self.known if (row := self.rows.get(c)) is None or row.status not in ("right", "close")]
 
     def above_with(self, claim: Claim, guess: Claim) -> list[Claim]:
         self.known.append(guess)
@@ -177,53 +190,7 @@ class Located:
         fed = self.case.fed(claim, self.above_with(claim, guess), self.case.here)
         return fed is not None and errors(fed, self.case.here.truth(claim.value))[1] <= RIGHT
 
-    # -- missing ---------------------------------------------------------------------------------
-
     @cached_property
     def missing(self) -> list[fx.Node]:
-        """Inputs that should have a gradient: they require one, had one, or stand where others have theirs."""
-        case = self.case
-        if case.hand.asked.wrt is not None:
-            return []
-        if case.hand.asked.function:
-            return self._not_returned()
-        claimed = {c.value for c in case.claims}
-        given = {n for c in case.claims for n in (c.node, c.node.meta.get("same_as"))}  # a gradient itself: y.g = up
-        roles = {role for value in claimed if value.op == "placeholder" for role in self._roles(value)}
-        inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
-        inputs = [
-            n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream
-        ]
-        asked = [n for n in inputs if n.meta.get("given", n.meta["val"]).requires_grad or n in case.hand.stale]
-        alike = [
-            n for n in inputs if n not in asked and (roles & set(self._roles(n)) or self._is_kept_like(n, claimed))
-        ]
-        return [*asked, *alike]
-
-    def _not_returned(self) -> list[fx.Node]:
-        """Arguments of an autograd.Function for which its backward gives None: all, or those that require a gradient."""
-        case = self.case
-        given = [e.node for a in case.hand.asked.args if isinstance(a, torch.Tensor) and (e := case.recorder.entry(a))]
-        asked = [n for n in given if n.meta.get("given", n.meta["val"]).requires_grad] or given
-        claimed = {c.value for c in case.claims}
-        return [n for n in asked if n not in claimed and n in case.base.gradients and bool(case.here.truth(n).any())]
-
-    def _is_kept_like(self, node: fx.Node, claimed: set[fx.Node]) -> bool:
-        """Whether an object holds this value beside others that have their gradients: a layer's weight and bias."""
-        if self.case.hand.of_object is None or not self.case.hand.began or node.meta["val"].numel() < 2:
-            return False
-        given = node.meta["name"].split(".")[0] in self.case.hand.parameters
-        held = [
-            n
-            for n in claimed
-            if n.op == "placeholder" and n.meta["name"].split(".")[0] not in self.case.hand.parameters
-        ]
-        return not given and bool(held)
-
-    def _roles(self, value: fx.Node) -> list[tuple[str, int]]:
-        """As what the value enters the forward pass: the second operand of a matmul, say."""
-        used = set(needed([self.case.base.output]))
-        readers = [
-            u for u in value.users if u in used and u.meta["phase"] == "forward" and u.meta["operation"] != "mul"
-        ]
-        return [(u.meta["operation"], i) for u in readers for i, a in enumerate(u.args) if a is value and i > 0]
+        """Inputs that should have a gradient, and have none."""
+        return missing_inputs(self.case)

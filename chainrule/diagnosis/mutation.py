@@ -47,6 +47,8 @@ class Around:
     sketches: Sketches
     reach: dict[fx.Node, str]  # the tensors that have a name at this line
     carries: set[fx.Node] = field(default_factory=set)  # the nodes that depend on the upstream gradient
+    gradients: set[fx.Node] = field(default_factory=set)  # those that are known besides the one that is wrong
+    divisors: set[fx.Node] = field(default_factory=set)  # what the right gradient is divided by
     numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
     at: Callable[[fx.Node], Names | None] = lambda node: None  # the names where a node was computed
     until: float = math.inf  # when to stop, on the clock of time.thread_time

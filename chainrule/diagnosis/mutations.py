@@ -6,15 +6,16 @@ gives the person's numbers is the mistake. One list serves both ways.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis.exchanges import other_tensors
-from chainrule.diagnosis.indexing import indices, other_places, scattered
+from chainrule.diagnosis import arrangements
+from chainrule.diagnosis.exchanges import ONES, instead, is_mask, other_tensors
+from chainrule.diagnosis.indexing import indices, other_places, overwritten, scattered
 from chainrule.diagnosis.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.paths import lost_from
 from chainrule.diagnosis.sketch import is_tensor
@@ -23,30 +24,9 @@ from chainrule.diagnosis.sketch import is_tensor
 def mutations(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """Every change to the operation `node`."""
     operation = node.meta["operation"]
-    for kind in _KINDS.get(operation, ()):
+    for kind in _KINDS.get(operation, (_activations,)):
         yield from kind(node, around)
     yield from other_tensors(node, around)
-
-
-def _products(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    a, b = node.args[:2]
-    if not is_tensor(a) or not is_tensor(b) or min(a.meta["val"].ndim, b.meta["val"].ndim) < 2:  # type: ignore[union-attr]
-        return
-    turned = around.sketches.transposed
-    choices: list[Callable[[], tuple[Any, Any]]] = [
-        lambda: (turned(a), b), lambda: (a, turned(b)), lambda: (b, a), lambda: (turned(b), a),  # type: ignore[arg-type]
-        lambda: (b, turned(a)), lambda: (turned(a), turned(b)), lambda: (turned(b), turned(a)),  # type: ignore[arg-type]
-    ]  # fmt: skip
-    for far, choice in enumerate(choices):
-        yield Mutation(node, around.sketches.like(node, choice()), "transposed", REPLACED + 0.01 * far)
-
-
-def _transposes(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    yield Mutation(node, node.args[0], "transposed", REPLACED)  # type: ignore[arg-type]
-    value = node.meta["val"]
-    if isinstance(value, torch.Tensor) and 2 < value.ndim < 5:
-        for i, j in combinations(range(value.ndim), 2):
-            yield Mutation(node, around.sketches.method("transpose", node.args[0], i, j), "transposed", REPLACED + 0.1)
 
 
 def _dims(node: fx.Node) -> tuple[Any, str | int | None]:
@@ -76,13 +56,24 @@ def _other_axes(node: fx.Node, around: Around) -> Iterator[Mutation]:
     now, _ = _dims(node)
     reduces = node.meta["operation"] in _REDUCTIONS
     choices: list[Any] = list(range(ndim))
+    if reduces and not node.kwargs.get("keepdim"):
+        for dim in range(ndim):  # `/ mask.sum()` for `/ mask.sum(1, keepdim=True)`
+            by = around.sketches.method(str(node.meta["operation"]), given, dim, keepdim=True)
+            yield Mutation(node, by, "wrong-axis", REPLACED + 0.6)
     if reduces:
         choices += [pair for size in (2, 3) for pair in combinations(range(ndim), size) if size < ndim]
         choices += [None] if now is not None else []
     for dims in choices:
         if dims != now and not (isinstance(now, int) and now < 0 and dims == now + ndim):
             far = REPLACED if now is not None and dims is not None else REPLACED + 0.5
-            yield Mutation(node, _along(node, dims, around), "wrong-axis", far)
+            more = node.meta["operation"] == "sum" and node in around.carries and _includes(dims, now, ndim)
+            yield Mutation(node, _along(node, dims, around), "missing-broadcast-sum" if more else "wrong-axis", far)
+
+
+def _includes(dims: Any, now: Any, ndim: int) -> bool:
+    """Whether several axes are those of now, and more."""
+    several, few = ({d % ndim for d in ([ds] if isinstance(ds, int) else ds or ())} for ds in (dims, now))
+    return bool(few) and few < several
 
 
 def _other_reductions(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -138,13 +129,13 @@ def _masks(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 )
     if operation in ("bitwise_not", "logical_not"):
         yield Mutation(node, node.args[0], "wrong-mask", DROPPED)  # type: ignore[arg-type]
-    if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and _is_mask(node.args[1]):
+    if operation == "sub" and node.args[0] == 1 and is_tensor(node.args[1]) and is_mask(node.args[1]):
         yield Mutation(node, node.args[1], "wrong-mask", REPLACED)  # type: ignore[arg-type]
     if operation == "where" and len(node.args) == 3:
         yield Mutation(
             node, around.sketches.like(node, (node.args[0], node.args[2], node.args[1])), "wrong-mask", REPLACED
         )
-    if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and _is_mask(node):
+    if operation in ("float", "to", "type_as", "mul", "double") and is_tensor(node.args[0]) and is_mask(node):
         yield Mutation(node, around.sketches.operation("sub", 1, node), "wrong-mask", WRAPPED)
 
 
@@ -153,13 +144,6 @@ def _as(node: fx.Node, other: str, around: Around) -> fx.Node:
     if node.op == "call_method":
         return around.sketches.like(node, target=other, name=other)
     return around.sketches.operation(other, *node.args)
-
-
-def _is_mask(node: Any) -> bool:
-    value = node.meta["val"]
-    return isinstance(value, torch.Tensor) and (
-        value.dtype is torch.bool or (bool(((value == 0) | (value == 1)).all()) and value.numel() > 1)
-    )
 
 
 _EXPONENTS = (-3, -2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 3)
@@ -172,7 +156,8 @@ def _powers(node: fx.Node, around: Around) -> Iterator[Mutation]:
         now = args[1]
         for exponent in dict.fromkeys((now - 1, now + 1, -now, *_EXPONENTS)):
             if exponent != now:
-                yield Mutation(node, sketches.like(node, (args[0], exponent)), "wrong-exponent", REPLACED)
+                by = args[0] if exponent == 1 else sketches.like(node, (args[0], exponent))
+                yield Mutation(node, by, "wrong-exponent", REPLACED)  # type: ignore[arg-type]
     if operation in ("sqrt", "rsqrt", "square", "reciprocal") and is_tensor(args[0]):
         for other in ("sqrt", "rsqrt", "square", "reciprocal"):
             if other != operation:
@@ -196,7 +181,7 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
     term = (is_tensor(a) and is_tensor(b)) or a in around.carries or b in around.carries
     if operation in ("add", "sub"):
         other = "sub" if operation == "add" else "add"
-        yield Mutation(node, _as(node, other, around), "wrong-term-scale" if term else "wrong-factor", REPLACED)
+        yield Mutation(node, _as(node, other, around), "wrong-term-scale", REPLACED)
         if operation == "sub":
             yield Mutation(
                 node, sketches.like(node, (b, a)), "sign" if term or not around.carries else "wrong-factor", REPLACED
@@ -206,14 +191,16 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 moved = dropped in around.carries
                 makes = lost_from([node]) if is_tensor(dropped) else "wrong-factor"
                 by = kept if kept is a or operation == "add" else sketches.operation("neg", kept)
-                yield Mutation(node, by, "double-counted-path" if moved else "wrong-factor", DROPPED, makes)
+                extra = kept in around.carries and is_tensor(dropped)
+                cause = "double-counted-path" if moved else "wrong-term-scale" if extra else "wrong-factor"
+                yield Mutation(node, by, cause, DROPPED, makes)
     if operation in ("mul", "div"):
         other = "div" if operation == "mul" else "mul"
         yield Mutation(node, _as(node, other, around), "wrong-factor", REPLACED + 0.2)
         for kept, dropped in ((a, b), (b, a)):
             if isinstance(kept, fx.Node) and is_tensor(kept) and (operation == "mul" or kept is a):
                 scale = not is_tensor(dropped) or dropped.meta["val"].numel() == 1  # type: ignore[union-attr]
-                if dropped in around.carries:
+                if dropped in around.carries or dropped in around.gradients:
                     yield Mutation(node, kept, "double-applied", DROPPED, "upstream-dropped")
                 elif scale:
                     yield Mutation(node, kept, "wrong-scale", DROPPED)
@@ -225,14 +212,38 @@ def _signs(node: fx.Node, around: Around) -> Iterator[Mutation]:
     yield Mutation(node, node.args[0], "sign", REPLACED)  # type: ignore[arg-type]
 
 
+def _activations(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """A value before its activation in the place of that after it."""
+    given = node.args[0] if len(node.all_input_nodes) == 1 and node.args else None
+    if is_tensor(given) and node not in around.carries and given.meta["val"].shape == _shape(node):  # type: ignore[union-attr]
+        yield Mutation(node, given, "wrong-tensor", DROPPED)  # type: ignore[arg-type]
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    return getattr(node.meta["val"], "shape", None)
+
+
+def _zeros(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Nothing to begin with, where the gradient from another path should be."""
+    for other in around.names(node):
+        if other in around.gradients and other.meta["val"].shape == node.meta["val"].shape:
+            yield Mutation(node, around.sketches.method("clone", other), "lost-path", REPLACED)
+
+
+def _order(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Another order of the elements, where none was wanted."""
+    yield Mutation(node, node.args[0], "wrong-axis", DROPPED)  # type: ignore[arg-type]
+
+
 def _numbers(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """Other constants in a sum: `1 - t * t`. (Those in products are found from the ratio.)"""
     for place, value in enumerate(node.args):
         if isinstance(value, int | float) and not isinstance(value, bool):
             for other in dict.fromkeys((value + 1, value - 1, -value, 2 * value, value / 2, 0, 1)):
-                if other != value:
+                if other != value and (other or node.meta["operation"] not in ("add", "sub")):
                     args = (*node.args[:place], other, *node.args[place + 1 :])
-                    yield Mutation(node, around.sketches.like(node, args), "wrong-factor", REPLACED + 0.1)
+                    cause = "wrong-term-scale" if other == -value else "wrong-factor"
+                    yield Mutation(node, around.sketches.like(node, args), cause, REPLACED + 0.1)
 
 
 _FAMILIES = (("sin", "cos", "tan"), ("sinh", "cosh", "tanh"), ("exp", "log", "expm1", "log1p", "exp2"), ("abs", "sign", "sgn"),
@@ -245,23 +256,30 @@ def _functions(node: fx.Node, around: Around) -> Iterator[Mutation]:
         for other in family if operation in family else ():
             if other != operation and hasattr(torch.Tensor if node.op == "call_method" else torch, other):
                 target = other if node.op == "call_method" else getattr(torch, other)
-                yield Mutation(node, around.sketches.like(node, target=target, name=other), "wrong-factor", REPLACED)
+                cause = "wrong-mask" if operation in ("argmax", "argmin") else "wrong-factor"  # which element is meant
+                yield Mutation(node, around.sketches.like(node, target=target, name=other), cause, REPLACED)
     if is_tensor(node.args[0]) and (len(node.args) == 1 or "softmax" in operation):
         again = operation in ("sigmoid", "tanh", "relu", "exp", "softmax")
+        twice = node.args[0].meta["operation"] == operation  # type: ignore[union-attr]
         cause = "double-applied" if again else "wrong-factor"
-        yield Mutation(node, node.args[0], cause, REPLACED + 0.2 if again else DROPPED, "wrong-factor")  # type: ignore[arg-type]
+        makes = "wrong-factor" if node in around.carries else "wrong-tensor"  # a value before its activation
+        far = REPLACED - 0.1 if twice else REPLACED + 0.2 if again else DROPPED
+        yield Mutation(node, node.args[0], cause, far, makes)  # type: ignore[arg-type]
 
 
 _REDUCTIONS = frozenset(("sum", "mean", "amax", "amin", "var", "std", "prod", "logsumexp", "norm"))
 _KINDS: dict[str, tuple[Kind, ...]] = {
-    **dict.fromkeys(("matmul", "mm", "bmm"), (_products,)),
-    **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (_transposes,)),
+    **dict.fromkeys(("matmul", "mm", "bmm"), (arrangements.products,)),
+    **dict.fromkeys(("T", "mT", "t", "transpose", "permute"), (arrangements.transposes,)),
     **dict.fromkeys(_REDUCTIONS, (_other_axes, _other_reductions)),
     **dict.fromkeys(("softmax", "log_softmax"), (_other_axes, _functions)),
-    **dict.fromkeys(("cumsum", "flip", "unsqueeze", "cat", "argmax", "argmin"), (_other_axes,)),
+    **dict.fromkeys(("flip", "roll", "flipud", "fliplr"), (_order, _other_axes)),
+    **dict.fromkeys(("cumsum", "unsqueeze", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
-    "neg": (_signs,),
+    "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
+    "masked_fill": (overwritten,), "einsum": (arrangements.einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (arrangements.reshapes,)),
+    **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, arrangements.orders)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
     "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
     "mul": (_operands, _powers), "div": (_operands, _powers),

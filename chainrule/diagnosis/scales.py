@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import fx
 
 from chainrule.diagnosis.sketch import Sketches
 
+_ALIKE = 3  # sizes that are equal to a number here
 _PLAIN = (2, 0.5, 3, 4, 0.25, 1, -1, -2, -0.5, 1.5, -3, 6)
 
 
@@ -54,11 +56,13 @@ class Scales:
                 yield sketches.operation("div", node, named)
             elif ratio and _equal(number, ratio**-2):
                 yield sketches.operation("div", node, sketches.operation("pow", named, 0.5))
+            elif _equal(2 * number, ratio):
+                yield sketches.operation("mul", sketches.operation("mul", 2, named), node)
             elif _equal(1 / (1 - number), ratio):
                 yield sketches.operation("div", node, sketches.operation("sub", 1, named))
-        for size in self._sizes(1 / ratio if ratio else math.inf, values):
+        for size in islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE):
             yield sketches.operation("div", node, size)
-        for size in self._sizes(ratio, values):
+        for size in islice(self._sizes(ratio, values), _ALIKE):
             yield sketches.operation("mul", node, size)
         for plain in _PLAIN:
             if _equal(plain, ratio):

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis import wraps
+from chainrule.diagnosis import ratios, wraps
 from chainrule.diagnosis.case import same
-from chainrule.diagnosis.exchanges import exchanged
-from chainrule.diagnosis.mutation import REPLACED, WRAPPED, Around, Mutation
+from chainrule.diagnosis.exchanges import exchanged, right_factors
+from chainrule.diagnosis.mutation import WRAPPED, Around, Mutation
 from chainrule.diagnosis.mutations import mutations
-from chainrule.diagnosis.paths import lost_from
+from chainrule.diagnosis.projections import projections
 from chainrule.diagnosis.scales import Scales
-from chainrule.diagnosis.sketch import is_size, is_tensor, value_of
+from chainrule.diagnosis.sketch import value_of
 from chainrule.diagnosis.turns import in_every_turn
 from chainrule.run import double, step
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 _SECONDS = 1.2  # of work, after which a search ends with what it has
+_BY_CHANCE = frozenset(  # causes that say nothing where a longer way comes to zero
+    (
+        "wrong-tensor",
+        "wrong-factor",
+        "wrong-mask",
+        "wrong-term-scale",
+        "transposed",
+        "missing-term",
+        "missing-broadcast-sum",
+    )
+)
+_LONG = 40  # operations of a slice, such as a loop gives, in which not everything is tried
 _ALIKE = 4  # operations of one kind that are changed together
-_SCALES = 4  # ways of writing one ratio that are tried
 
 
 @dataclass
@@ -68,28 +77,56 @@ class Search:
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
         self.until = min(time.thread_time() + seconds, around.until)
 
-    def run(self) -> None:
-        """Try every change of an operation, then what can be put around a value."""
+    def run(self, suspects: Iterable[fx.Node] = ()) -> None:
+        """Try every change of an operation, then what can be put around a value; what stands on a suspected line first.
+
+        In a long slice no others are tried once such a change is found.
+        """
+        groups, first = self._groups(), set(suspects)
+        suspected = [g for g in groups if not first.isdisjoint(g)]
+        others = [g for g in groups if first.isdisjoint(g)]
         with torch.no_grad():
-            for group in self._groups():
-                self._try_turns(group, mutations(group[-1], self.around))
-                self._try_turns(group, self._scaled(group))
-                self.try_all(self._scaled_together(group) if len(group) > 1 else iter(()))
+            if suspected and others:
+                self._changed(suspected)
+                self._wrapped(suspected)
+                if len(self.nodes) > _LONG and self._has(WRAPPED + 2):
+                    return
+            self._changed(others or suspected)
             self.try_all(wraps.reshaped(self))
-            if not any(m.weight < WRAPPED for m in self.found):
+            if not self._has(WRAPPED):
                 self.try_all(exchanged(self.nodes, self.around))
-            if not any(m.weight < WRAPPED + 1 for m in self.found):
-                for derived in (True, False):
-                    for group in self._groups() or [[self.root]]:
-                        self._try_turns(group, wraps.factors(self, group[-1], derived))
-                for group in self._groups():
-                    self._try_turns(group, wraps.sums(self, group[-1]))
+            self._wrapped(others or suspected or [[self.root]])
             if not self.found:
-                for group in self._groups():
-                    self._try_turns(group, wraps.terms(self, group[-1]))
-                    self._try_turns(group, wraps.activated(self, group[-1]))
+                for group in groups:
+                    self._try_turns(group, ratios.scaled_operands(self, group[-1]))
             if not self.found:
+                for group in groups:
+                    self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
+            if not self.found:
+                self.try_all(projections(self))
+
+    def _has(self, weight: float) -> bool:
+        return any(m.weight < weight for m in self.found)
+
+    def _changed(self, groups: list[list[fx.Node]]) -> None:
+        for group in groups:
+            self._try_turns(group, mutations(group[-1], self.around))
+            self._try_turns(group, ratios.scaled(self, group))
+            self.try_all(ratios.scaled_together(self, group) if len(group) > 1 else iter(()))
+
+    def _wrapped(self, groups: list[list[fx.Node]]) -> None:
+        if not self._has(WRAPPED + 1):
+            for derived in (True, False):
+                for group in groups:
+                    self._try_turns(group, wraps.factors(self, group[-1], derived))
+            for group in groups:
+                self._try_turns(group, wraps.sums(self, group[-1]))
+                self._try_turns(group, wraps.ones(self, group[-1]))
+        if not self.found:
+            for group in groups:
+                self._try_turns(group, wraps.terms(self, group[-1]))
+                self._try_turns(group, wraps.activated(self, group[-1]))
 
     def _alike(self) -> Iterator[Mutation]:
         """The same change to every product of the line, or to every sum."""
@@ -139,13 +176,33 @@ class Search:
                     kept += [by for _, by in mutation.changes]
 
     def _name_by_reach(self, mutation: Mutation) -> None:
-        """A wrong number is the scale of the gradient, or of one term of it."""
+        """A wrong number is the scale of the gradient, or of one term of it; what is missing is a term of a sum."""
         value = self.trials[0].values.get(mutation.at)
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
-        if mutation.repairs not in ("wrong-scale", "sign") or not floats or len(mutation.changes) > 1:
+        if mutation.repairs not in ("wrong-scale", "sign", "missing-term") or not floats or len(mutation.changes) > 1:
             return
-        if not self._is_whole([mutation.at]):
+        if self._is_in_factor(mutation) or not self._enters_linearly(mutation.at):
+            mutation.repairs = mutation.makes = "sign" if mutation.repairs == "sign" else "wrong-factor"
+        elif mutation.repairs != "missing-term" and not ratios.is_whole(self, [mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
+
+    def _is_in_factor(self, mutation: Mutation) -> bool:
+        """Whether what is missing is a term of a factor, `1 - t` for `1 - t * t`: of no gradient."""
+        carries, operation = self.around.carries, mutation.at.meta["operation"]
+        if mutation.repairs != "missing-term" or carries.isdisjoint(self.nodes):
+            return False
+        operand = operation in ("mul", "div") and mutation.by.meta["operation"] == operation
+        return operand or mutation.at not in carries
+
+    def _enters_linearly(self, node: fx.Node) -> bool:
+        """Whether the root is a linear function of a value, and something that does not depend on it."""
+        trial = self.trials[0]
+        value = trial.values[node]
+        outcomes = [self.outcome([(node, number * value)], trial) for number in (0.0, 0.5, 2.0)]
+        if not all(isinstance(o, torch.Tensor) for o in outcomes):
+            return True
+        none, half, twice = outcomes
+        return same((half - none) * 4, twice - none)
 
     def works(self, mutation: Mutation) -> bool:
         if not all(same(self.outcome(mutation.changes, t), t.goal) for t in self.trials):
@@ -159,6 +216,10 @@ class Search:
             return True
         trial = self.trials[0]
         values = [(at, trial.values.get(at)) for at, _ in mutation.changes]
+        masks = [(at, v) for at, v in values if isinstance(v, torch.Tensor) and v.dtype is torch.bool]
+        if mutation.repairs == "wrong-mask" and len(masks) == len(values):
+            plain = (self.outcome([(at, torch.full_like(v, fill)) for at, v in masks], trial) for fill in (True, False))
+            return any(same(p, trial.goal) for p in plain)
         if mutation.repairs != "wrong-tensor" or not all(isinstance(v, torch.Tensor) for _, v in values):
             return False
         zero = self.outcome([(at, torch.zeros_like(v)) for at, v in values if v is not None], trial)
@@ -178,8 +239,10 @@ class Search:
             first = 0 if moved else min(self.position[at] for at in pending)
             for node in self.order[first : self.position.get(to, -1) + 1]:
                 if node in pending:
+                    if any(r in moved for r in node.all_input_nodes):  # in an earlier turn of a loop
+                        values[node] = step(node, values, double)
                     value = _value(pending[node], values)
-                    if self.shaped and not _fits(value, values.get(node)):
+                    if self.shaped and not _fits(value, values.get(node)) and not _reduces(pending[node]):
                         return None  # what follows was made for this shape
                     values[node] = value
                     moved.add(node)
@@ -189,106 +252,6 @@ class Search:
         except FAILURES:
             return None
         return values.get(to)
-
-    # -- scales ----------------------------------------------------------------------------------
-
-    def ratio(self, nodes: list[fx.Node], trial: Trial) -> float | None:
-        """The number by which the values of `nodes` must be multiplied for the root to be right."""
-        values = [trial.values.get(node) for node in nodes]
-        if not all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values):
-            return None
-        pairs: list[tuple[fx.Node, Any]] = list(zip(nodes, values, strict=True))
-        without = self.outcome([(n, torch.zeros_like(v)) for n, v in pairs], trial)
-        now = trial.values.get(self.root)
-        if not isinstance(without, torch.Tensor) or not isinstance(now, torch.Tensor):
-            return None
-        if without.shape != trial.goal.shape or now.shape != trial.goal.shape:
-            return None
-        part = now - without
-        length = float((part * part).sum())
-        if not length or not math.isfinite(length):
-            return None
-        number = float(((trial.goal - without) * part).sum()) / length
-        number = round(number, 12) if abs(number) > 1e-9 else 0.0
-        return number if same(self.outcome([(n, v * number) for n, v in pairs], trial), trial.goal) else None
-
-    def _scaled(self, group: list[fx.Node]) -> Iterator[Mutation]:
-        node = group[-1]
-        if node.meta["phase"] != "forward" and node.meta.get("operation") == "ones_like":
-            return
-        ratio = self.ratio(group, self.trials[0])
-        if ratio is None or abs(ratio - 1) < 1e-9:
-            return
-        ratio = -1.0 if abs(ratio + 1) < 1e-9 else ratio
-        whole = self._is_whole(group)
-        repairs = ("sign" if ratio == -1 else "wrong-scale") if whole else "wrong-term-scale"
-        makes = repairs
-        feeds = [u for u in node.users if u in self.position]
-        adds = bool(feeds) and node in self.around.carries and all(u.meta["operation"] == "add" for u in feeds)
-        if not whole and abs(ratio - 0.5) < 1e-9 and adds:
-            repairs = "double-counted-path"
-        if not whole and ratio == 0:
-            repairs, makes = "double-counted-path", lost_from(u for u in node.users if u in self.position)
-        elif not whole and ratio == 2 and any(u.meta.get("accumulated") for u in node.users):
-            makes = "double-counted-path"
-        sketches = self.around.sketches
-        if ratio == -1:
-            yield Mutation(node, sketches.operation("neg", node), repairs, WRAPPED + 0.4, makes)
-        for place, literal in enumerate(node.args):
-            yield from self._other_number(node, place, literal, ratio, repairs, makes)
-        if ratio == 0 and node is not self.root:
-            yield Mutation(node, sketches.operation("mul", 0, node), repairs, WRAPPED + 1, makes)
-        for far, scaled in enumerate(islice(self.scales.scaled(node, ratio, self.trials[0].values), _SCALES)):
-            yield Mutation(node, scaled, repairs, WRAPPED + 0.5 + 0.01 * far, makes)
-
-    def _is_whole(self, nodes: list[fx.Node]) -> bool:
-        """Whether the root, or what the person's line gives, is proportional to the values of `nodes`."""
-        return self._vanishes(nodes, self.root) or self._is_whole_line(nodes[-1])
-
-    def _is_whole_line(self, node: fx.Node) -> bool:
-        spot = node.meta.get("spot")
-        place = (spot.code, spot.line) if spot is not None else None
-        line = [n for n in self.nodes if (s := n.meta.get("spot")) and (s.code, s.line) == place]
-        return bool(line) and self.root not in line and self._vanishes([node], line[-1])
-
-    def _vanishes(self, nodes: list[fx.Node], to: fx.Node) -> bool:
-        """Whether `to` is zero where `nodes` are."""
-        trial = self.trials[0]
-        zero = self.outcome([(n, torch.zeros_like(trial.values[n])) for n in nodes], trial, to)
-        return isinstance(zero, torch.Tensor) and not bool(zero.any())
-
-    def _other_number(
-        self, node: fx.Node, place: int, literal: Any, ratio: float, repairs: str, makes: str
-    ) -> Iterator[Mutation]:
-        """Another number in a product: `2 * diff`, `/ n`."""
-        if node.meta["operation"] not in ("mul", "div") or is_tensor(literal) or not ratio:
-            return
-        values = self.trials[0].values
-        number = literal if not isinstance(literal, fx.Node) else value_of(literal, values)
-        if not isinstance(number, int | float) or isinstance(number, bool):
-            return
-        wanted = number / ratio if node.meta["operation"] == "div" and place == 1 else number * ratio
-        for far, other in enumerate(self.scales.numbers(wanted, values, literal if is_size(literal) else None)):
-            if other == 1 and len(node.args) == 2 and is_tensor(node.args[1 - place]):
-                yield Mutation(node, node.args[1 - place], repairs, REPLACED + 0.1, makes)  # type: ignore[arg-type]
-                continue
-            args = (*node.args[:place], other, *node.args[place + 1 :])
-            yield Mutation(node, self.around.sketches.like(node, args), repairs, REPLACED + 0.2 + 0.01 * far, makes)
-
-    def _scaled_together(self, group: list[fx.Node]) -> Iterator[Mutation]:
-        """The value of one piece of source that stands in a loop, times a number in every turn."""
-        value = self.trials[0].values.get(group[-1])
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
-            return
-        sketches = self.around.sketches
-        for number in (-1, 2, 0.5, 0):
-            changes = [
-                (n, sketches.operation("mul", number, n) if number != -1 else sketches.operation("neg", n))
-                for n in group
-            ]
-            cause = "sign" if number == -1 else "double-counted-path" if number == 0 else "wrong-scale"
-            at, by = changes[-1]
-            yield Mutation(at, by, cause, WRAPPED + 0.6, "lost-path" if number == 0 else cause, changes)
 
 
 def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
@@ -303,17 +266,23 @@ def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
     plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
     size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
     nothing = float(value.abs().max()) <= 1e-10 * size
-    return nothing and repairs in ("wrong-tensor", "wrong-factor", "wrong-mask", "wrong-term-scale", "transposed")
+    return nothing and repairs in _BY_CHANCE
 
 
 def _value(given: Any, values: Mapping[fx.Node, Any]) -> Any:
     return value_of(given, values) if isinstance(given, fx.Node) else given
 
 
+def _reduces(by: Any) -> bool:
+    return isinstance(by, fx.Node) and by.meta["operation"] in ("sum", "mean")
+
+
 def _fits(value: Any, before: Any) -> bool:
-    """Whether a value can stand where another stood: of its shape, or summed with its axes kept."""
+    """Whether a value can stand where another stood: of its shape, turned, or summed with its axes kept."""
     if not isinstance(value, torch.Tensor) or not isinstance(before, torch.Tensor):
         return type(value) is type(before) or isinstance(value, int | float)
+    if before.ndim == 0 or sorted(value.shape) == sorted(before.shape):
+        return True
     return value.ndim == before.ndim and all(
         a in (b, 1) or b == 1 for a, b in zip(value.shape, before.shape, strict=True)
     )

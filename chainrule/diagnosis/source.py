@@ -220,6 +220,20 @@ def replaced(span: Span, text: str) -> Edit:
     return Edit(span.file, span.line, span.end_line, tuple(f"{before}{text}{after}".split("\n")))
 
 
+def replaced_several(changes: list[tuple[Span, str]]) -> Edit:
+    """The edit that writes texts in place of several spans of one line, the last of which may go on below it."""
+    changes = sorted(changes, key=lambda change: change[0].column)
+    first, last = changes[0][0], changes[-1][0]
+    lines = lines_of(first.file)
+    line, end, text = lines[first.line - 1].encode(), lines[last.end_line - 1].encode(), ""
+    column = 0
+    for span, new in changes:
+        text += line[column : span.column].decode() + new
+        column = span.end_column
+    text += end[last.end_column :].decode()
+    return Edit(first.file, first.line, last.end_line, tuple(text.split("\n")))
+
+
 def moved_below(statement: Span, other: Span) -> Edit | None:
     """The edit that puts a statement below a later one of the same block."""
     lines = lines_of(statement.file)
@@ -238,28 +252,6 @@ def inserted_after(statement: Span, text: str) -> Edit:
     indent = first[: len(first) - len(first.lstrip())]
     added = tuple(indent + line for line in text.split("\n"))
     return Edit(statement.file, statement.end_line + 1, statement.end_line, added)
-
-
-def returned_none(code: types.CodeType, place: int) -> Span | None:
-    """Where a function that returns one gradient for each argument says None for the one at `place`: in its return
-    statement, or where the variable that stands there was last set to it."""
-    name, file = code.co_name, code.co_filename
-    for function in ast.walk(tree_of(file)):
-        if not isinstance(function, ast.FunctionDef) or function.name != name:
-            continue
-        first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
-        returns = [n for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
-        if first != code.co_firstlineno or not returns:
-            continue
-        value = returns[-1].value
-        parts = value.elts if isinstance(value, ast.Tuple) else [value]
-        part = parts[place] if place < len(parts) else parts[-1]
-        if isinstance(part, ast.Constant):
-            return span_of(part, file)
-        sets = [n for n in ast.walk(function) if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
-        named = [n for n in sets if isinstance(part, ast.Name) and any(ast.unparse(t) == part.id for t in n.targets)]
-        return span_of(named[-1].value if len(named[-1].targets) == 1 else part, file) if named else span_of(part, file)  # type: ignore[arg-type]
-    return None
 
 
 @contextmanager

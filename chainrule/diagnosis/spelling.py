@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -153,7 +153,11 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
+    if by.meta.get("value"):
+        edit = source.replaced(assigned.value, str(by.meta["value"]))
+    elif "statement" in by.meta:
+        edit = source.replaced(statement, str(by.meta["statement"]))
+    elif "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
         edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
     elif by.meta["operation"] == "index_put" and whole:
         edit = source.replaced(statement, _indexed(by, at, assigned, speller))
@@ -170,11 +174,40 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     return edit, " ".join(line.strip() for line in edit.lines)
 
 
+def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -> tuple[Edit, str] | None:
+    """The same for changes of several parts of one statement, none of which lies in another."""
+    spans = [span_of(at) for at, _ in changes]
+    statements = {source.statement_at(span) for span in spans if span is not None}
+    if None in spans or len(statements) != 1 or len(set(spans)) < len(spans):
+        return None
+    (statement,) = statements
+    found: list[tuple[Span, str]] = []
+    for span, (at, by) in zip(spans, changes, strict=True):
+        assert span is not None
+        if statement is None or any(span.within(other) for other in spans if other is not None and other != span):
+            return None
+        speller = InPlace(reach, source.span_of(statement, span.file))
+        texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
+        if len(texts) == len(read) == len(set(read)):
+            speller.verbatim = dict(zip(read, texts, strict=True))
+        text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
+        if speller.unspelled or span.line != spans[0].end_line:  # type: ignore[union-attr]
+            return None
+        found.append((span, f"({text})" if binding < source.binding_around(span) else text))
+    edit = source.replaced_several(found)
+    return edit, " ".join(line.strip() for line in edit.lines)
+
+
 def _indexed(by: fx.Node, at: fx.Node, assigned: Assignment, speller: InPlace) -> str:
     """A write through an index, as a statement."""
     base, index, value = by.args[:3]
     target, _, _ = assigned.target.rpartition("[")
     target = target or speller.text(base, ATOM)
+    if "place" in by.meta:
+        target = f"{target}[{speller._index(by.meta['place'])}]"
+        if assigned.augmented:
+            return f"{target} {assigned.augmented}= {source.text_at(assigned.value)}"
+        return f"{target} = {source.text_at(assigned.value)}"
     if not by.kwargs.get("accumulate"):
         return f"{assigned.target or f'{target}[{speller._index(index)}]'} = {speller.text(value)}"
     if speller.arrays:

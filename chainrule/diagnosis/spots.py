@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Iterator
@@ -67,6 +68,16 @@ def _positions(code: types.CodeType) -> list[tuple[int | None, int | None, int |
     return list(code.co_positions())
 
 
+@functools.lru_cache(maxsize=512)
+def _instruction(code: types.CodeType) -> list[int]:
+    """To which instruction each place belongs: a call that became quick stands at the end of its own."""
+    starts = {i.offset // 2 for i in dis.get_instructions(code)}
+    found: list[int] = []
+    for place in range(len(code.co_code) // 2):
+        found.append(place if place in starts else found[-1])
+    return found
+
+
 class Spots:
     """Gives every node that the recorder writes its spot, in `node.meta["spot"]`."""
 
@@ -88,7 +99,13 @@ class Spots:
         if last is None or last[0] is not frame or last[1] != frame.f_lineno or last[2] >= frame.f_lasti:
             self._names = self._in_reach(frame)
         return Spot(
-            frame.f_code, frame.f_lasti // 2, self.count, self._call(frame), self._names, frame.f_globals, self.arrays
+            frame.f_code,
+            _instruction(frame.f_code)[frame.f_lasti // 2],
+            self.count,
+            self._call(frame),
+            self._names,
+            frame.f_globals,
+            self.arrays,
         )
 
     def _call(self, frame: types.FrameType) -> int:
@@ -109,7 +126,9 @@ class Spots:
     def _in_reach(self, frame: types.FrameType) -> dict[str, Any]:
         found: dict[str, Any] = {}
         code = frame.f_code
-        space = {n: frame.f_globals[n] for n in code.co_names if n in frame.f_globals} | dict(frame.f_locals)
+        read = {n: frame.f_globals[n] for n in code.co_names if n in frame.f_globals}
+        constants = {n: v for n, v in frame.f_globals.items() if type(v) is float and not n.startswith("_")}
+        space = {**constants, **read, **frame.f_locals}
         for name, value in space.items():
             for text, held in _held(name, value):
                 found.setdefault(text, self._known(held))

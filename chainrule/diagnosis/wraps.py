@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from chainrule.diagnosis.case import same
+from chainrule.diagnosis.exchanges import is_mask
 from chainrule.diagnosis.mutation import WRAPPED, Mutation
 from chainrule.diagnosis.sketch import is_tensor
 
@@ -48,11 +50,15 @@ def reshaped(search: Search) -> Iterator[Mutation]:
         yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
 
-def _places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
-    """Where something can be put around a value: what an operation gives, and each known value that it reads."""
+_LINEAR = frozenset(("add", "sub", "mul", "div", "neg", "sum", "mean", "matmul", "mm", "bmm"))
+
+
+def places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[fx.Node], tuple[fx.Node, fx.Node]]]]:
+    """Where something can be put around a value: what an operation gives, and each known value, or local variable,
+    that it reads."""
     yield node, lambda by: (node, by)
     for place, value in enumerate(node.args):
-        if is_tensor(value) and value not in search.position:
+        if is_tensor(value) and (value not in search.position or value.meta.get("name")):  # type: ignore[union-attr]
             yield value, functools.partial(_read_as, search, node, place)  # type: ignore[misc]
 
 
@@ -64,7 +70,7 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
     """A factor that was forgotten, of the right gradient or (where not `derived`) in reach; or one too many."""
     sketches, values = search.around.sketches, search.trials[0].values
     reach = search.around.names(at)
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         value = values.get(node)
         if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
             continue
@@ -76,10 +82,16 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
             if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
                 index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
                 factor = sketches.operation("getitem", factor, index)
-            yield Mutation(*put(sketches.operation("mul", node, factor)), "missing-factor", far, "double-applied")
+            late = factor in search.around.gradients and node not in search.around.carries
+            masked = is_mask(factor) and any(is_tensor(a) and is_mask(a) for a in node.args)
+            cause = "upstream-dropped" if late else "wrong-mask" if masked else "missing-factor"
+            yield Mutation(*put(sketches.operation("mul", node, factor)), cause, far, "double-applied")
             if not derived:
                 by = sketches.operation("div", node, factor)
-                yield Mutation(*put(by), "wrong-factor", far + 0.1, "wrong-factor")
+                cause = (
+                    "missing-factor" if factor.meta.get("same_as", factor) in search.around.divisors else "wrong-factor"
+                )
+                yield Mutation(*put(by), cause, far + 0.1, "wrong-factor")
 
 
 def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
@@ -91,20 +103,22 @@ def sums(search: Search, node: fx.Node) -> Iterator[Mutation]:
             yield Mutation(node, by, "missing-broadcast-sum", WRAPPED + 0.8)
 
 
-def activated(search: Search, node: fx.Node) -> Iterator[Mutation]:
+def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value before its activation in the place of that after it."""
-    value = search.trials[0].values.get(node)
-    if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
-        for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign"):
-            yield Mutation(node, search.around.sketches.method(name, node), "wrong-tensor", WRAPPED + 1.3)
-        if value.ndim:
-            yield Mutation(node, search.around.sketches.method("softmax", node, -1), "wrong-tensor", WRAPPED + 1.3)
+    values, sketches = search.trials[0].values, search.around.sketches
+    for node, put in places(search, at):
+        value = values.get(node)
+        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
+            for name in ("sigmoid", "tanh", "exp", "relu", "log", "sign", "abs"):
+                yield Mutation(*put(sketches.method(name, node)), "wrong-tensor", WRAPPED + 1.3)
+            for axis in range(-1, -1 - value.ndim, -1):
+                yield Mutation(*put(sketches.method("softmax", node, axis)), "wrong-tensor", WRAPPED + 1.3)
 
 
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value in reach that should be added or taken away: `p * (dp - inner)`."""
     values, sketches = search.trials[0].values, search.around.sketches
-    for node, put in _places(search, at):
+    for node, put in places(search, at):
         for other in search.around.names(at):
             known = values.get(other)
             if (
@@ -114,4 +128,48 @@ def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
             ):
                 for operation in ("add", "sub"):
                     made = put(sketches.operation(operation, node, other))
-                    yield Mutation(*made, "missing-term", WRAPPED + 1.5)
+                    inside = made[0] is not node and made[0].meta["operation"] not in _LINEAR
+                    yield Mutation(*made, "wrong-factor" if inside else "missing-term", WRAPPED + 1.5)
+
+
+def ones(search: Search, node: fx.Node) -> Iterator[Mutation]:
+    """The one that was forgotten in a factor: `1 - t**2`."""
+    value = search.trials[0].values.get(node)
+    if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or node in search.around.carries:
+        return
+    sketches = search.around.sketches
+    if node.meta["operation"] == "neg":
+        yield Mutation(node, sketches.operation("sub", 1, node.args[0]), "missing-term", WRAPPED + 0.4)
+    yield Mutation(node, sketches.operation("add", 1, node), "missing-term", WRAPPED + 0.45)
+    yield Mutation(node, sketches.operation("sub", 1, node), "missing-term", WRAPPED + 0.5)
+
+
+def products(search: Search) -> Iterator[Mutation]:
+    """A gradient times a value in reach that should be added, or taken away: `grad * right`."""
+    sketches, root, values = search.around.sketches, search.root, search.trials[0].values
+    size = getattr(values.get(root), "shape", None)
+    for gradient in search.around.gradients & set(search.around.reach):
+        for other in search.around.reach:
+            known = values.get(other)
+            fits = isinstance(known, torch.Tensor) and known.shape == size and known.dtype.is_floating_point
+            if fits and getattr(values.get(gradient), "shape", None) == size and other is not gradient:
+                for operation in ("add", "sub"):
+                    product = sketches.operation("mul", gradient, other)
+                    by = sketches.operation(operation, root, product)
+                    yield Mutation(root, by, "missing-term", WRAPPED + 1.2)
+
+
+def regularisers(search: Search) -> Iterator[Mutation]:
+    """A number times a value in reach that should be added: `reg * w`."""
+    sketches, root, trial = search.around.sketches, search.root, search.trials[0]
+    value, goal = trial.values.get(root), trial.goal
+    if not isinstance(value, torch.Tensor) or value.shape != goal.shape:
+        return
+    lost = goal - value
+    for other in search.around.reach:
+        known = trial.values.get(other)
+        if isinstance(known, torch.Tensor) and known.shape == goal.shape and bool(known.any()):
+            number = float((lost * known).sum() / (known * known).sum())
+            if number and same(known * number, lost):
+                for term in islice(search.scales.scaled(other, round(number, 12), trial.values), 3):
+                    yield Mutation(root, sketches.operation("add", root, term), "lost-path", WRAPPED + 1.1)

@@ -1,0 +1,106 @@
+"""Inputs that should have a gradient, and have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.case import Case
+from chainrule.program import differentiable
+from chainrule.run import needed
+
+_CONTRACTIONS = frozenset(("matmul", "mm", "bmm", "mv", "linear", "einsum", "conv1d", "conv2d", "conv3d"))
+_STEPS = 2  # values on the way that have a gradient, where a person goes through all of the network
+_TURNS = frozenset(("t", "T", "mT", "transpose", "permute"))
+
+
+def missing_inputs(case: Case) -> list[fx.Node]:
+    """Inputs without a gradient that require one, had one, or stand where others have theirs. Where no tensor says that
+    it requires one: parameters too, if all else has its gradient, the data and the values on the way."""
+    if case.hand.asked.wrt is not None:
+        return []
+    if case.hand.asked.function:
+        return _not_returned(case)
+    claimed = {c.value for c in case.claims}
+    given = {n for c in case.claims for n in (c.node, c.node.meta.get("same_as"))}  # a gradient itself: y.g = up
+    used = set(needed([case.base.output]))
+    roles = {role for value in claimed if value.op == "placeholder" for role in _roles(value, used)}
+    inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
+    inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream]
+    asked = [n for n in inputs if n.meta.get("given", n.meta["val"]).requires_grad or n in case.hand.stale]
+    alike = [n for n in inputs if n not in asked and (roles & _roles(n, used) or _is_kept_like(case, n, claimed))]
+    told = any(n.meta.get("given", n.meta["val"]).requires_grad for n in case.base.inputs)
+    steps = [n for n in claimed if n.op != "placeholder"]
+    guessed = [] if told or len(steps) < _STEPS else _parameters(inputs, claimed, used)
+    return [*asked, *alike] or guessed
+
+
+def _not_returned(case: Case) -> list[fx.Node]:
+    """Arguments of an autograd.Function for which its backward gives None: all, or those that require a gradient."""
+    given = [e.node for a in case.hand.asked.args if isinstance(a, torch.Tensor) and (e := case.recorder.entry(a))]
+    asked = [n for n in given if n.meta.get("given", n.meta["val"]).requires_grad] or given
+    claimed = {c.value for c in case.claims}
+    return [n for n in asked if n not in claimed and n in case.base.gradients and bool(case.here.truth(n).any())]
+
+
+def _is_kept_like(case: Case, node: fx.Node, claimed: set[fx.Node]) -> bool:
+    """Whether an object holds this value beside others that have their gradients: a layer's weight and bias."""
+    if case.hand.of_object is None or not case.hand.began or node.meta["val"].numel() < 2:
+        return False
+    given = node.meta["name"].split(".")[0] in case.hand.parameters
+    inputs = [n for n in claimed if n.op == "placeholder"]
+    return not given and any(n.meta["name"].split(".")[0] not in case.hand.parameters for n in inputs)
+
+
+def _roles(value: fx.Node, used: set[fx.Node]) -> set[tuple[str, int]]:
+    """As what a value enters the forward pass: the second operand of a matmul, say."""
+    readers = [u for u in value.users if u in used and u.meta["phase"] == "forward" and u.meta["operation"] != "mul"]
+    return {(u.meta["operation"], i) for u in readers for i, a in enumerate(u.args) if a is value and i > 0}
+
+
+def _parameters(inputs: list[fx.Node], claimed: set[fx.Node], used: set[fx.Node]) -> list[fx.Node]:
+    """Those that enter as parameters do, if all inputs that enter before others have their gradients, or are such."""
+    surely = [n for n in inputs if any(_takes_parameter(u, i, n) for u, i in _readers(n, used))]
+    roles = {role for n in surely for role in _roles(n, used)}
+    found = [n for n in inputs if n in surely or roles & _roles(n, used)]
+    entering = {n for n in claimed if n.op == "placeholder"} | set(found)
+    data = [n for n in inputs if n not in found and _enters_before(n, entering, used)]
+    return found if not data and len(entering) > len(found) else []
+
+
+def _takes_parameter(reader: fx.Node, place: int, value: fx.Node) -> bool:
+    """Whether an operation applies `value` to something computed: `h @ w`, or `h + b` and `h * g` for a vector."""
+    others = [a for a in reader.all_input_nodes if a is not reader.args[place] and isinstance(_of(a), torch.Tensor)]
+    if not others or any(a.op == "placeholder" for a in others):
+        return False
+    if reader.meta["operation"] in _CONTRACTIONS:
+        return place > 0
+    stretched = value.meta["val"].ndim == 1 and all(_of(a).ndim > 1 for a in others)
+    return reader.meta["operation"] in ("add", "mul") and stretched
+
+
+def _readers(value: fx.Node, used: set[fx.Node]) -> Iterable[tuple[fx.Node, int]]:
+    """The operations that read a value, or its transpose, and its place among their operands."""
+    for user in value.users:
+        if user in used and user.meta["operation"] in _TURNS:
+            yield from _readers(user, used)
+        elif user in used:
+            yield from ((user, i) for i, a in enumerate(user.args) if a is value)
+
+
+def _enters_before(value: fx.Node, others: set[fx.Node], used: set[fx.Node]) -> bool:
+    """Whether one of the `others` is combined with what was computed from `value`, or with it."""
+    reached, stack = {value}, [value]
+    while stack:
+        for user in stack.pop().users:
+            if user in used and user not in reached:
+                reached.add(user)
+                stack.append(user)
+    return any(user in reached for other in others for user, _ in _readers(other, used))
+
+
+def _of(node: fx.Node) -> Any:
+    return node.meta.get("val")
