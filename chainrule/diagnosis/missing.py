@@ -62,13 +62,20 @@ def _roles(value: fx.Node, used: set[fx.Node]) -> set[tuple[str, int]]:
 
 
 def _parameters(inputs: list[fx.Node], claimed: set[fx.Node], used: set[fx.Node]) -> list[fx.Node]:
-    """Those that enter as parameters do, if all inputs that enter before others have their gradients, or are such."""
-    surely = [n for n in inputs if any(_takes_parameter(u, i, n) for u, i in _readers(n, used))]
+    """Those that enter as parameters do, if another such has its gradient, and if all inputs that enter before others
+    have theirs, or are such: a person who asked for some of them asked for all."""
+    surely = [n for n in inputs if _is_parameter(n, used)]
+    if not any(n.op == "placeholder" and _is_parameter(n, used) for n in claimed):
+        return []
     roles = {role for n in surely for role in _roles(n, used)}
     found = [n for n in inputs if n in surely or roles & _roles(n, used)]
     entering = {n for n in claimed if n.op == "placeholder"} | set(found)
     data = [n for n in inputs if n not in found and _enters_before(n, entering, used)]
     return found if not data and len(entering) > len(found) else []
+
+
+def _is_parameter(value: fx.Node, used: set[fx.Node]) -> bool:
+    return any(_takes_parameter(reader, place, value) for reader, place in _readers(value, used))
 
 
 def _takes_parameter(reader: fx.Node, place: int, value: fx.Node) -> bool:
