@@ -335,3 +335,24 @@ def test_a_diagnosis_is_the_same_each_time_and_leaves_the_random_numbers_alone()
         torch.rand(6, 4)  # the mask of the one run
         assert torch.equal(torch.rand(3), after)
     assert len(said) == 1
+
+
+LINEAR = """\
+def step(x, y, w, b):
+    out = x @ w + b
+    diff = out - y
+    loss = (diff**2).mean()
+    dout = 2 * diff / diff.numel()
+    dx = None
+    dw = x.T @ dout
+    db = dout.sum(0)
+    return loss, dx, dw, db
+"""
+
+
+def test_none_that_is_returned_for_a_parameter_is_missed() -> None:
+    """For the data it may be left out on purpose."""
+    args = rand(6, 5), rand(6, 4, seed=1), rand(5, 4, seed=2), rand(4, seed=3)
+    assert cr.check(program(LINEAR), *args).ok
+    report = cr.check(program(LINEAR.replace("dout.sum(0)", "None")), *args)
+    assert [(f.name, f.cause) for f in report.findings] == [("b", "missing-gradient")]

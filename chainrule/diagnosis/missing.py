@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.case import Case
+from chainrule.diagnosis.claims import names_meant
 from chainrule.program import differentiable
 from chainrule.run import needed
 
@@ -35,7 +36,9 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     told = any(n.meta.get("given", n.meta["val"]).requires_grad for n in case.base.inputs)
     steps = [n for n in claimed if n.op != "placeholder"]
     guessed = [] if told or len(steps) < _STEPS else _parameters(inputs, claimed, used)
-    return [*asked, *alike] or guessed
+    none = _returned_as_none(case)  # of data it may be left out on purpose
+    nothing = [n for n in inputs if n.meta["name"] in none and _is_parameter(n, used)]
+    return list(dict.fromkeys([*asked, *alike, *nothing])) or guessed
 
 
 def _not_returned(case: Case) -> list[fx.Node]:
@@ -44,6 +47,17 @@ def _not_returned(case: Case) -> list[fx.Node]:
     asked = [n for n in given if n.meta.get("given", n.meta["val"]).requires_grad] or given
     claimed = {c.value for c in case.claims}
     return [n for n in asked if n not in claimed and n in case.base.gradients and bool(case.here.truth(n).any())]
+
+
+def _returned_as_none(case: Case) -> set[str]:
+    """The names of values whose gradient is returned, as None: under its key, or in a variable named after it."""
+    result = case.hand.returned
+    if isinstance(result, dict):
+        labels = [str(key) for key, value in result.items() if value is None]
+    else:
+        empty = isinstance(result, tuple | list) and any(value is None for value in result)
+        labels = [name for name, value in case.recorder.locals.items() if value is None] if empty else []
+    return {meant for label in labels for meant in names_meant(label)}
 
 
 def _is_kept_like(case: Case, node: fx.Node, claimed: set[fx.Node]) -> bool:
