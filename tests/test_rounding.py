@@ -283,3 +283,27 @@ def test_elements_that_are_not_finite_and_complex_numbers() -> None:
     assert found[logarithm][1] == 0 == found[logarithm][2] and 0 < found[logarithm][3] < 1e-6
     assert found[fourier].dtype == torch.float64
     assert bool(((found[fourier] > 1e-8) & (found[fourier] < 1e-5)).all())
+
+
+def test_what_is_far_off_is_not_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs with errors take most of the time of a check of a large program."""
+    from chainrule.diagnosis import case
+
+    units: list[float] = []
+
+    def counted(nodes: Any, known: Any, roots: Any, eps: float, **options: Any) -> Any:
+        units.append(eps)
+        return rounding(nodes, known, roots, eps, **options)
+
+    monkeypatch.setattr(case, "rounding", counted)
+
+    def step(x: Tensor, w: Tensor) -> Tensor:
+        h = x @ w
+        loss = h.square().mean()
+        h.g = 2 * h / h.numel()
+        w.g = 3 * (x.T @ h.g)
+        return loss
+
+    report = cr.check(step, torch.randn(6, 4), torch.randn(4, 3))
+    assert [f.name for f in report.findings] == ["w"]
+    assert torch.finfo(torch.float64).eps not in units

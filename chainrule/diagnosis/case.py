@@ -48,6 +48,12 @@ class Point:
             return torch.zeros_like(double(self.values.get(value, value.meta["val"])))
         return self.values[gradient]
 
+    @cached_property
+    def largest(self) -> float:
+        """The largest number that is finite, of all values."""
+        found = [v for v in self.values.values() if isinstance(v, torch.Tensor) and v.is_floating_point() and v.numel()]
+        return max((float(v.nan_to_num(0.0, 0.0, 0.0).abs().max()) for v in found), default=0.0)
+
     @property
     def complete(self) -> bool:
         return all(g in self.values for g in self.base.gradients.values())

@@ -16,6 +16,7 @@ from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.unnamed import shared_gradient
 from chainrule.run import needed
 
+MOST = 1e-9  # of the largest number of a run in float64: what rounding may come to at the most
 _LARGEST = frozenset(("amax", "amin", "max", "min", "maximum", "minimum", "max_pool1d", "max_pool2d", "max_pool3d"))
 
 
@@ -86,7 +87,7 @@ class Located:
     def _is_rounding(self, claim: Claim, point: Point) -> bool:
         """Whether terms that cancel explain the difference: the gradient of a bias before a batch norm is zero."""
         gap = (point.values[claim.node] - point.truth(claim.value)).abs()
-        if not bool(torch.isfinite(gap).all()):
+        if not bool(torch.isfinite(gap).all()) or float(gap.max()) > MOST * point.largest:
             return False
         return bool((gap <= SPREAD * self._noise(claim, point, torch.finfo(torch.float64).eps)).all())
 
