@@ -40,7 +40,9 @@ def rule_of(target: Any) -> Rule | None:
     if target in RULES:
         return RULES[target]
     tags = getattr(target, "tags", ())
-    return elementwise if torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags else None
+    if torch.Tag.pointwise not in tags or torch.Tag.nondeterministic_seeded in tags:
+        return None
+    return elementwise if len(target._schema.returns) == 1 else None
 
 
 def _value(node: Any) -> torch.Tensor:
