@@ -87,9 +87,7 @@ def test_what_is_predicted_is_measured(program: Callable[[], Any], recompute: st
 
 @pytest.mark.parametrize("engine", ["torch", pytest.param("c", marks=needs_c)])
 @pytest.mark.parametrize("program", [perceptron, masked, tied], ids=lambda p: p.__name__)
-def test_what_is_predicted_is_measured_in_slices(
-    program: Callable[[], Any], engine: str
-) -> None:
+def test_what_is_predicted_is_measured_in_slices(program: Callable[[], Any], engine: str) -> None:
     """With gradients that are clipped, and a parameter that moves by a kernel."""
     forward, batch = program()
     step = cr.compile(forward, *batch, optimizer=cr.AdamW(lr=0.01, clip_norm=1.0))

@@ -274,9 +274,10 @@ class Arrangement:
                 copied = node.args[0]
             if copied is not None:
                 found.append(Interval(copied, size_of(copied.meta["val"]), line, line))
-        for i, line in enumerate(self.lines):
-            if line.kind == "move" and self.moves and line.home not in self.folded:
-                found.append(Interval(line.home, self.moves.needs(line.home, line.node), i, i))  # type: ignore[arg-type]
+        for i, moving in enumerate(self.lines):
+            p, gradient = moving.home, moving.node
+            if moving.kind == "move" and self.moves and p and gradient and p not in self.folded:
+                found.append(Interval(p, self.moves.needs(p, gradient), i, i))
         return found
 
 
