@@ -152,6 +152,25 @@ def test_calls_that_differ_in_little_are_not_merged() -> None:
         torch.testing.assert_close(found[name], gradient)
 
 
+@pytest.mark.parametrize("name", ["layer norm", "roll"])
+def test_kernels_whose_results_lie_otherwise_than_they_are_traced(name: str) -> None:
+    v = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(6, 4, 4, dtype=torch.float64)
+    halves = torch.arange(2.0, dtype=torch.float64)
+
+    def forward(x: Tensor) -> Tensor:
+        h = (x @ v).transpose(1, 2)
+        if name == "roll":
+            channels_last = h.unflatten(2, (2, 2)).cos()
+            return (channels_last.roll(1, 1).flatten(1) * torch.arange(16.0, dtype=x.dtype)).cos().sum()
+        return (torch.nn.functional.layer_norm(h, (4,)).transpose(1, 2).reshape(-1, 2) * halves).cos().sum()
+
+    loss, found = cr.compile(forward, x, params=[v])(x)
+    truth = forward(x)
+    torch.testing.assert_close(loss, truth.detach())
+    torch.testing.assert_close(found["v"], torch.autograd.grad(truth, [v])[0])
+
+
 def test_batches_of_other_types() -> None:
     w = torch.randn(4, requires_grad=True)
     step = cr.compile(lambda x: (x * w).square().mean(), torch.randn(5, 4))

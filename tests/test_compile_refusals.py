@@ -87,6 +87,10 @@ def test_forward_passes() -> None:
     )
     refused(lambda: cr.compile(lambda x: (x @ w).sum(), X, optimizer=torch.optim.SGD([w], lr=0.1)), "takes cr.SGD")
     refused(lambda: cr.compile(w, X, optimizer=moving), "a Tensor, not a function")
+    refused(
+        lambda: cr.compile(lambda x: F.gaussian_nll_loss(x @ w, x[:, :3], x[:, :3].exp()), X, optimizer=moving),
+        r"gaussian_nll_loss \(\) looks at the numbers that it is given.*test_compile_refusals.py",
+    )
 
 
 def test_a_graph_of_a_device_that_is_not_there() -> None:

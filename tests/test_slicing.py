@@ -160,6 +160,10 @@ TAKEN: dict[str, tuple[Callable[[], Network], Callable[[], Batch]]] = {
         of_tensors(lambda x, y, w: F.binary_cross_entropy_with_logits((x @ w)[:, 0], y), (4, 1)),
         lambda: (torch.randn(ROWS, 4).double(), torch.rand(ROWS).double()),
     ),
+    "bce of shares": (
+        of_tensors(lambda x, y, w: F.binary_cross_entropy(torch.sigmoid(x @ w), y), (4, 3)),
+        lambda: (torch.randn(ROWS, 4).double(), torch.rand(ROWS, 3).double()),
+    ),
     "rank 3": (
         of_tensors(lambda x, y, w, b: F.mse_loss(torch.tanh(x @ w + b), y), (4, 3), (3,)),
         lambda: (torch.randn(ROWS, 5, 4).double(), torch.randn(ROWS, 5, 3).double()),
@@ -209,6 +213,7 @@ REFUSED: dict[str, Callable[..., Tensor]] = {
     "shared mean": lambda x, w: ((x @ w) - (x @ w).mean(0)).square().sum(),
     "mixed axes": lambda x, w: (x @ w).reshape(-1, 2 * ROWS).softmax(1).square().sum(),
     "largest": lambda x, w: (x @ w).amax(0).sum(),
+    "two results": lambda x, w: (torch.frexp(x).mantissa @ w).square().sum(),
 }
 
 
@@ -280,6 +285,46 @@ def test_a_loss_that_is_not_finite_stops_before_anything_moves() -> None:
     with pytest.raises(cr.ChainruleError, match=r"the loss became infinite.* in x"):
         step(x)
     assert torch.equal(w, before)
+
+
+def under_a_root(x: Tensor, w: Tensor, q: Tensor) -> Tensor:
+    """The loss and the gradient of q are there before slices, which read q."""
+    return (q.square().sum() + (x * w * q.detach()).square().sum()).sqrt()
+
+
+@pytest.mark.usefixtures("eager_to_slice")
+def test_nothing_moves_before_slices_have_read_it() -> None:
+    w, q = params = tensors((4,), (4,))
+    x = torch.randn(400, 4, dtype=torch.float64)
+    right = torch.autograd.grad(under_a_root(x, w, q), params)
+    before = [p.detach().clone() for p in params]
+    step = cr.compile(lambda x: under_a_root(x, w, q), x, params=params, optimizer=cr.SGD(lr=0.1))
+    whole = step.plan().lowered
+    sliced = in_slices("torch", whole, 2, step.optimizer, {p: [] for p in whole.params})
+    sliced.call(x)
+    for p, was, g in zip(params, before, right):
+        torch.testing.assert_close(p.detach(), was - 0.1 * g)
+
+
+@pytest.mark.usefixtures("eager_to_slice")
+def test_steps_that_run_away_can_be_planned() -> None:
+    """Plans are tried on one batch, again and again."""
+    (w,) = tensors((4, 2))
+    before = w.detach().clone()
+    x = torch.randn(400, 4, dtype=torch.float64)
+    step = cr.compile(lambda x: (x @ w).square().sum(), x, optimizer=cr.SGD(lr=10.0, momentum=0.9))
+    assert len(step.plan().compared) == 2
+    assert (step.optimizer.lr, step.optimizer.steps) == (10.0, 0)
+    assert torch.equal(w, before)
+    torch.testing.assert_close(step(x), (x @ before).square().sum())
+
+
+@pytest.mark.parametrize("names", ["sums, zip", "zero_, slice_of_step", "x, x_rows", "slices, step"])
+def test_arguments_may_have_the_names_of_the_loop(names: str) -> None:
+    (w,) = tensors((4, 2))
+    batch = torch.randn(ROWS, 4, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    first, second = names.split(", ")
+    agree(lowered(eval(f"lambda {names}: ({first} @ w * {second}).square().sum()", {"w": w}), batch, [w]), batch, 2)
 
 
 @pytest.mark.usefixtures("eager_to_slice")

@@ -15,6 +15,7 @@ from chainrule.compiling.c.step import NotFinite
 from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.graph.whole import Whole, whole
 from chainrule.compiling.islands import left_to_a_library, with_islands
+from chainrule.compiling.memory import size_of
 from chainrule.compiling.optimisers import Optimiser
 from chainrule.compiling.plan import Plan
 from chainrule.compiling.straight.arrangement import Memory
@@ -36,7 +37,9 @@ def planned(engine: str, lowered: Lowered, optimiser: Optimiser | None, moments:
     complete = whole(lowered, optimiser, moments, guarded=engine != "c")
     made = _MADE_BY[engine](complete)
     call = Fused(complete, made.function, optimiser, lowered, looks=engine != "c")
-    plan = Plan(engine, lowered, call, made.source, Memory(made.arena, 0, 0) if engine == "c" else None)
+    drawn = [size_of(n.meta["val"]) for n in lowered.drawn]  # held, and made anew, one by one, at first
+    memory = Memory(made.arena, sum(drawn), max(drawn, default=0)) if engine == "c" else None
+    plan = Plan(engine, lowered, call, made.source, memory)
     call.stop, plan.drawn = plan.stop, dict(zip(lowered.drawn, (tensor for tensor, _ in call.again)))
     return plan
 

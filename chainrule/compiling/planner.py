@@ -23,7 +23,7 @@ from chainrule.compiling.plan import Plan
 from chainrule.compiling.straight.arrangement import Arrangement
 from chainrule.compiling.straight.moves import Moves
 from chainrule.compiling.straight.products import products_time
-from chainrule.compiling.verify import Autograd, put_back
+from chainrule.compiling.verify import Autograd, hardly_moving, put_back
 from chainrule.compiling.verify_writes import Unwritten
 from chainrule.derivation import Derivation
 from chainrule.deriving import derivation_with
@@ -99,7 +99,7 @@ class Planner:
             *(m for ms in moments.values() for m in ms),
         ]
         given = [t.detach() for t in batch]
-        with put_back(stays, self.inner):
+        with put_back(stays, self.inner), hardly_moving(self.inner):
             return self._counted(tried.best(lambda plan: plan.call(*given)), lowered)
 
     def _counted(self, plan: Plan, lowered: Lowered) -> Plan:

@@ -148,6 +148,19 @@ def put_back(tensors: list[torch.Tensor], optimiser: Optimiser | None) -> Iterat
 
 
 @contextmanager
+def hardly_moving(optimiser: Optimiser | None) -> Iterator[None]:
+    """Steps that take as long as ever, and do not run away from where they began."""
+    lr = optimiser.lr if optimiser else 0.0
+    try:
+        if optimiser:
+            optimiser.lr = 1e-20  # products are skipped for 0
+        yield
+    finally:
+        if optimiser:
+            optimiser.lr = lr
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """Leave the generator of random numbers as it was."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):

@@ -36,23 +36,28 @@ def shorten(lowered: Lowered, rows: Sequence[Row] | None = None) -> None:
 # Kernels that go through memory in order, so that the upstream gradient must lie as the input does.
 _AS_THE_INPUT = {aten.native_group_norm_backward.default}
 
+# Kernels whose result lies as their input does, and in rows where the graph was traced.
+_IN_ROWS = {aten.roll.default}
+
 
 def lay_out(lowered: Lowered) -> None:
-    """Copy upstream gradients that lie otherwise than a kernel takes for granted: simplifying may have moved an
-    expansion behind the rule that asked for it."""
+    """Copy what lies otherwise than a kernel takes for granted: simplifying may have moved an expansion behind the rule
+    that asked for it."""
     for node in lowered.graph.nodes:
-        if node.target not in _AS_THE_INPUT:
+        if node.target not in _AS_THE_INPUT | _IN_ROWS:
             continue
-        gradient, like = node.args[:2]
-        wanted, given = like.meta["val"], gradient.meta["val"]
-        if wanted.stride() == given.stride():
+        source = node.args[0]
+        like = (node.args[1] if node.target in _AS_THE_INPUT else node).meta["val"]
+        given = source.meta["val"]
+        if like.stride() == given.stride():
             continue
-        form = torch.contiguous_format if wanted.is_contiguous() else torch.channels_last
+        form = torch.contiguous_format if like.is_contiguous() else torch.channels_last
         with lowered.graph.inserting_before(node):
-            copy = lowered.graph.call_function(aten.clone.default, (gradient,), {"memory_format": form})
+            copy = lowered.graph.call_function(aten.clone.default, (source,), {"memory_format": form})
         copy.meta["val"] = given.clone(memory_format=form)
-        lowered.backward.add(copy)
-        node.replace_input_with(gradient, copy)
+        if node in lowered.backward:
+            lowered.backward.add(copy)
+        node.replace_input_with(source, copy)
 
 
 def _of(value: Any, *targets: Any) -> bool:

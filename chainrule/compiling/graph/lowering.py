@@ -267,6 +267,7 @@ class _Trail:
 
     def run(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
         from torch.fx.experimental.proxy_tensor import get_proxy_mode
+        from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
         mode = get_proxy_mode()
         assert mode is not None
@@ -276,7 +277,14 @@ class _Trail:
             if node in values or node.op in ("placeholder", "output"):
                 continue
             last = graph._root.prev
-            values[node] = _of_tensors(node, values)
+            try:
+                values[node] = _of_tensors(node, values)
+            except GuardOnDataDependentSymNode as error:
+                raise ChainruleError(
+                    f"{node.meta['operation']} {tuple(node.meta['val'].shape)} looks at the numbers that it is given, as "
+                    "they are when it runs, so that no step can be planned for it; write it out in other operations",
+                    node.meta.get("site"),
+                ) from error
             if graph._root.prev is not last and isinstance(values[node], torch.Tensor):
                 self.found[node] = graph._root.prev
             while node.meta["phase"] == "backward" and last is not graph._root.prev:

@@ -23,6 +23,7 @@ class Slice(Straight):
     """The code of one slice: it adds to sums, and looks at nothing."""
 
     entry = "slice_of_step"
+    reserved = (entry, "zero_", "zip")
 
     def _check(self) -> list[str]:
         return []
@@ -66,16 +67,17 @@ def in_slices(
 def _loop(apart: Parted, code: Slice) -> tuple[str, Callable[..., Any]]:
     """The call that stands for all slices, and the text of both: the slice, and the loop over the rows."""
     names = [code._name(n) for n in code.lowered.batch if n is not None]
+    sums = code.names.fresh("sums")
     split = [f"{name}.split({apart.size * rows.each}, {rows.axis})" for name, rows in zip(names, apart.split)]
-    parts = [f"{name}_rows" for name in names[: len(split)]]
+    parts = [code.names.fresh(f"{name}_rows") for name in names[: len(split)]]
     rows = f"({parts[0]},)" if len(parts) == 1 else ", ".join(parts)
     text = "\n\n".join([code.written(), "\n".join([
         f"def slices({', '.join(names)}):",
-        "    zero_(sums)",
+        f"    zero_({sums})",
         f"    for {rows} in zip({', '.join(split)}):",
         f"        slice_of_step({', '.join([*parts, *names[len(split):]])})",
         "",
     ])])  # fmt: skip
-    space: dict[str, Any] = {**code.space, "sums": apart.sums, "zero_": torch._foreach_zero_}
+    space: dict[str, Any] = {**code.space, sums: apart.sums, "zero_": torch._foreach_zero_}
     exec(compile(text, "<compiled step>", "exec"), space)
     return text, space["slices"]

@@ -69,6 +69,7 @@ class _Parting:
         body = self._body(sums)
         call = self.outer.call_function(_slices, tuple(self.at[n] for n in self.given))
         call.meta["val"] = tuple(n.meta["val"] for n in sums)
+        call.meta["reads"] = [self.at[n] for n in self.whole.held if n in self.inside]
         held = [_zeros(n.meta["val"]) for n in sums]
         for i, (node, total) in enumerate(zip(sums, held)):
             made = self.outer.call_function(operator.getitem, (call, i))

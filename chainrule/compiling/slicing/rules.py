@@ -40,7 +40,9 @@ def rule_of(target: Any) -> Rule | None:
     if target in RULES:
         return RULES[target]
     tags = getattr(target, "tags", ())
-    return elementwise if torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags else None
+    if torch.Tag.pointwise not in tags or torch.Tag.nondeterministic_seeded in tags:
+        return None
+    return elementwise if len(target._schema.returns) == 1 else None
 
 
 def _value(node: Any) -> torch.Tensor:
@@ -380,8 +382,8 @@ def convolution_backward(s: Shares, node: fx.Node) -> tuple[Share, ...]:
     aten.pixel_unshuffle.default, aten.upsample_nearest2d.default, aten.upsample_bilinear2d.default,
 )  # fmt: skip
 def each_image(s: Shares, node: fx.Node) -> Share | tuple[Share, ...]:
-    """Kernels that look at one image at a time."""
-    if any(_value(n).ndim < 3 for n in node.all_input_nodes):
+    """Kernels that look at one image at a time; the first axis of one alone is that of its channels."""
+    if any(_value(n).ndim < 4 for n in node.all_input_nodes):
         raise NotByRows
     rows = _along(s, node, 0, *node.all_input_nodes)
     return (rows,) * len(node.meta["val"]) if isinstance(node.meta["val"], tuple | list) else rows

@@ -70,8 +70,7 @@ def _mean_backward(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return None
     with graph.inserting_before(node):
         share = _call(graph, upstream.meta["val"], aten.mul.Tensor, upstream, 1 / count)
-        args = list(node.args)
-        args[0], args[at] = share, _SUM
+        args = [share, *node.args[1:at], *[None] * (at - len(node.args)), _SUM, *node.args[at + 1 :]]
         return _call(graph, node.meta["val"], node.target, *args)
 
 

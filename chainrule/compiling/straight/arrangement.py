@@ -18,8 +18,12 @@ from chainrule.compiling.straight.spelling import COPIES, Names, overwritable, s
 
 LARGE = 1 << 17  # bytes: a value of this size is allocated when it is made, so that its memory is free after it
 RESERVED = (
-    "torch", "step", "isfinite", "stop", "arena", "optimiser", "lr", "taken", "sgd_", "adam_", "move", "_", *products.SPACE
+    "torch", "step", "isfinite", "stop", "arena", "optimiser", "lr", "taken", "sgd_", "adam_", "move", "laid_as", "_", *products.SPACE
 )  # fmt: skip
+
+COPYING = {  # kernels that copy their first operand
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default, torch.ops.aten.logsumexp.default
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,13 @@ class Arrangement:
     """The lines of a step in order, and the place of each value. `moves` says how parameters move; without it,
     gradients are returned."""
 
+    reserved: tuple[str, ...] = ()  # more names that the code uses
+
     def __init__(self, lowered: Lowered, moves: Moves | None) -> None:
         self.lowered, self.moves = lowered, moves
         self.names = Names()
         self.functions: dict[str, str] = {}  # the names of operations in the code
-        for name in RESERVED:
+        for name in (*RESERVED, *self.reserved):
             self.names.fresh(name)
         for node in lowered.graph.nodes:
             if isinstance(node.target, torch._ops.OpOverload):
@@ -93,13 +99,15 @@ class Arrangement:
         intervals = self._intervals(self.alive)
         arena = arranged(i for i in intervals if self.at[i.node] == "arena")
         fresh = [i for i in intervals if self.at[i.node] == "allocated"] + self._copied(self.alive)
+        drawn = {n: size_of(n.meta["val"]) for n in self.lowered.drawn}  # held, and made anew, one by one, at first
+        fresh += [Interval(n, size, -i, -i) for i, (n, size) in enumerate(drawn.items(), 1)]
         buffers = (
             Buffer(
                 self._name(i.node), tuple(i.node.meta["val"].shape), i.size, arena.offsets.get(i.node), i.first, i.last
             )
             for i in sorted(intervals, key=lambda i: i.first)
         )
-        return arena, Memory(arena.size, constants, most_alive(fresh), tuple(buffers))
+        return arena, Memory(arena.size, constants + sum(drawn.values()), most_alive(fresh), tuple(buffers))
 
     # -- what is known before ----------------------------------------------------------------------
 
@@ -251,7 +259,8 @@ class Arrangement:
         return found
 
     def _copied(self, alive: dict[fx.Node, tuple[int, int]]) -> list[Interval]:
-        """Operands that are copied while an operation runs: the left one of oneDNN, unless it lies in rows."""
+        """What is copied while a line runs: the left operand of oneDNN, unless it lies in rows; gradients that lie
+        otherwise than their parameter."""
         found = []
         for node, (line, _) in alive.items():
             copied: Any = None
@@ -261,10 +270,14 @@ class Arrangement:
                 a, b, _ = products.operands(node)  # type: ignore[misc]
                 left, step = (b, 0) if self.ways[node].transposed else (a, 1)
                 copied = left if left.meta["val"].stride(step) != 1 else None
-            elif node.target is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
+            elif node.target in COPYING:
                 copied = node.args[0]
             if copied is not None:
                 found.append(Interval(copied, size_of(copied.meta["val"]), line, line))
+        for i, moving in enumerate(self.lines):
+            p, gradient = moving.home, moving.node
+            if moving.kind == "move" and self.moves and p and gradient and p not in self.folded:
+                found.append(Interval(p, self.moves.needs(p, gradient), i, i))
         return found
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import fx
 
 from chainrule.compiling.graph.lowering import Lowered
-from chainrule.compiling.memory import owner
+from chainrule.compiling.memory import owner, size_of
 from chainrule.compiling.optimisers import SGD, Adam, Gathering, Optimiser
 
 SMALL = 1 << 14  # elements: smaller parameters are moved together, by one call
+TERMS = 5  # as large as a parameter, at most alive at a time where it moves by the formula
 
 
 @dataclass
@@ -58,8 +59,17 @@ class Moves:
     def _alike(self, p: fx.Node, gradient: fx.Node) -> bool:
         """Whether a parameter, its gradient and its state lie in memory in the same order, as torch's kernels take for
         granted."""
-        states = [state.stride() for state in self.state[p]]
-        return all(strides == p.meta["val"].stride() for strides in (gradient.meta["val"].stride(), *states))
+        return self._dense(p) and gradient.meta["val"].stride() == p.meta["val"].stride()
+
+    def _dense(self, p: fx.Node) -> bool:
+        """Whether a parameter and its state lie alike: what is made like a tensor does, unless that has gaps."""
+        return all(state.stride() == p.meta["val"].stride() for state in self.state[p])
+
+    def needs(self, p: fx.Node, gradient: fx.Node) -> int:
+        """The bytes of what is made for a parameter's move: its gradient in another layout, or each term."""
+        if self.adds or self._alike(p, gradient):
+            return 0
+        return (1 if self._dense(p) else TERMS) * size_of(p.meta["val"])
 
     def opening(self, space: dict[str, Any]) -> list[str]:
         if isinstance(self.optimiser, Gathering):
@@ -102,9 +112,12 @@ class Moves:
             decay = [f"{name}.mul_(1 - lr * {sgd.weight_decay!r})"] if sgd.weight_decay else []
             return [*decay, f"{name}.add_({gradient}, alpha=-lr)"]
         states = self._state(p, name, space)
-        if not self._alike(p, g):
+        if not self._dense(p):
             space["move"] = self._by_formula
             return [f"move({name}, {gradient}, [{', '.join(states)}])"]
+        if not self._alike(p, g):
+            space["laid_as"] = _laid_as
+            gradient = f"laid_as({name}, {gradient})"
         return [self._kernel(name, gradient, states, 1, space)]
 
     @staticmethod
@@ -139,3 +152,7 @@ class Moves:
             f"adam_([{ps}], [{gs}], [{states[0]}], [{states[1]}], [], {steps}, lr=lr, beta1={first!r}, beta2={second!r}, "
             f"weight_decay={optimiser.weight_decay!r}, eps={optimiser.eps!r}, amsgrad=False, maximize=False)"
         )
+
+
+def _laid_as(like: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(like).copy_(value)

@@ -46,7 +46,7 @@ def scheduled(
     place = {n: i for i, n in enumerate(nodes)}
     last: dict[fx.Node, int] = {}
     for i, node in enumerate(nodes):
-        for read in node.all_input_nodes:
+        for read in (*node.all_input_nodes, *node.meta.get("reads", ())):  # also what it is not given, but holds
             last[owner(read)] = i
     after: dict[int, list[Line]] = {}
 

@@ -28,7 +28,8 @@ def native_layer_norm(out, x, normalized_shape, weight, bias, eps):
     slots = x, weight, bias
     asked = [reached(slot) for slot in slots]
     kept = mean, scale, weight, bias
-    _leave(slots, aten.native_layer_norm_backward.default(y.g, x, normalized_shape, *kept, asked))
+    g = y.g.contiguous()  # as the kernel's result lies
+    _leave(slots, aten.native_layer_norm_backward.default(g, x, normalized_shape, *kept, asked))
 
 
 @opening(F.group_norm, torch.group_norm, book=KERNELS)
