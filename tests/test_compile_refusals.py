@@ -42,6 +42,7 @@ def linear(**options: Any) -> tuple[cr.compiling.step.Step, Tensor]:
         ({"engine": "fortran"}, 'no engine is called "fortran"; there are "torch", .* and "auto"'),
         ({"recompute": "some"}, 'recompute="some"; there are "auto", "none" and "all"'),
         ({"accumulate": 0}, "accumulate=0"),
+        ({"memory": "8MB"}, "memory='8MB'; it is a number, of MB"),
         ({"accumulate": 2, "optimizer": None}, "accumulate=2 and optimizer=None"),
         ({"dtype": torch.float64}, r"dtype=torch.float64; products are computed in torch.bfloat16"),
         ({"memory": 1e-6}, r"needs at least 0\.\d+ MB beside its parameters, and memory=1e-06 was given"),

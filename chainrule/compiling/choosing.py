@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -58,7 +59,7 @@ class Tried:
         if not found:
             assert self.budget is not None
             raise ChainruleError(
-                f"the step needs at least {least / 1e6:.1f} MB beside its parameters, and memory={self.budget / 1e6:g} "
+                f"the step needs at least {math.ceil(least / 1e3) / 1e3:g} MB beside its parameters, and memory={self.budget / 1e6:g} "
                 "was given; give that much, or a smaller batch"
             )
         for plan in found:

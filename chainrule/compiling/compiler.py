@@ -65,6 +65,8 @@ def compile(
         )
     if recompute not in ("auto", "none", "all"):
         raise ChainruleError(f'compile was given recompute="{recompute}"; there are "auto", "none" and "all"')
+    if memory is not None and not isinstance(memory, int | float):
+        raise ChainruleError(f"compile was given memory={memory!r}; it is a number, of MB")
     if accumulate < 1 or (accumulate > 1 and optimizer is None):
         raise ChainruleError(
             f"compile was given accumulate={accumulate} and optimizer={optimizer}; gradients are gathered over one call "

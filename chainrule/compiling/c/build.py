@@ -94,8 +94,7 @@ def library(source: str, threads: int) -> ctypes.PyDLL:
                 [*compiler(), *flags, str(text), "-o", str(built), "-lm"], capture_output=True, text=True
             )
             if done.returncode:
-                raise NoCompiler(
-                    f"engine c: {compiler()[0]} refuses the step: {done.stderr.strip()[:500]}; choose another engine"
-                )
+                said = done.stderr.strip()[:500] or f"it ended with status {done.returncode} and said nothing"
+                raise NoCompiler(f"engine c: {compiler()[0]} refuses the step: {said}; choose another engine")
             os.replace(built, path)
     return ctypes.PyDLL(str(path))
