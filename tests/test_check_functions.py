@@ -356,3 +356,20 @@ def test_none_that_is_returned_for_a_parameter_is_missed() -> None:
     assert cr.check(program(LINEAR), *args).ok
     report = cr.check(program(LINEAR.replace("dout.sum(0)", "None")), *args)
     assert [(f.name, f.cause) for f in report.findings] == [("b", "missing-gradient")]
+
+
+def test_a_parameter_that_was_left_out_of_all_is_named() -> None:
+    """It may be on purpose; that it was not looked at is said."""
+    text = """\
+def step(x, t, w, v):
+    h = (x @ w).tanh()
+    z = h @ v
+    loss = (z - t).pow(2).mean()
+    z.g = 2 * (z - t) / z.numel()
+    h.g = z.g @ v.T
+    return loss
+"""
+    args = rand(6, 5), rand(6, 2, seed=1), rand(5, 4, seed=2), rand(4, 2, seed=3)
+    report = cr.check(program(text), *args)
+    assert report.ok
+    assert any("nothing is said of w, v:" in note for note in report.notes)

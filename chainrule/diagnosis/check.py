@@ -14,6 +14,7 @@ from chainrule.diagnosis.findings import Findings
 from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
 from chainrule.diagnosis.identities import identities
 from chainrule.diagnosis.locate import Located
+from chainrule.diagnosis.missing import not_looked_at
 from chainrule.diagnosis.report import Report
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
@@ -84,6 +85,7 @@ def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
     report.rows += findings.missing_rows
     report.findings = findings.all()
     report.notes = located.notes + (identities(located) if report.ok else [])
+    report.notes += not_looked_at(located.case, located.missing)
     return report
 
 

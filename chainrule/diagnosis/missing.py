@@ -41,6 +41,19 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     return list(dict.fromkeys([*asked, *alike, *nothing])) or guessed
 
 
+def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
+    """A note that names the parameters that have no gradient, where nothing says that they should have one."""
+    if case.hand.asked.wrt is not None or case.hand.asked.function:
+        return []
+    used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
+    inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
+    inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]
+    names = [case.names.get(n, n.name) for n in _entering_as_parameters(inputs, used)]
+    if not names:
+        return []
+    return [f"nothing is said of {', '.join(names)}: the loss depends on that, and the code leaves it no gradient"]
+
+
 def _not_returned(case: Case) -> list[fx.Node]:
     """Arguments of an autograd.Function for which its backward gives None: all, or those that require a gradient."""
     given = [e.node for a in case.hand.asked.args if isinstance(a, torch.Tensor) and (e := case.recorder.entry(a))]
@@ -78,14 +91,19 @@ def _roles(value: fx.Node, used: set[fx.Node]) -> set[tuple[str, int]]:
 def _parameters(inputs: list[fx.Node], claimed: set[fx.Node], used: set[fx.Node]) -> list[fx.Node]:
     """Those that enter as parameters do, if another such has its gradient, and if all inputs that enter before others
     have theirs, or are such: a person who asked for some of them asked for all."""
-    surely = [n for n in inputs if _is_parameter(n, used)]
     if not any(n.op == "placeholder" and _is_parameter(n, used) for n in claimed):
         return []
-    roles = {role for n in surely for role in _roles(n, used)}
-    found = [n for n in inputs if n in surely or roles & _roles(n, used)]
+    found = _entering_as_parameters(inputs, used)
     entering = {n for n in claimed if n.op == "placeholder"} | set(found)
     data = [n for n in inputs if n not in found and _enters_before(n, entering, used)]
     return found if not data and len(entering) > len(found) else []
+
+
+def _entering_as_parameters(inputs: list[fx.Node], used: set[fx.Node]) -> list[fx.Node]:
+    """Those that surely are parameters, and those that enter as they do."""
+    surely = [n for n in inputs if _is_parameter(n, used)]
+    roles = {role for n in surely for role in _roles(n, used)}
+    return [n for n in inputs if n in surely or roles & _roles(n, used)]
 
 
 def _is_parameter(value: fx.Node, used: set[fx.Node]) -> bool:
