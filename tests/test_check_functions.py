@@ -373,3 +373,28 @@ def step(x, t, w, v):
     report = cr.check(program(text), *args)
     assert report.ok
     assert any("nothing is said of w, v:" in note for note in report.notes)
+
+
+def test_a_gradient_that_is_another_by_name_is_wrong_on_its_own_line() -> None:
+    """`dc0 = dc`, where a factor is forgotten: all that reads `dc` is right."""
+    text = """\
+def backward(dh, o, f, c0, i, g, tc):
+    do = dh * tc
+    dc = dh * o * (1 - tc**2)
+    di = dc * g
+    df = dc * c0
+    dc0 = dc
+    return do, df, dc0, di
+
+
+def step(o, f, c0, i, g):
+    c = f * c0 + i * g
+    tc = c.tanh()
+    h = o * tc
+    loss = h.pow(2).sum()
+    do, df, dc0, di = backward(2 * h, o, f, c0, i, g, tc)
+    return loss, do, df, dc0, di
+"""
+    report = cr.check(program(text), *(rand(6, 4, seed=k) for k in range(5)))
+    (finding,) = report.findings
+    assert (finding.name, finding.text, finding.cause, finding.proved) == ("c0", "dc0 = dc", "missing-factor", True)

@@ -78,7 +78,7 @@ def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: s
 
     `targets` are names that hold it; `outside` are the nodes of the forward pass.
     """
-    wanted = {target.split(".")[-1] for target in targets} - {value.meta.get("name")}
+    wanted = {target.split(".")[-1] for target in targets}
     calls: dict[tuple[types.CodeType, int], list[fx.Node]] = {}
     for node in graph.nodes:
         spot: Spot | None = node.meta.get("spot")
