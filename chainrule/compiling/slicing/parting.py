@@ -15,7 +15,7 @@ from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.graph.merging import clean
 from chainrule.compiling.memory import is_view
 from chainrule.compiling.slicing.rules import rule_of
-from chainrule.compiling.slicing.shares import AFTER, PART, WHOLE, NotByRows, Rows, Shares
+from chainrule.compiling.slicing.shares import AFTER, PART, WHOLE, NotByRows, Rows, Shares, ancestors
 from chainrule.compiling.slicing.sums import ROWS
 
 
@@ -54,7 +54,7 @@ class _Parting:
 
     def parted(self) -> Parted:
         shares, graph = self.shares, self.whole.graph
-        before = {n for node in shares.known for n in _cone(node)}
+        before = {n for node in shares.known for n in ancestors(node)}
         sums = [n for n in graph.nodes if shares.of.get(n) is PART and n not in before and self._is_read(n)]
         results = set(graph.output_node().all_input_nodes)
         if self.whole.loss not in self._after() or any(isinstance(shares.share(n), Rows) for n in results):
@@ -204,17 +204,6 @@ class _Parting:
 def _slices(*values: torch.Tensor) -> Any:
     """Stands in the graph for the call, until there is one."""
     raise NotImplementedError
-
-
-def _cone(node: fx.Node) -> list[fx.Node]:
-    found: dict[fx.Node, None] = {}
-    waiting = [node]
-    while waiting:
-        last = waiting.pop()
-        if last.op == "call_function" and last not in found:
-            found[last] = None
-            waiting += last.all_input_nodes
-    return list(found)
 
 
 def _is_coarse(term: fx.Node) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -87,22 +87,11 @@ class Shares:
 
     def _compute_before(self, node: fx.Node) -> None:
         """Have a sum computed from all rows beforehand, if that takes little."""
-        cone = [n for n in self.ancestors(node) if self.share(n) is not WHOLE]
+        cone = [n for n in ancestors(node, self.known) if self.share(n) is not WHOLE]
         allowed = max(FEW, CHEAP * sum(map(_bytes, self.lowered.graph.nodes)))
         if any(n.target in PRODUCTS for n in cone) or sum(map(_bytes, cone)) > allowed:
             raise NotByRows
         self.known[node] = None
-
-    def ancestors(self, node: fx.Node) -> list[fx.Node]:
-        """The operations that a value needs, itself among them, in no order."""
-        found: dict[fx.Node, None] = {}
-        waiting = [node]
-        while waiting:
-            last = waiting.pop()
-            if last not in found and last.op == "call_function" and last not in self.known:
-                found[last] = None
-                waiting += last.all_input_nodes
-        return list(found)
 
     # -- for rules -----------------------------------------------------------------------------------
 
@@ -140,6 +129,18 @@ class Shares:
             raise NotByRows
         args[position] = value
         self.args[node] = tuple(args)
+
+
+def ancestors(node: fx.Node, known: Collection[fx.Node] = ()) -> list[fx.Node]:
+    """The operations that a value needs beside what is known, itself among them, in no order."""
+    found: dict[fx.Node, None] = {}
+    waiting = [node]
+    while waiting:
+        last = waiting.pop()
+        if last not in found and last.op == "call_function" and last not in known:
+            found[last] = None
+            waiting += last.all_input_nodes
+    return list(found)
 
 
 def argument(node: fx.Node, name: str) -> Any:
