@@ -14,6 +14,11 @@ aten = torch.ops.aten
 
 LONGEST = 0.005  # seconds that measuring one product may take, beyond one call of each candidate
 
+# A long sum that is added up one term after another loses digits that a gradient, where terms cancel, cannot spare.
+ROUNDING = 16.0  # of a result's last place: what any way may lose
+CARELESS = 4.0  # times what the most careful way loses: beyond both, a way is not taken
+SAMPLE = 8  # rows and columns by which the loss is told
+
 
 @dataclass(frozen=True)
 class Way:
@@ -119,8 +124,27 @@ def _measured(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Ch
     candidates = ways(a, b, bias)
     if len(candidates) == 1:
         return Choice(shape, candidates[0], {})
-    best = shortest({way: _call(way, a, b, bias) for way in candidates})
+    best = shortest({way: _call(way, a, b, bias) for way in careful(candidates, a, b, bias)})
     return Choice(shape, min(best, key=best.__getitem__), best)
+
+
+def careful(candidates: list[Way], a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Way]:
+    """The ways that sum with little rounding; some of what `a` and `b` hold is made random to tell."""
+    rows, columns = a[:SAMPLE], b[:, :SAMPLE]
+    draw = torch.Generator(a.device).manual_seed(0)
+    for part in (rows, columns):
+        part.uniform_(generator=draw)
+    right = rows.double() @ columns.double()
+    if bias is not None:
+        right += bias[:SAMPLE]
+    lost = {way: _lost(_call(way, a, b, bias)()[:SAMPLE, :SAMPLE], right) for way in candidates}
+    allowed = max(ROUNDING, CARELESS * min(lost.values()))
+    return [way for way in candidates if lost[way] <= allowed]
+
+
+def _lost(found: torch.Tensor, right: torch.Tensor) -> float:
+    """The largest error of a product of positive numbers, in units of its last place."""
+    return float(((found - right) / right).abs().max()) / torch.finfo(found.dtype).eps
 
 
 Key = TypeVar("Key")
@@ -141,16 +165,16 @@ def shortest(calls: dict[Key, Callable[[], object]], longest: float = LONGEST) -
     return best
 
 
-def call_of(way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Callable[[], object]:
+def call_of(way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Callable[[], torch.Tensor]:
     """A product of tensors with such shapes and strides, ready to be called."""
     return _call(way, like(a), like(b), None if bias is None else like(bias))
 
 
-def _call(way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Callable[[], object]:
+def _call(way: Way, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Callable[[], torch.Tensor]:
     out = a.new_empty(a.shape[0], b.shape[1])
     code = way.code.format(a="a", b="b", bt="bt", bias="bias", out="out")
     space = {**SPACE, "a": a, "b": b, "bt": b.t(), "bias": bias, "out": out}
-    call: Callable[[], object] = eval(f"lambda: {code}", space)
+    call: Callable[[], torch.Tensor] = eval(f"lambda: {code}", space)
     return call
 
 
