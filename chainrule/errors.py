@@ -31,6 +31,10 @@ class ChainruleError(Exception):
         super().__init__(f"{message} ({site})" if site else message)
 
 
+class NotFinite(ChainruleError):
+    """A value that was to be finite is not."""
+
+
 class UnknownName(ChainruleError, KeyError):
     """A name that a dictionary of ours does not hold; a KeyError too, as of any dictionary."""
 

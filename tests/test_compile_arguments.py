@@ -206,6 +206,24 @@ def test_an_empty_batch() -> None:
     assert torch.equal(w, before)
 
 
+@pytest.mark.parametrize("engine", ["torch", "c", "auto"])
+@pytest.mark.parametrize("loss", [F.mse_loss, F.cross_entropy])
+def test_a_mean_of_no_numbers_is_said(loss: Callable[[Tensor, Tensor], Tensor], engine: str) -> None:
+    (w,) = tensors((4, 3))
+    with pytest.raises(cr.ChainruleError, match=r"the loss became NaN: .*(mse_loss|cross_entropy)"):
+        cr.compile(lambda x, y: loss(x @ w, y), X[:0], Y[:0], optimizer=cr.SGD(lr=0.1), engine=engine)
+
+
+def test_doubles_that_are_used_as_floats() -> None:
+    w = torch.randn(300, 3, dtype=torch.float64, requires_grad=True)
+    x, y = torch.randn(50, 300), torch.randn(50, 3)
+    step = cr.compile(lambda x, y: (x @ w.float() - y).square().mean(), x, y)
+    _, found = step(x, y)
+    expected = torch.autograd.grad((x @ w.float() - y).square().mean(), w)[0]
+    assert found["w"].dtype == torch.float64
+    torch.testing.assert_close(found["w"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_arguments_by_name_and_in_containers() -> None:
     (w,) = tensors((4, 3))
 

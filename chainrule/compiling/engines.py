@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.compiling.c.step import NotFinite
 from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.graph.whole import Whole, whole
 from chainrule.compiling.islands import left_to_a_library, with_islands
@@ -21,7 +20,7 @@ from chainrule.compiling.plan import Plan
 from chainrule.compiling.straight.arrangement import Memory
 from chainrule.compiling.straight.code import Straight
 from chainrule.compiling.straight.moves import Moves
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, NotFinite
 
 ENGINES = ("torch", "inductor", "c", "cudagraph", "auto")
 

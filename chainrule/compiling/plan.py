@@ -14,7 +14,7 @@ from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.straight.arrangement import Memory
 from chainrule.compiling.straight.code import Straight
 from chainrule.compiling.straight.products import Choice
-from chainrule.errors import ChainruleError
+from chainrule.errors import NotFinite
 
 
 class Plan:
@@ -67,7 +67,7 @@ class Plan:
         values |= self.drawn
         where = self._first_not_finite(values)
         kept = "the parameters are those of the last good step"
-        raise ChainruleError(f"the loss became {where or 'NaN or infinite'}; {kept}")
+        raise NotFinite(f"the loss became {where or 'NaN or infinite'}; {kept}")
 
     def _first_not_finite(self, values: dict[fx.Node, Any]) -> str | None:
         lowered = self.lowered

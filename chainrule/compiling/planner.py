@@ -27,7 +27,7 @@ from chainrule.compiling.verify import Autograd, hardly_moving, put_back
 from chainrule.compiling.verify_writes import Unwritten
 from chainrule.derivation import Derivation
 from chainrule.deriving import derivation_with
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, NotFinite
 from chainrule.rules import KERNELS
 
 
@@ -86,6 +86,8 @@ class Planner:
         for engine in ENGINES[:-1] if self.engine == "auto" else (self.engine,):
             try:
                 tried.add(engine)
+            except NotFinite:  # what no engine mends
+                raise
             except Exception as error:
                 if engine == "torch" or (self.engine != "auto" and not isinstance(error, ChainruleError)):
                     raise

@@ -66,14 +66,14 @@ class Autograd:
             else:
                 found = _moved_by(plan, optimiser, self.batch, list(params.values()), list(self.moments.values()))
             torch.set_rng_state(state)  # for the next plan
-        expected = self.expected
+        expected, coarsest = self.expected, _coarsest(lowered)
         size, slack = _norm, 0.02  # of products in another dtype, whose rounding may switch a relu
         if planner.dtype is None:
-            size, slack = _largest, NOISE.get(expected[0].dtype, 1e-12) if expected else 0.0
+            size, slack = _largest, NOISE[coarsest]
         largest = max(map(size, expected), default=0.0)
         for p, right, ours in zip(params, expected, found):
-            tolerance = ROUNDED if planner.dtype is not None else TOLERANCE.get(right.dtype, 1e-8)
-            rounding = 4 * torch.finfo(right.dtype).eps * _largest(params[p].detach())
+            tolerance = ROUNDED if planner.dtype is not None else TOLERANCE[coarsest]
+            rounding = 4 * torch.finfo(coarsest).eps * _largest(params[p].detach())
             error = size((right - ours).masked_fill(~torch.isfinite(right) & ~torch.isfinite(ours), 0.0))
             if not error <= tolerance * size(right) + rounding + slack * largest:
                 raise ChainruleError(
@@ -81,6 +81,13 @@ class Autograd:
                     f"gradient is wrong by {error:.2g} where the largest entry is {_largest(right):.2g}; use another "
                     "engine, and please report it"
                 )
+
+
+def _coarsest(lowered: Lowered) -> torch.dtype:
+    """The type of fewest digits that the step computes in: a double may be used through `.float()`."""
+    values = (n.meta.get("val") for n in lowered.graph.nodes)
+    types = {v.dtype for v in values if isinstance(v, torch.Tensor)} & TOLERANCE.keys()
+    return max(types, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
 
 
 def _largest(value: torch.Tensor) -> float:

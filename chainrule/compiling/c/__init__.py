@@ -2,6 +2,6 @@
 
 from chainrule.compiling.c.build import NoCompiler
 from chainrule.compiling.c.lowering import NoSpelling
-from chainrule.compiling.c.step import CStep, NotFinite, compile_c
+from chainrule.compiling.c.step import CStep, compile_c
 
-__all__ = ["CStep", "NoCompiler", "NoSpelling", "NotFinite", "compile_c"]
+__all__ = ["CStep", "NoCompiler", "NoSpelling", "compile_c"]

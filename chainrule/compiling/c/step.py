@@ -15,11 +15,7 @@ from chainrule.compiling.c.page import ALIGNMENT, Page, index_checks, write_page
 from chainrule.compiling.c.schedule import Schedule
 from chainrule.compiling.c.storage import Home, own_memory, stored_values
 from chainrule.compiling.c.values import Buffer, Value, View, dims
-from chainrule.errors import ChainruleError
-
-
-class NotFinite(ChainruleError):
-    """A value that was to be finite is not."""
+from chainrule.errors import ChainruleError, NotFinite
 
 
 class CStep:

@@ -12,7 +12,7 @@ from torch import fx
 
 from chainrule.compiling.memory import owner
 from chainrule.derivation import Derivation
-from chainrule.errors import ChainruleError, Site
+from chainrule.errors import ChainruleError, NotFinite, Site
 from chainrule.program import Program
 from chainrule.run import needed, overwritten, step
 
@@ -166,10 +166,10 @@ class _Lowering:
             {at[p]: next(rest) for p in writes},
             [(next(rest), _meaning(g)) for g in guards],
             spelled,
-            {low: high.meta["site"] for low, high in made.items() if high.meta.get("site")},
-            {low: high.meta["operation"] for low, high in made.items()},
+            {low: high.meta["site"] for low, high in trail.sources.items() if high.meta.get("site")},
+            {low: high.meta["operation"] for low, high in trail.sources.items()},
             {low for high, low in at.items() if high.meta.get("rewritten") or (high not in writes and overwritten(high))},
-            trail.backward,
+            {low for low, high in trail.sources.items() if high.meta["phase"] == "backward"},
         )  # fmt: skip
         return lowered
 
@@ -263,7 +263,7 @@ class _Trail:
     def __init__(self, nodes: list[fx.Node]) -> None:
         self.nodes = nodes
         self.found: dict[fx.Node, Any] = {}
-        self.backward: set[fx.Node] = set()
+        self.sources: dict[fx.Node, fx.Node] = {}  # of each node of the trace, the one that it was made for
 
     def run(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
         from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -285,9 +285,14 @@ class _Trail:
                     "they are when it runs, so that no step can be planned for it; write it out in other operations",
                     node.meta.get("site"),
                 ) from error
+            except ZeroDivisionError as error:
+                raise NotFinite(
+                    f"the loss became NaN: {node.meta['operation']} divides by the number of elements, which is 0; give a batch that is not empty",
+                    node.meta.get("site"),
+                ) from error
             if graph._root.prev is not last and isinstance(values[node], torch.Tensor):
                 self.found[node] = graph._root.prev
-            while node.meta["phase"] == "backward" and last is not graph._root.prev:
+            while last is not graph._root.prev:
                 last = last.next
-                self.backward.add(last)
+                self.sources[last] = node
         return values
