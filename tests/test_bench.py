@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from chainrule.bench import floor, memory, ours, rounds
+from chainrule.bench import floor, memory, neighbours, ours, rounds
 from chainrule.bench.agreement import STEPS, truth
 from chainrule.bench.contender import OURS, Contender, OnTensors, Recipe, Unable, fresh
 from chainrule.bench.measure import measure
 from chainrule.bench.peers import PEERS
 from chainrule.bench.peers.eager import Eager
 from chainrule.bench.results import MEASURED, SKIPPED, WRONG, Block
+from chainrule.bench.table import left_out
 from chainrule.bench.works import DEPTHS, WORKS, Setup, Work, deeper
 from chainrule.cli import main
 from chainrule.errors import ChainruleError
@@ -193,6 +196,24 @@ def test_the_command_prints_a_table() -> None:
     assert result.exit_code == 0, result.output
     assert "regression: linear regression" in result.output and "floor" in result.output
     assert all(f"\n{name} " in result.output for name in ("eager", "eager foreach", "eager fused"))
+
+
+def test_a_machine_that_is_not_quiet_is_told_of() -> None:
+    block = measure(BY_NAME["regression"], [], samples=1, least=1e-6)
+    assert block.others is None or 0 <= block.others <= 1.01
+    for others, told in [(None, 0), (0.02, 0), (0.6, 1)]:
+        block.others = others
+        assert sum("other programs took 60%" in str(line) for line in left_out(block)) == told
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not tell what programs use")
+def test_what_others_use_is_seen() -> None:
+    before = neighbours.used()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        time.sleep(1.0)
+        by_one = neighbours.by_others(before)
+        other.kill()
+    assert by_one is not None and by_one > 0.5 / (os.cpu_count() or 1)
 
 
 def test_the_command_saves_what_it_prints(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from chainrule.bench import floor, rounds
+from chainrule.bench import floor, neighbours, rounds
 from chainrule.bench.agreement import STEPS, TOLERANCE, Truth, truth
 from chainrule.bench.contender import Contender, Recipe, Unable, fresh
 from chainrule.bench.results import SKIPPED, WRONG, Block, Line
@@ -40,12 +40,14 @@ def measure(
         lines.append(line)
         if contender is not None:
             ready[line.name] = contender
+    before = neighbours.used()
     taken = rounds.in_turn(ready, samples, least, lambda: beat("rounds"))
+    others = neighbours.by_others(before)
     lowest = floor.lower(lowest, floor.of(fresh(work, batch), samples, least / 10))  # a machine is not always as fast
     for line in lines:
         if line.name in ready:
             line.samples, line.memory = taken[line.name], ready[line.name].memory()
-    return Block(work.name, work.title, work.matrix_bound, lowest, lines)
+    return Block(work.name, work.title, work.matrix_bound, lowest, lines, others)
 
 
 def load(work: Work, recipes: Sequence[Recipe]) -> None:

@@ -48,6 +48,7 @@ class Block:
     matrix_bound: bool
     floor: Floor
     lines: list[Line]
+    others: float | None = None  # the share of the processors that other programs took meanwhile
 
     def fastest(self, *families: str) -> Line | None:
         """The fastest that was measured of these families."""
@@ -76,6 +77,7 @@ class Block:
             "name": self.name,
             "title": self.title,
             "matrix_bound": self.matrix_bound,
+            "others": self.others,
             "floor": self.floor.as_json(),
             "contenders": [line.as_json() for line in self.lines],
         }

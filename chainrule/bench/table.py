@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chainrule.bench.contender import OURS
+from chainrule.bench.neighbours import NOTICED
 from chainrule.bench.results import MEASURED, WRONG, Block, Line
 
 COLUMNS = ("a step", "x eager", "x peer", "of floor", "memory", "first step")
@@ -43,7 +44,12 @@ def table(block: Block) -> Table:
 
 
 def left_out(block: Block) -> Iterator[Text]:
-    """A line for each contender that was not measured, with the reason."""
+    """A line for each contender that was not measured, with the reason; and one where the machine was not quiet."""
+    if (block.others or 0.0) > NOTICED:
+        yield Text(
+            f"other programs took {block.others:.0%} of the processors meanwhile: measure again when they rest",
+            style="bold red",
+        )
     for line in block.lines:
         if line.status != MEASURED:
             style = "bold red" if line.status == WRONG else "dim"
