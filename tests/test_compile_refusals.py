@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import chainrule as cr
 from chainrule.compiling.c import build
+from chainrule.compiling.graph.lowering import Lowered
 
 X = torch.randn(6, 4, dtype=torch.float64)
 ENGINES = ("torch", "c")
@@ -275,6 +276,46 @@ def test_arguments_that_may_change_without_notice() -> None:
     import numpy as np
 
     refused(lambda: cr.compile(lambda x, k: (x @ w).mean() * float(k.sum()), X, np.ones(2)), "was given a ndarray")
+
+
+@pytest.mark.parametrize("optimizer", [None, cr.SGD(lr=0.1), cr.Adam()])
+@pytest.mark.parametrize(
+    ("doubled", "said"), [("loss", r"gives the loss .* where autograd gives"), ("w", r"moves w \(4, 3\)")]
+)
+def test_a_graph_that_computes_something_else(
+    doubled: str, said: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a wrong identity would make it: the comparison with autograd is there to find it."""
+
+    def shorten(lowered: Lowered) -> None:
+        p = next(iter(lowered.gradients))
+        right = lowered.loss if doubled == "loss" else lowered.gradients[p]
+        with lowered.graph.inserting_before(lowered.graph.output_node()):
+            wrong = lowered.graph.call_function(torch.ops.aten.mul.Tensor, (right, 2.0))
+        wrong.meta["val"] = right.meta["val"] * 2
+        lowered.graph.output_node().replace_input_with(right, wrong)
+        if doubled == "loss":
+            lowered.loss = wrong
+        else:
+            lowered.gradients[p] = wrong
+
+    monkeypatch.setattr("chainrule.compiling.planner.shorten", shorten)
+    (w,) = tensors((4, 3))
+    before = w.detach().clone()
+    refused(lambda: cr.compile(lambda x: (x @ w).square().mean(), X, optimizer=optimizer), said)
+    assert torch.equal(w, before)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_loss_that_cancels_is_no_other_loss(engine: str) -> None:
+    x = torch.randn(5000, 40)
+    w, b = (t.detach().float().requires_grad_() for t in tensors((40, 40), (40,)))
+
+    def critic(x: Tensor) -> Tensor:
+        return (torch.relu(x @ w + b).flip(0) - torch.relu(x @ w + b)).mean()
+
+    loss, _ = cr.compile(critic, x, engine=engine)(x)
+    assert abs(loss) < 1e-6
 
 
 def test_planning_leaves_no_trace() -> None:

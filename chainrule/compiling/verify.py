@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,9 +45,12 @@ class Autograd:
         ]
         self.batch = [t.detach() for t in batch]
         with put_back(self.stays, optimiser):
-            self.expected = _gradients(planner.forward, args, kwargs, list(params.values()))
-        if self.expected is None:
+            asked = _gradients(planner.forward, args, kwargs, list(params.values()))
+        self.expected: list[torch.Tensor] | None = None
+        if asked is None:
             return
+        self.loss, self.expected = asked
+        self.reach = sum(_norm(p.detach()) * _norm(g) for p, g in zip(params.values(), self.expected))
         with put_back(self.stays, optimiser):
             self.writes = Writes(lowered, planner.forward, args, kwargs)
         if optimiser is not None:
@@ -62,15 +66,17 @@ class Autograd:
         with put_back(self.stays, optimiser):
             state = torch.get_rng_state()
             if optimiser is None:
-                found = list(plan.call(*self.batch)[1].values())
+                loss, gradients = plan.call(*self.batch)
+                found = list(gradients.values())
             else:
-                found = _moved_by(plan, optimiser, self.batch, list(params.values()), list(self.moments.values()))
+                loss, found = _moved_by(plan, optimiser, self.batch, list(params.values()), list(self.moments.values()))
             torch.set_rng_state(state)  # for the next plan
         expected, coarsest = self.expected, _coarsest(lowered)
         size, slack = _norm, 0.02  # of products in another dtype, whose rounding may switch a relu
         if planner.dtype is None:
             size, slack = _largest, NOISE[coarsest]
         largest = max(map(size, expected), default=0.0)
+        self._confirm_loss(loss.item(), ROUNDED if planner.dtype is not None else TOLERANCE[coarsest], NOISE[coarsest])
         for p, right, ours in zip(params, expected, found):
             tolerance = ROUNDED if planner.dtype is not None else TOLERANCE[coarsest]
             rounding = 4 * torch.finfo(coarsest).eps * _largest(params[p].detach())
@@ -81,6 +87,16 @@ class Autograd:
                     f"gradient is wrong by {error:.2g} where the largest entry is {_largest(right):.2g}; use another "
                     "engine, and please report it"
                 )
+
+    def _confirm_loss(self, found: float, tolerance: float, noise: float) -> None:
+        """A loss may be a difference that cancels: the parameters say how large its terms are."""
+        rounding = noise * (1 + sum(_norm(p.detach()) for p in self.lowered.params.values()))
+        allowed = tolerance * (abs(self.loss) + self.reach) + rounding
+        if isfinite(self.loss) and not abs(found - self.loss) <= allowed:
+            raise ChainruleError(
+                f"the compiled step gives the loss {found:.6g} where autograd gives {self.loss:.6g}; use another engine, "
+                "and please report it"
+            )
 
 
 def _coarsest(lowered: Lowered) -> torch.dtype:
@@ -98,8 +114,10 @@ def _norm(value: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(value))
 
 
-def _gradients(forward: Any, args: Any, kwargs: Any, params: list[torch.Tensor]) -> list[torch.Tensor] | None:
-    """Autograd's gradients; None where a parameter is no leaf, so that autograd cannot be asked."""
+def _gradients(
+    forward: Any, args: Any, kwargs: Any, params: list[torch.Tensor]
+) -> tuple[float, list[torch.Tensor]] | None:
+    """Autograd's loss and gradients; None where a parameter is no leaf, so that autograd cannot be asked."""
     asked = [p.requires_grad for p in params]
     if not all(p.is_leaf for p in params):
         return None
@@ -115,7 +133,7 @@ def _gradients(forward: Any, args: Any, kwargs: Any, params: list[torch.Tensor])
         for p, was in zip(params, asked):
             p.requires_grad_(was)
     dense = (g.to_dense() if g is not None and g.is_sparse else g for g in found)
-    return [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(params, dense)]
+    return loss.item(), [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(params, dense)]
 
 
 def _moved_by(
@@ -124,8 +142,8 @@ def _moved_by(
     batch: list[torch.Tensor],
     params: list[torch.Tensor],
     moments: list[list[torch.Tensor]],
-) -> list[torch.Tensor]:
-    """The gradients that a step used, as its optimiser's formula gives them back."""
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The loss of a step, and the gradients that it used, as its optimiser's formula gives them back."""
     lr, steps = optimiser.lr, optimiser.steps
     before = [p.detach().clone() for p in params]
     state = torch.get_rng_state()
@@ -133,8 +151,8 @@ def _moved_by(
         optimiser.lr, optimiser.steps = 1.0, 0
         for moment in (m for each in moments for m in each):
             moment.zero_()
-        plan.call(*batch)
-        return [optimiser.gradient_of(*each) for each in zip(before, params, moments)]
+        loss = plan.call(*batch)
+        return loss, [optimiser.gradient_of(*each) for each in zip(before, params, moments)]
     finally:
         torch.set_rng_state(state)
         optimiser.lr, optimiser.steps = lr, steps
