@@ -23,6 +23,18 @@ def is_view(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
 
 
+def transposes(node: fx.Node) -> bool:
+    """Whether the value of `node` is the transpose of a matrix, as a view of it."""
+    aten, value = torch.ops.aten, node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.ndim != 2:
+        return False
+    if node.target is aten.permute.default:
+        return [axis % 2 for axis in node.args[1]] == [1, 0]  # type: ignore[union-attr,operator]
+    if node.target is aten.transpose.int:
+        return {axis % 2 for axis in node.args[1:]} == {0, 1}  # type: ignore[operator]
+    return node.target is aten.t.default
+
+
 def owner(node: fx.Node) -> fx.Node:
     """The node whose memory the value of `node` lies in."""
     while is_view(node) or (node.target is operator.getitem and is_view(node.args[0])):  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.compiling.graph.lowering import Lowered
-from chainrule.compiling.memory import Arena, Interval, arranged, most_alive, owner, size_of
+from chainrule.compiling.memory import Arena, Interval, arranged, most_alive, owner, size_of, transposes
 from chainrule.compiling.straight import products
 from chainrule.compiling.straight.moves import Moves
 from chainrule.compiling.straight.schedule import Line, lives, scheduled
@@ -117,13 +117,14 @@ class Arrangement:
         return self.text_of[node]
 
     def _kind(self, node: fx.Node) -> str:
-        """A word for a value without a name: the operation that makes it."""
-        if node.target is not operator.getitem:
+        """A word for a value without a name: what it is the transpose of, or the operation that makes it."""
+        source: Any = node.args[0] if node.args else None
+        if isinstance(source, fx.Node) and transposes(node):
+            return f"{self._name(source)}_t"
+        call: Any = node.args[0] if node.target is operator.getitem else node
+        if not isinstance(call.target, torch._ops.OpOverload):
             return node.name
-        call: Any = node.args[0]
-        return self.lowered.operations.get(call) or getattr(call.target, "__name__", node.name).split(".")[0].strip(
-            "_"
-        ).removeprefix("native_")
+        return spelling(call.target).name.strip("_").removeprefix("native_").removesuffix("_for_cpu")
 
     def _keep(self, node: fx.Node, tensor: torch.Tensor) -> None:
         """A tensor that the code refers to by name."""

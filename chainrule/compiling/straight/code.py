@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.compiling.graph.merging import parts
-from chainrule.compiling.memory import is_view, owner, size_of
+from chainrule.compiling.memory import is_view, owner, size_of, transposes
 from chainrule.compiling.straight import products
 from chainrule.compiling.straight.arrangement import Arrangement
 from chainrule.compiling.straight.schedule import Line
@@ -212,7 +212,7 @@ class Straight(Arrangement):
         source: Any = node.args[0] if is_view(node) else None
         if source is not None and source.meta["val"].ndim == 2:
             value, given = node.meta["val"], source.meta["val"]
-            if value.shape == given.shape[::-1] and value.stride() == given.stride()[::-1] and _swaps(node):
+            if value.shape == given.shape[::-1] and value.stride() == given.stride()[::-1] and transposes(node):
                 return self._arg(source)
         if node in self.tensors:
             return self._object(f"{self._name(node)}_t", _same(self.space, self.tensors[node].t()))
@@ -247,15 +247,6 @@ class Straight(Arrangement):
             taken.add(home)
             gradients.append(f"{self.lowered.names[p]!r}: {self._arg(g)}{'.clone()' if shared else ''}")
         return f"{text}, {{{', '.join(gradients)}}}"
-
-
-def _swaps(node: fx.Node) -> bool:
-    """Whether a view of a matrix is its transpose."""
-    if node.target is torch.ops.aten.permute.default:
-        return [axis % 2 for axis in node.args[1]] == [1, 0]  # type: ignore[union-attr,operator]
-    if node.target is torch.ops.aten.transpose.int:
-        return {axis % 2 for axis in node.args[1:]} == {0, 1}  # type: ignore[operator]
-    return node.target is torch.ops.aten.t.default
 
 
 def _refusal(meaning: str) -> Callable[[], None]:
