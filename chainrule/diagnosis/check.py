@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
 from chainrule.diagnosis.identities import identities
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.missing import not_looked_at
+from chainrule.diagnosis.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
@@ -81,12 +83,30 @@ def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
     report = Report([])
     for claim in located.case.claims:
         report.rows.append(located.rows[claim])
-    findings = Findings(*_nearest(located, again or (lambda: run_handwritten(asked))))
+    located, again = _nearest(located, again) if again else _followed(*_nearest(located, lambda: run_handwritten(asked)))
+    findings = Findings(located, again)
     report.rows += findings.missing_rows
     report.findings = findings.all()
     report.notes = located.notes + (identities(located) if report.ok else [])
     report.notes += not_looked_at(located.case, located.missing)
     return report
+
+
+def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:
+    """What is wrong by what the layers hand to one another, where they are objects with a backward pass each."""
+    asked = located.case.hand.asked
+    if not located.wrong or asked.reference is not None:
+        return located, again
+
+    def follow() -> Handwritten:
+        return run_handwritten(replace(asked, following=True))
+
+    try:
+        with kept(located.case):
+            nearer = Located(Case(follow()))
+    except (ChainruleError, RuntimeError):  # what stands between the layers is no program of torch's
+        return located, again
+    return (nearer, follow) if nearer.handed and _alike(located, nearer) else (located, again)
 
 
 def _nearest(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:
@@ -98,10 +118,14 @@ def _nearest(located: Located, again: Callable[[], Handwritten]) -> tuple[Locate
         nearer = Located(Case(again().by_own))
     except ChainruleError:  # their forward pass is no program of torch's
         return located, again
-    truths = [[loc.case.here.truth(c.value) for c in loc.case.claims] for loc in (located, nearer)]
-    alike = len(truths[0]) == len(truths[1]) and all(same(a, b) for a, b in zip(*truths, strict=True))
     further = len(nearer.known) > len(nearer.case.claims)
-    return (nearer, lambda: again().by_own) if alike and further else (located, again)
+    return (nearer, lambda: again().by_own) if _alike(located, nearer) and further else (located, again)
+
+
+def _alike(one: Located, other: Located) -> bool:
+    """Whether two recordings of a run have the same gradients, and the same truth."""
+    truths = [[loc.case.here.truth(c.value) for c in loc.case.claims] for loc in (one, other)]
+    return len(truths[0]) == len(truths[1]) and all(same(a, b) for a, b in zip(*truths, strict=True))
 
 
 def _names_own(case: Case) -> bool:
