@@ -210,4 +210,6 @@ def errors(got: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
 
 def same(got: Any, truth: torch.Tensor, tolerance: float = RIGHT) -> bool:
     """Whether two values are equal but for rounding in float64."""
+    if truth.dtype is torch.bool:
+        return isinstance(got, torch.Tensor) and torch.equal(got, truth)
     return isinstance(got, torch.Tensor) and errors(got.to(truth.dtype), truth)[1] <= tolerance

@@ -95,7 +95,7 @@ def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
 def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:
     """What is wrong by what the layers hand to one another, where they are objects with a backward pass each."""
     asked = located.case.hand.asked
-    if not located.wrong or asked.reference is not None:
+    if not (located.wrong or located.missing) or asked.function or asked.reference is not None:
         return located, again
 
     def follow() -> Handwritten:

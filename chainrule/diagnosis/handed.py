@@ -80,7 +80,7 @@ class Calls:
                 continue
             fresh = self._alias(tensor, call.given[place], spot)
             node = call.given[place] = self._node(fresh)
-            node.meta["span"], node.meta["handed"] = argument, call
+            node.meta.update(span=argument, handed=call, name=name)
             changed[name] = fresh if isinstance(held[name], torch.Tensor) else Array(fresh)
         if changed:  # the frame takes back what its f_locals hold when the profiler returns
             frame.f_locals.update(changed)

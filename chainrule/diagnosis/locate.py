@@ -50,7 +50,7 @@ class Located:
         self.handed: list[Claim] = []  # of what layers are given, and what they return
         for claim in case.claims:
             self.rows[claim] = self._row(claim)
-        if any(row.status not in ("right", "close") for row in self.rows.values()):
+        if self._wrong_rows() or (case.hand.calls and self.missing):
             self._take_guesses()
             self._find()
             while (shared := shared_gradient(case, self.wrong, self.known)) is not None:
