@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -201,8 +202,8 @@ def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -
 def _indexed(by: fx.Node, at: fx.Node, assigned: Assignment, speller: InPlace) -> str:
     """A write through an index, as a statement."""
     base, index, value = by.args[:3]
-    target, _, _ = assigned.target.rpartition("[")
-    target = target or speller.text(base, ATOM)
+    written = ast.parse(assigned.target or "_", mode="eval").body
+    target = ast.unparse(written.value) if isinstance(written, ast.Subscript) else speller.text(base, ATOM)
     if "place" in by.meta:
         target = f"{target}[{speller._index(by.meta['place'])}]"
         if assigned.augmented:
