@@ -142,6 +142,8 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
     if not bare and len(texts) == len(read) == len(set(read)):
         speller.verbatim = dict(zip(read, texts, strict=True))
+    if at.meta.get("same_as") is not None and not bare:  # an argument, or what is returned, as it stands there
+        speller.verbatim = dict.fromkeys([at, *read], source.text_at(span))
     around = by.meta["phase"] == "sketch" and at in by.all_input_nodes
     if (
         whole
