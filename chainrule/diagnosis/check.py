@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
 from chainrule.diagnosis.identities import identities
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.missing import not_looked_at
+from chainrule.diagnosis.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
@@ -81,12 +83,33 @@ def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
     report = Report([])
     for claim in located.case.claims:
         report.rows.append(located.rows[claim])
-    findings = Findings(*_nearest(located, again or (lambda: run_handwritten(asked))))
+    located, rerun = _nearest(located, again or (lambda: run_handwritten(asked)))
+    if again is None:
+        located, rerun = _followed(located, rerun)
+    findings = Findings(located, rerun)
     report.rows += findings.missing_rows
     report.findings = findings.all()
     report.notes = located.notes + (identities(located) if report.ok else [])
     report.notes += not_looked_at(located.case, located.missing)
     return report
+
+
+def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:
+    """What is wrong by what the layers hand to one another, where they are objects with a backward pass each."""
+    asked = located.case.hand.asked
+    if not (located.wrong or located.missing) or asked.function or asked.reference is not None:
+        return located, again
+
+    def follow() -> Handwritten:
+        return run_handwritten(replace(asked, following=True))
+
+    try:
+        with kept(located.case):
+            nearer = Located(Case(follow()))
+    except Exception:  # whatever the code raises when it is run once more
+        return located, again
+    said = [[(row.name, row.status) for row in loc.rows.values()] for loc in (located, nearer)]
+    return (nearer, follow) if nearer.case.handed and said[0] == said[1] else (located, again)
 
 
 def _nearest(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:

@@ -23,6 +23,7 @@ from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.in_place import without_writing
 from chainrule.diagnosis.kept import other_numbers
 from chainrule.diagnosis.locate import Located, Wrong
+from chainrule.diagnosis.misplaced import Misplaced
 from chainrule.diagnosis.mutation import Mutation
 from chainrule.diagnosis.proof import repaired
 from chainrule.diagnosis.report import Edit, Finding
@@ -76,6 +77,11 @@ class Findings:
         if at_once is not None:
             found.append(at_once[0])
             remaining = [w for w in remaining if w.claim.name not in at_once[1]]
+        misplaced = Misplaced(self.located, self.again).finding() if at_once is None else None
+        if misplaced is not None:
+            found.append(misplaced[0])
+            mended_too |= misplaced[1]
+            remaining = [w for w in remaining if w.claim.name not in mended_too]
         while remaining:
             turns = _same_turns(remaining)
             remaining = [w for w in remaining if w not in turns]
@@ -87,7 +93,8 @@ class Findings:
             finding, right = self._finding(wrong, remaining)
             if place is not None:
                 places.setdefault(place, finding)
-            others = [w.claim.target for w in remaining if w.claim.name in right]
+            alike = [w.claim.target for w in remaining if w.claim.name in right]
+            others = [f"{t} of another layer" if t == wrong.claim.target else t for t in dict.fromkeys(alike)]
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
             remaining = [w for w in remaining if w.claim.name not in right]

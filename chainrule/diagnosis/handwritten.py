@@ -19,6 +19,7 @@ from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
 from chainrule.diagnosis.caches import kept
+from chainrule.diagnosis.handed import Call, followed
 from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
@@ -40,6 +41,7 @@ class Asked:
     forward: Callable[..., Any] | None = None
     reference: Callable[..., Any] | None = None
     function: str = ""  # the name of the torch.autograd.Function whose forward and backward these are
+    following: bool = False  # whether the calls of layers are noted, and what they are given is told apart
 
     @property
     def name(self) -> str:
@@ -63,6 +65,7 @@ class Handwritten:
     parameters: list[str] = field(default_factory=list)  # of the forward pass, in order
     kept: dict[str, tuple[float, Spot]] = field(default_factory=dict)  # numbers that a forward pass keeps on `ctx`
     own: torch.Tensor | None = None  # what their own forward pass gave, where another one is compared with
+    calls: list[Call] = field(default_factory=list)  # of layers, where they were followed
 
     @property
     def by_own(self) -> Handwritten:
@@ -121,7 +124,8 @@ class _Run:
             regions.extend(r for r in recorder.regions if r.function is not None)
             return found
 
-        with torch.enable_grad(), watched(recorder, self.spots) as writes:
+        following = followed(recorder, self.spots, asked.following)
+        with torch.enable_grad(), watched(recorder, self.spots) as writes, following as calls:
             output, result = record_call(recorder, whole, args, kwargs)
         self.spots.forget()
         for node in recorder.graph.nodes:
@@ -146,7 +150,7 @@ class _Run:
         _as_it_was(entry.node)
         return Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
-            list(recorder.arguments), self.kept, self.own,
+            list(recorder.arguments), self.kept, self.own, calls,
         )  # fmt: skip
 
     def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:

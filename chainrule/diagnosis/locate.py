@@ -46,9 +46,10 @@ class Located:
         self.rows: dict[Claim, Row] = {}
         self.known = list(case.claims)
         self.wrong: list[Wrong] = []
+        self.handed: list[Claim] = []  # of what layers are given, and what they return
         for claim in case.claims:
             self.rows[claim] = self._row(claim)
-        if any(row.status not in ("right", "close") for row in self.rows.values()):
+        if self._wrong_rows() or (case.hand.calls and self.missing):
             self._take_guesses()
             self._find()
             while (shared := shared_gradient(case, self.wrong, self.known)) is not None:
@@ -160,6 +161,7 @@ class Located:
     def _take_guesses(self) -> None:
         """A value on the way counts as the gradient that its name tells if it is that, or if what is computed from
         it would be right if it were."""
+        self._take_handed()
         position = {node: i for i, node in enumerate(self.case.graph.nodes)}
         here = self.case.here
         for guess in sorted(self.case.guessed, key=lambda c: -position[c.node]):
@@ -171,6 +173,19 @@ class Located:
         wrong = [c for c in self._wrong_rows() if self._is_wrong(c, self.above(c))]
         for claim in Placed(self.case, self.known).of(wrong):
             self._take(claim)
+
+    def _take_handed(self) -> None:
+        """What layers hand to one another counts as gradients, unless more lines are wrong than right if it is that."""
+        handed = self.case.handed
+        for claim in handed:
+            self._take(claim)
+        readers = [c for c in self.case.claims if not set(handed).isdisjoint(self.above(c))]
+        wrong = [c for c in readers if self._is_wrong(c, self.above(c))]
+        contrary = any(self.rows[c].status in ("right", "close") for c in wrong)  # right, though from other gradients
+        if not readers or contrary or 2 * len(wrong) > len(readers):
+            self.known = [c for c in self.known if c not in handed]
+        else:
+            self.handed = handed
 
     def _take(self, claim: Claim) -> None:
         """Count a value on the way among the gradients."""

@@ -115,6 +115,23 @@ def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
                 yield Mutation(*put(sketches.method("softmax", node, axis)), "wrong-tensor", WRAPPED + 1.3)
 
 
+def complements(search: Search, at: fx.Node) -> Iterator[Mutation]:
+    """A factor that was forgotten, made of a value in reach: `1 - s`, `s * (1 - s)`, `1 - t * t`."""
+    operation, values = search.around.sketches.operation, search.trials[0].values
+    size = getattr(values.get(at), "shape", None)
+    for node in search.around.names(at) if at.meta.get("spot") is not None else ():
+        known = values.get(node)
+        if not isinstance(known, torch.Tensor) or not known.is_floating_point() or known.numel() < 2:
+            continue
+        if known.shape != size or node in search.around.carries:
+            continue
+        for place in range(3):  # each from sketches of its own
+            inner = operation("mul", node, node) if place == 2 else node
+            factor = operation("sub", 1, inner)
+            factor = operation("mul", node, factor) if place == 1 else factor
+            yield Mutation(at, operation("mul", at, factor), "missing-factor", WRAPPED + 1.4, "double-applied")
+
+
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value in reach that should be added or taken away: `p * (dp - inner)`."""
     values, sketches = search.trials[0].values, search.around.sketches
@@ -170,6 +187,8 @@ def regularisers(search: Search) -> Iterator[Mutation]:
         known = trial.values.get(other)
         if isinstance(known, torch.Tensor) and known.shape == goal.shape and bool(known.any()):
             number = float((lost * known).sum() / (known * known).sum())
-            if number and same(known * number, lost):
+            if abs(number - 1) < 1e-9 and same(known, lost):
+                yield Mutation(root, sketches.operation("add", root, other), "lost-path", WRAPPED + 1.1)
+            elif number and same(known * number, lost):
                 for term in islice(search.scales.scaled(other, round(number, 12), trial.values), 3):
                     yield Mutation(root, sketches.operation("add", root, term), "lost-path", WRAPPED + 1.1)
