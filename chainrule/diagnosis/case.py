@@ -124,6 +124,10 @@ class Case:
         """Inputs of other sizes, all unequal, where the program allows it: they tell the batch size from the width."""
         return self._other(self._unequal())
 
+    def at(self, known: dict[fx.Node, Any]) -> Point | None:
+        """Other values for some of the inputs; None where the program does not run for them."""
+        return self._other(known)
+
     def _other(self, known: dict[fx.Node, Any] | None) -> Point | None:
         point = Point(self, {**self._inputs(), **known}) if known is not None else None
         return point if point is not None and point.complete and self._finite(point) else None

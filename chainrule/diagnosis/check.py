@@ -12,6 +12,7 @@ from chainrule.diagnosis.case import Case, same
 from chainrule.diagnosis.claims import names_meant
 from chainrule.diagnosis.findings import Findings
 from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
+from chainrule.diagnosis.hidden import Again, revealed
 from chainrule.diagnosis.identities import identities
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.missing import not_looked_at
@@ -67,21 +68,24 @@ def check(
         return report_of(asked, hand)
 
 
-def report_of(asked: Asked, hand: Any, again: Any = None) -> Report:
-    """The report on a recorded run; `again` runs the code once more. What is drawn at random for it, dropout masks among
+def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
+    """The report on a recorded run; `again` runs the code once more, as it is told. What is drawn at random for it, dropout masks among
     that, is the same each time, and the generator is afterwards as it was."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # of what is tried, which the person did not write
         torch.manual_seed(0)
-        return _report(asked, hand, again)
+        again = again or (lambda run: run(asked))
+        located = Located(Case(hand))
+        report = _report(located, lambda: again(run_handwritten))
+        hidden = revealed(located, again, lambda hand, once: _report(Located(Case(hand)), once)) if report.ok else None
+        return report if hidden is None else hidden
 
 
-def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
-    located = Located(Case(hand))
+def _report(located: Located, again: Callable[[], Handwritten]) -> Report:
     report = Report([])
     for claim in located.case.claims:
         report.rows.append(located.rows[claim])
-    findings = Findings(*_nearest(located, again or (lambda: run_handwritten(asked))))
+    findings = Findings(*_nearest(located, again))
     report.rows += findings.missing_rows
     report.findings = findings.all()
     report.notes = located.notes + (identities(located) if report.ok else [])

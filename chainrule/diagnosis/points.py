@@ -62,7 +62,7 @@ def _fresh(value: Any, generator: torch.Generator) -> Any:
     square = value.ndim >= 2 and value.shape[-1] == value.shape[-2] > 1 and bool(value.any())
     if square and bool(((value - value.mT).abs() <= 1e-5 * value.abs().max()).all()):
         return _symmetric((value + value.mT) / 2, generator)
-    made = _drawn(value, generator)
+    made = varied(value, generator)
     if value.ndim == 1 and len(value) > 2 and bool((value.diff() > 0).all()):
         made = made.sort().values
     return made
@@ -82,10 +82,10 @@ def _normal(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device)
 
 
-def _drawn(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def varied(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Other real numbers in place of `value`."""
     if bool((value <= 0).all()) and bool((value < 0).any()):
-        return -_drawn(-value, generator)
+        return -varied(-value, generator)
     if bool((value >= 0).all()) and bool((value > 0).any()):
         away = float((value - value.mean()).pow(2).mean().sqrt() / value.mean())
         spread = (min(0.3, away or 0.3) * _normal(value, generator)).exp()
