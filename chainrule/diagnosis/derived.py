@@ -88,7 +88,8 @@ class Derived:
         assigned = source.assignment_at(spot.span) if spot.span is not None else None
         reach.names = {n: t for n, t in reach.names.items() if assigned is None or t != assigned.target}
         names = self._of_equal_value(reach) | {self.twins[n]: t for n, t in reach.names.items() if n in self.twins}
-        for claim in above:
+        known = [c for c in self.located.known if c not in above and _is_no_later(c, spot) and c.value is not value]
+        for claim in [*above, *known]:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
             if (other is not None and other is not gradient) or (claim.value is not value and other is gradient):
                 text = reach.names.get(claim.node)
@@ -96,7 +97,7 @@ class Derived:
                 if text is None and holder is not None and claim.target.endswith(".g") and _is_no_later(claim, spot):
                     text = f"{holder}.g"  # set by this very line
                 if text is not None and other is not None:
-                    names[other] = text
+                    names.setdefault(other, text)
         speller = InPlace(reach, None, names)
         text = speller.spell(gradient)[0]
         return None if speller.unspelled or len(text) > _LONG else text

@@ -16,6 +16,7 @@ Changes = dict[Axis, int]  # axes and their new sizes
 Reached = tuple[Changes, int | None]  # changes, and the place of the node that fails with them
 
 SPARSE = 0.25  # from this share of zeros on, the zeros mean something (a triangle, padding), and stay
+_FEW = 100  # elements
 STEPS = (1, 2, 3, 4)  # how much larger than it was a size is tried, beyond what makes it unlike the others
 DEPTH = 3  # how far ties of ties are followed before all axes of a size are tried at once
 
@@ -70,6 +71,8 @@ def _fresh(value: Any, generator: torch.Generator) -> Any:
 
 def _two_valued(value: torch.Tensor) -> bool:
     """Zeros and one other value, or two values in many places: a mask, a scaled mask, one-hot rows, labels 1 and -1."""
+    if len(torch.unique(value.flatten()[:_FEW])) > 2:  # which says it, of large tensors, at once
+        return False
     values = torch.unique(value)
     return len(values) == 2 and (value.numel() > 2 or bool((values == 0).any()))
 
