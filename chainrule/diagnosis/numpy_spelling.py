@@ -142,7 +142,8 @@ def _made(name: str) -> Form:
     """`np.ones((n, n), dtype=bool)`"""
 
     def form(p: Python, m: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Spelled:
-        dtype = {torch.bool: ", dtype=bool", torch.int64: ", dtype=int"}.get(kwargs.get("dtype"), "")
+        asked = kwargs.get("dtype")
+        dtype = ", dtype=bool" if asked is torch.bool else ", dtype=int" if asked is torch.int64 else ""
         sizes = args[0] if isinstance(args[0], list | tuple) else args
         return f"{m}.{name}({p.text(tuple(sizes))}{dtype})", ATOM
 

@@ -250,6 +250,11 @@ def moved_below(statement: Span, other: Span) -> Edit | None:
     return Edit(statement.file, statement.line, other.end_line, (*block[height:], *block[:height]))
 
 
+def deleted(statement: Span) -> Edit:
+    """The edit that takes a statement away, with its lines."""
+    return Edit(statement.file, statement.line, statement.end_line, ())
+
+
 def inserted_after(statement: Span, text: str) -> Edit:
     """The edit that puts a line after a statement, as far in as it."""
     lines = lines_of(statement.file)
