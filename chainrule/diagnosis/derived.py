@@ -103,7 +103,7 @@ class Derived:
                 if text is None and holder is not None and claim.target.endswith(".g") and _is_no_later(claim, spot):
                     text = f"{holder}.g"  # set by this very line
                 if text is not None and other is not None:
-                    names.setdefault(other, text)
+                    names[other] = text if claim in above else names.get(other, text)
         speller = InPlace(reach, None, names)
         text = speller.spell(gradient)[0]
         return None if speller.unspelled or len(text) > _LONG else text

@@ -38,7 +38,7 @@ def _terms(search: Search) -> Iterator[_Term]:
         shape = getattr(values.get(gradient), "shape", ())
         others = [n for n in reach if n not in search.around.gradients]
         alike = [n for n in others if getattr(values.get(n), "shape", None) == shape]
-        for axis in range(-1, -len(shape) - 1, -1):
+        for axis in (-1, *range(len(shape) - 1)) if shape else ():
             yield _mean(sketches, gradient, axis), "lost-path"
             for other in alike:
                 yield _along(sketches, gradient, other, axis, "mean"), "lost-path"
@@ -53,7 +53,7 @@ def _softmax_backward(search: Search) -> Iterator[Callable[[], fx.Node]]:
     size = search.trials[0].goal.shape
     alike = [n for n in reach if getattr(values.get(n), "shape", None) == size]
     for p in (n for n in alike if n not in search.around.gradients and n not in search.around.carries):
-        for axis in (a for a in range(-1, -len(size) - 1, -1) if _sums_to_one(values[p], a)):
+        for axis in (a for a in (-1, *range(len(size) - 1)) if size and _sums_to_one(values[p], a)):
             for gradient in (n for n in alike if n in search.around.gradients):
                 yield lambda g=gradient, p=p, a=axis: sketches.operation(  # type: ignore[misc]
                     "mul", p, sketches.operation("sub", g, _inner(sketches, g, p, a, "sum")())

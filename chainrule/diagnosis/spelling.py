@@ -105,7 +105,7 @@ class InPlace(Python):
             if spelled is None:
                 self.unspelled.append(node)
             return spelled or ("", ATOM)
-        self.instead.update(only_stretched(node))
+        self.instead.update(only_stretched(node, self.variable))
         args = node.args
         if node.target is operator.mul and 1 in args:
             rest = args[0] if args[1] == 1 else args[1]

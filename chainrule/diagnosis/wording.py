@@ -6,7 +6,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,25 +130,25 @@ def _plain(held: Any) -> float | None:
     return float(held) if type(held) in (int, float) else None
 
 
-def only_stretched(node: fx.Node) -> Iterator[tuple[fx.Node, Any]]:
+def only_stretched(node: fx.Node, named: Callable[[fx.Node], Any]) -> Iterator[tuple[fx.Node, Any]]:
     """What an operand of `node` is made of that is only stretched to the shape of the other operand, each with what can
-    stand in its place: the number of a `full_like`, what an `expand` expands."""
+    stand in its place: the number of a `full_like`, what an `expand` expands. What is `named` stays."""
     operands = [a for a in node.args if isinstance(a, fx.Node)]
     if node.meta["operation"] not in _ELEMENTWISE or len(operands) < 2:
         return
     for operand, beside in ((operands[0], operands[1]), (operands[1], operands[0])):
-        if isinstance(beside.meta.get("val"), torch.Tensor) and not any(_factors(beside)):
-            found = [(n, by) for n, by in _factors(operand) if n.meta["val"].shape == beside.meta["val"].shape]
+        if isinstance(beside.meta.get("val"), torch.Tensor) and not any(_factors(beside, named)):
+            found = [(n, by) for n, by in _factors(operand, named) if n.meta["val"].shape == beside.meta["val"].shape]
             yield from found
 
 
 _ELEMENTWISE = frozenset(("add", "sub", "mul", "div"))
 
 
-def _factors(node: fx.Node) -> Iterator[tuple[fx.Node, Any]]:
+def _factors(node: fx.Node, named: Callable[[fx.Node], Any]) -> Iterator[tuple[fx.Node, Any]]:
     """The stretched values of a product of them and of numbers."""
     operation, args = node.meta["operation"], node.args
-    if node.meta.get("name") or not isinstance(node.meta.get("val"), torch.Tensor):
+    if node.meta.get("name") or named(node) or not isinstance(node.meta.get("val"), torch.Tensor):
         return
     if operation == "full_like" and isinstance(args[1], int | float):
         yield node, args[1]
@@ -156,7 +156,9 @@ def _factors(node: fx.Node) -> Iterator[tuple[fx.Node, Any]]:
         yield node, args[0]
     elif operation in ("mul", "div", "neg"):
         parts = [
-            list(_factors(a)) for a in args if isinstance(a, fx.Node) and isinstance(a.meta.get("val"), torch.Tensor)
+            list(_factors(a, named))
+            for a in args
+            if isinstance(a, fx.Node) and isinstance(a.meta.get("val"), torch.Tensor)
         ]
         if all(parts):
             yield from (pair for part in parts for pair in part)
