@@ -398,3 +398,42 @@ def step(o, f, c0, i, g):
     report = cr.check(program(text), *(rand(6, 4, seed=k) for k in range(5)))
     (finding,) = report.findings
     assert (finding.name, finding.text, finding.cause, finding.proved) == ("c0", "dc0 = dc", "missing-factor", True)
+
+
+LAYERS = {
+    "z.g": "z.g = 2 * (z - t) / z.numel()",
+    "v.g": "v.g = h.T @ z.g",
+    "c.g": "c.g = z.g.sum(0)",
+    "h.g": "h.g = z.g @ v.T",
+    "a.g": "a.g = h.g * (1 - h**2)",
+    "w.g": "w.g = x.T @ a.g",
+    "b.g": "b.g = a.g.sum(0)",
+}
+
+
+@pytest.mark.parametrize(("missing", "had"), [(["v", "w"], ["b", "c"]), (["b", "c"], ["v", "w"])])
+def test_weights_or_biases_of_all_layers_are_missed(missing: list[str], had: list[str]) -> None:
+    lines = [line for name, line in LAYERS.items() if name[0] not in missing]
+    forward = ["a = x @ w + b", "h = a.tanh()", "z = h @ v + c", "loss = (z - t).pow(2).mean()"]
+    text = "def step(x, t, w, b, v, c):\n    " + "\n    ".join([*forward, *lines]) + "\n"
+    args = rand(6, 5), rand(6, 2, seed=1), rand(5, 4, seed=2), rand(4, seed=3), rand(4, 2, seed=4), rand(2, seed=5)
+    report = cr.check(program(text), *args)
+    assert sorted((f.name, f.cause, f.proved) for f in report.findings) == [
+        (n, "missing-gradient", True) for n in missing
+    ]
+    assert all(f.repair == LAYERS[f"{f.name}.g"] for f in report.findings)
+    assert cr.check(program(text), *args, wrt=had).ok
+
+
+def test_of_one_layer_the_bias_alone_may_be_trained() -> None:
+    text = """\
+def step(x, t, w, c):
+    y = x @ w + c
+    z = y.tanh()
+    loss = (z - t).pow(2).mean()
+    z.g = 2 * (z - t) / z.numel()
+    y.g = z.g * (1 - z**2)
+    c.g = y.g.sum(0)
+"""
+    report = cr.check(program(text), rand(6, 5), rand(6, 2, seed=1), rand(5, 2, seed=2), rand(2, seed=3))
+    assert report.ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from functools import cached_property
@@ -126,6 +127,10 @@ class Case:
         """Inputs of other sizes, all unequal, where the program allows it: they tell the batch size from the width."""
         return self._other(self._unequal())
 
+    def at(self, known: dict[fx.Node, Any]) -> Point | None:
+        """Other values for some of the inputs; None where the program does not run for them."""
+        return self._other(known)
+
     def _other(self, known: dict[fx.Node, Any] | None) -> Point | None:
         point = Point(self, {**self._inputs(), **known}) if known is not None else None
         return point if point is not None and point.complete and self._finite(point) else None
@@ -202,11 +207,13 @@ def errors(got: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
         return float("inf"), float("inf")
     if not truth.numel():
         return 0.0, 0.0
-    if not torch.equal(torch.isfinite(got), torch.isfinite(truth)):
-        return float("inf"), float("inf")
     got, truth = got.detach(), truth.detach()
-    difference = float((got - truth).nan_to_num(0.0).abs().max())
-    size = float(truth.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    difference, size = float((got - truth).abs().max()), float(truth.abs().max())
+    if not math.isfinite(difference) or not math.isfinite(size):
+        if not torch.equal(torch.isfinite(got), torch.isfinite(truth)):
+            return float("inf"), float("inf")
+        difference = float((got - truth).nan_to_num(0.0).abs().max())
+        size = float(truth.nan_to_num(0.0, 0.0, 0.0).abs().max())
     return difference, difference / size if size else (0.0 if not difference else float("inf"))
 
 

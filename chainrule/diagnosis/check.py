@@ -12,7 +12,8 @@ import torch
 from chainrule.diagnosis.case import Case, same
 from chainrule.diagnosis.claims import names_meant
 from chainrule.diagnosis.findings import Findings
-from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
+from chainrule.diagnosis.handwritten import Asked, Handwritten, Run, run_handwritten
+from chainrule.diagnosis.hidden import Again, revealed
 from chainrule.diagnosis.identities import identities
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.missing import not_looked_at
@@ -20,6 +21,8 @@ from chainrule.diagnosis.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
+
+Rerun = Callable[[], Handwritten]
 
 
 def check(
@@ -69,24 +72,33 @@ def check(
         return report_of(asked, hand)
 
 
-def report_of(asked: Asked, hand: Any, again: Any = None) -> Report:
-    """The report on a recorded run; `again` runs the code once more. What is drawn at random for it, dropout masks among
-    that, is the same each time, and the generator is afterwards as it was."""
+def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
+    """The report on a recorded run; `again` runs the code once more, as it is told. What is drawn at random for it,
+    dropout masks among that, is the same each time, and the generator is afterwards as it was."""
+    rerun = again or (lambda run: run(asked))
+
+    def report(located: Located, run: Run) -> Report:
+        follow = _following(run) if again is None else None
+        return _report(located, lambda: rerun(run), follow and (lambda: rerun(follow)))
+
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # of what is tried, which the person did not write
         torch.manual_seed(0)
-        return _report(asked, hand, again)
+        located = Located(Case(hand))
+        found = report(located, run_handwritten)
+        hidden = revealed(located, rerun, lambda hand, run: report(Located(Case(hand)), run)) if found.ok else None
+        return found if hidden is None else hidden
 
 
-def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
-    located = Located(Case(hand))
+def _report(located: Located, again: Rerun, follow: Rerun | None) -> Report:
+    """`follow` runs the code once more and looks at what layers hand to one another; None where they cannot."""
     report = Report([])
     for claim in located.case.claims:
         report.rows.append(located.rows[claim])
-    located, rerun = _nearest(located, again or (lambda: run_handwritten(asked)))
-    if again is None:
-        located, rerun = _followed(located, rerun)
-    findings = Findings(located, rerun)
+    located, again = _nearest(located, again)
+    if follow is not None:
+        located, again = _followed(located, again, follow)
+    findings = Findings(located, again)
     report.rows += findings.missing_rows
     report.findings = findings.all()
     report.notes = located.notes + (identities(located) if report.ok else [])
@@ -94,15 +106,15 @@ def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
     return report
 
 
-def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:
+def _following(run: Run) -> Run:
+    return lambda asked: run(replace(asked, following=True))
+
+
+def _followed(located: Located, again: Rerun, follow: Rerun) -> tuple[Located, Rerun]:
     """What is wrong by what the layers hand to one another, where they are objects with a backward pass each."""
     asked = located.case.hand.asked
     if not (located.wrong or located.missing) or asked.function or asked.reference is not None:
         return located, again
-
-    def follow() -> Handwritten:
-        return run_handwritten(replace(asked, following=True))
-
     try:
         with kept(located.case):
             nearer = Located(Case(follow()))
@@ -112,7 +124,7 @@ def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Locat
     return (nearer, follow) if nearer.case.handed and said[0] == said[1] else (located, again)
 
 
-def _nearest(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:
+def _nearest(located: Located, again: Rerun) -> tuple[Located, Rerun]:
     """What is wrong by the gradients of their own forward pass instead of the reference's, where they have gradients
     of its values on the way (`dvar`), and where both give the same."""
     if not (located.wrong or located.missing) or not _names_own(located.case):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.diagnosis import source
 from chainrule.diagnosis.aliases import node_for
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.spots import Spot
@@ -44,6 +45,13 @@ def names_meant(name: str) -> list[str]:
     """
     found = [m.group(1) for p in (_SUFFIX, _PREFIX) if (m := p.fullmatch(name)) is not None]
     return list(dict.fromkeys(found))
+
+
+def _name_in(spot: Spot | None) -> str:
+    """The variable whose `.g` a line sets."""
+    assigned = source.assignment_at(spot.span) if spot is not None and spot.span is not None else None
+    name = assigned.target.removesuffix(".g") if assigned is not None and assigned.target.endswith(".g") else ""
+    return name if name.isidentifier() else ""
 
 
 class Claims:
@@ -118,8 +126,13 @@ class Claims:
                 found.pop(value, None)  # the last write counts, and its place in the order
                 spot = node.meta.get("spot") if node is not write.node else write.spot
                 found[value] = Claim(value, node, now, self.names.get(value, value.name), "", spot or write.spot)
+        told = {c.name for c in found.values()}
         for value, claim in found.items():
-            claim.target = f"{self.names.get(value, value.name)}.g"
+            name = _name_in(claim.spot)
+            if name and name not in told and value.meta.get("name") in (name, None):  # two values had it: z2_1
+                claim.name = name
+                told.add(name)
+            claim.target = f"{claim.name}.g"
         return [*found.values(), *self._written_through(found)]
 
     def _written_through(self, found: dict[fx.Node, Claim]) -> list[Claim]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import fx
@@ -14,12 +16,14 @@ from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.spelling import InPlace, Reach
 from chainrule.diagnosis.spots import Spot
 from chainrule.program import Program
-from chainrule.run import double
+from chainrule.run import double, needed, step
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys
 from chainrule.simplify import simplify
 
 _EQUAL = 1e-5  # relative to the largest element, in the person's dtype: the same value, computed twice
+_MODULES = frozenset(("torch", "F", "math"))
+_NAMES = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w|=[^=])")
 _LONG = 300  # a longer line is no help
 
 
@@ -58,8 +62,10 @@ class Derived:
         return {line.target: line.text for line in Layout(program, dotted=True, only=only).part("backward")}
 
     def line_for(self, node: fx.Node) -> str:
-        name = self.case.names.get(node, node.name)
-        return self.lines.get(f"{name}.g", "") or self.lines.get(f"{name.replace('.', '_')}.g", "")
+        """The line in the names of the outermost function; nothing where the derived code needs others of its own."""
+        line = self.lines.get(f"{self.case.names.get(node, node.name)}.g", "")
+        known = {name.split(".")[0] for name in self.case.names.values()} | _MODULES
+        return line if set(_NAMES.findall(line)) <= known else ""
 
     def line(self, claim: Claim, above: list[Claim]) -> str:
         """`target = the right gradient`, in the names at the claim's own line."""
@@ -84,11 +90,12 @@ class Derived:
         gradient = program.gradients.get(twin) if twin is not None else None
         if gradient is None or gradient.meta.get("erased"):
             return None
-        reach = Reach(spot, self.case.recorder)
+        reach = Reach(spot, self.case.recorder, resized=lambda: self.case.resized)
         assigned = source.assignment_at(spot.span) if spot.span is not None else None
         reach.names = {n: t for n, t in reach.names.items() if assigned is None or t != assigned.target}
         names = self._of_equal_value(reach) | {self.twins[n]: t for n, t in reach.names.items() if n in self.twins}
-        for claim in above:
+        known = [c for c in self.located.known if c not in above and _is_no_later(c, spot) and c.value is not value]
+        for claim in [*above, *known]:
             other = program.gradients.get(self.twins.get(claim.value))  # type: ignore[arg-type]
             if (other is not None and other is not gradient) or (claim.value is not value and other is gradient):
                 text = reach.names.get(claim.node)
@@ -96,10 +103,24 @@ class Derived:
                 if text is None and holder is not None and claim.target.endswith(".g") and _is_no_later(claim, spot):
                     text = f"{holder}.g"  # set by this very line
                 if text is not None and other is not None:
-                    names[other] = text
+                    names[other] = text if claim in above else names.get(other, text)
         speller = InPlace(reach, None, names)
         text = speller.spell(gradient)[0]
         return None if speller.unspelled or len(text) > _LONG else text
+
+    @cached_property
+    def values(self) -> dict[fx.Node, Any]:
+        """What the derived program computes of the recorded inputs."""
+        here, program = self.case.here.values, self.program
+        values = {n: here[b] for n in program.graph.nodes if (b := n.meta.get("base")) in here}
+        with torch.no_grad():
+            for node in needed(list(program.gradients.values()), given=values):
+                if node not in values and node.op not in ("placeholder", "output"):
+                    try:
+                        values[node] = step(node, values, double)
+                    except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
+                        continue  # of what is known here alone: an upstream gradient that is one
+        return values
 
     def _of_equal_value(self, reach: Reach) -> dict[fx.Node, str]:
         """Names for what the person has computed anew: `a = x @ w` in the backward pass too."""
@@ -112,9 +133,9 @@ class Derived:
                 own.setdefault(tuple(value.shape), []).append((value, text))
         found: dict[fx.Node, str] = {}
         for node in self.program.graph.nodes if own else ():
-            computed = self.case.here.values.get(node.meta.get("base"), node.meta.get("val"))
+            computed = self.values.get(node)
             for known, text in own.get(tuple(getattr(computed, "shape", ())), ()):
-                if same(double(computed), known, _EQUAL):
+                if same(computed, known, _EQUAL):
                     found.setdefault(node, text)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -27,6 +28,7 @@ from chainrule.run import needed
 _FAR = WRAPPED + 1.25  # a change that is no more likely than what the numbers say
 _NAMES = 40  # tensors in reach that are tried in the place of another
 _SECONDS = 3.5  # of work on the person's own line
+_SECONDS_MORE = 1.0  # where the cause is known already, for a nearer change
 
 
 class Diagnoser(Facts):
@@ -101,9 +103,13 @@ class Diagnoser(Facts):
         around.sizes = list(self.reach.sizes)
         resized = self.trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self.beside, _SECONDS)
+        if self._lacks_a_term(trials[0]):  # which says most of it
+            search.until = min(search.until, time.thread_time() + _SECONDS_MORE)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
         search.run(suspects(self.case, self.mine, carries, trials[0].values))
         search.try_all(self._skips())
+        if not search.best:
+            search.last_moments()
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
             search.try_all(wraps.regularisers(search))
@@ -120,6 +126,16 @@ class Diagnoser(Facts):
             near = before in node.all_input_nodes
             if before is not node and not near and getattr(held, "shape", None) == getattr(value, "shape", ()):
                 yield Mutation(node, before, "double-applied", DROPPED + 0.2)
+
+    def _lacks_a_term(self, trial: Trial) -> bool:
+        """Whether the person's numbers are the right ones without one term of a sum."""
+        value = trial.values.get(self.claim.node)
+        if not isinstance(value, torch.Tensor) or value.shape != trial.goal.shape:
+            return False
+        lost = trial.goal - value
+        sums = [n for n in self.right if n.meta["operation"] in ("add", "sub")]
+        terms = [self.case.here.values.get(a) for n in sums for a in n.args if isinstance(a, fx.Node)]
+        return any(same(lost, t) for t in terms if isinstance(t, torch.Tensor) and t.is_floating_point())
 
     def _terms(self) -> Iterator[Mutation]:
         """A path or a term of the right gradient, added to the person's."""
@@ -193,9 +209,10 @@ class Diagnoser(Facts):
         carries, gradients = self.carrying(self.right, self.given_above), set(self.case.base.gradients.values())
         around = Around(self.sketches, names, carries, gradients, until=self.case.until)
         search = Search(self.right, gradient, trials, around)
+        found = combined(search, trials)  # few runs, which a large network has the time for
+        search.until -= _SECONDS_MORE if found else 0.0
         search.run()
         search.try_all(self._without_upstream())
-        found = combined(search, trials)
         search.try_all(self._shorter(search))
         if not found and not search.best:
             search.try_all(several_lost(search))

@@ -45,7 +45,7 @@ def _finding(finding: Finding) -> str:
     said = f"<p>{escape(place)}<b>{escape(finding.cause)}</b> {escape(finding.message)}"
     said += f"<br><i>{escape(about)}</i>" if about else ""
     said += f"<br>also possible: {escape(', '.join(finding.also))}" if finding.also else ""
-    said += "<br>the repair was run: this gradient is right with it" if finding.proved and finding.repair else ""
+    said += "<br>the repair was run: this gradient is right with it" if finding.proved else ""
     lines = "".join(_line(*line) for line in _lines(finding))
     code = f'<pre style="line-height:1.3;padding:4px 0">{lines}</pre>' if lines else ""
     return f"{said}</p>{code}"
@@ -63,7 +63,7 @@ def _lines(finding: Finding) -> list[tuple[str, int | None, str]]:
     at_line = line if file == finding.file else None
     source = _source(file, at_line, finding.text)
     if not source or (edit is None and at_line is None):
-        wrong = [("-", line, text) for text in finding.text.splitlines()]
+        wrong = [("-" if finding.repair else ">", line, text) for text in finding.text.splitlines()]
         return [*wrong, *(("+", None, text) for text in finding.repair.splitlines())]
     if edit is not None:
         first, last, new = edit.first, edit.last, list(edit.lines)
@@ -82,7 +82,8 @@ def _lines(finding: Finding) -> list[tuple[str, int | None, str]]:
         if number == last + 1:
             shown += [("+", None, text) for text in new]
         if number <= len(source):
-            mark = "-" if first <= number <= last else ">" if number == at_line else " "
+            goes = first <= number <= last and (edit is not None or bool(finding.repair))
+            mark = "-" if goes else ">" if number == at_line else " "
             shown.append((mark, number, source[number - 1]))
         before = number
     return shown

@@ -16,6 +16,7 @@ from chainrule.diagnosis.spots import span_of
 
 ONES = frozenset(("ones_like", "ones", "new_ones", "full", "full_like"))
 COMPARISONS = frozenset(("gt", "ge", "lt", "le", "eq", "ne"))
+_FEW = 100  # elements
 
 
 def other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
@@ -111,9 +112,10 @@ def stretched(value: fx.Node, like: Any, around: Around) -> Iterator[fx.Node]:
 def is_mask(node: Any) -> bool:
     """Whether a value holds nothing but zeros and ones, or truth values."""
     value = node.meta["val"]
-    return isinstance(value, torch.Tensor) and (
-        value.dtype is torch.bool or (bool(((value == 0) | (value == 1)).all()) and value.numel() > 1)
-    )
+    if not isinstance(value, torch.Tensor) or value.dtype is torch.bool:
+        return isinstance(value, torch.Tensor)
+    parts = value.flatten()[:_FEW], value  # of most, the first say that they are none
+    return value.numel() > 1 and all(bool(((part == 0) | (part == 1)).all()) for part in parts)
 
 
 def _may_replace(other: fx.Node, value: Any) -> bool:

@@ -189,7 +189,7 @@ class Findings:
             if made is None and spot is not None and mutation.repairs != "stale-parameter":
                 bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
                 own = str(mutation.at.meta["name"]) if bare else ""
-                reach = Reach(spot, self.case.recorder, own)
+                reach = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
                 several = len(mutation.changes) > 1 and not mutation.by.meta.get("value")
                 made = written_together(mutation.changes, reach) if several else None
                 made = made or written(mutation.at, mutation.by, reach)

@@ -11,7 +11,7 @@ import torch
 
 from chainrule.diagnosis import source
 from chainrule.diagnosis.contracts import broken_promises
-from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
+from chainrule.diagnosis.handwritten import Asked, Handwritten, Run, run_handwritten
 from chainrule.diagnosis.report import Edit, Finding, Report
 from chainrule.diagnosis.source import edited
 from chainrule.diagnosis.spelling import not_in_place
@@ -70,10 +70,10 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
         if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
             arg.requires_grad_()
 
-    def again() -> Handwritten:
+    def again(run: Run = run_handwritten) -> Handwritten:
         context = Context()
         context.needs_input_grad = tuple(isinstance(a, torch.Tensor) and a.dtype.is_floating_point for a in args)
-        return run_handwritten(Asked(
+        return run(Asked(
             functools.partial(function.backward, context), args, forward=_Forward(function, context, name),
             reference=reference, function=name,
         ))  # fmt: skip

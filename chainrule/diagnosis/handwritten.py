@@ -28,6 +28,9 @@ from chainrule.recording.names import caller, reachable
 from chainrule.recording.numbers import Tracked
 from chainrule.run import needed, restore
 
+Met = Callable[[int, torch.Tensor], None]
+Run = Callable[["Asked"], "Handwritten"]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -73,8 +76,9 @@ class Handwritten:
         return self if self.own is None else replace(self, output=self.own, own=None)
 
 
-def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
-    """Run the code once; everything that it computes, its hand-written gradients too, is recorded."""
+def run_handwritten(asked: Asked, seed: int = 0, met: Met | None = None) -> Handwritten:
+    """Run the code once; everything that it computes, its hand-written gradients too, is recorded. `met` is told of each
+    input, by its place, before it is read."""
     if not callable(asked.code) and not has_backward(asked.code):
         raise ChainruleError(
             f"check was given a {type(asked.code).__name__}; give it a function that computes gradients by hand, or an "
@@ -84,16 +88,17 @@ def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
         raise ChainruleError(
             f"check was given the class {asked.name}; give it an object, {asked.name}(...), or a function that calls it"
         )
-    return _Run(asked, seed).handwritten()
+    return _Run(asked, seed, met).handwritten()
 
 
 class _Run:
-    def __init__(self, asked: Asked, seed: int) -> None:
+    def __init__(self, asked: Asked, seed: int, met: Met | None) -> None:
         self.asked, self.seed = asked, seed
         self.recorder = new_recorder()
         self.recorder.every_path = True
         self.spots = Spots(self.recorder)
         self.recorder.noticed = self.spots
+        self.recorder.met = met
         self.upstream: torch.Tensor | None = None
         self.own: torch.Tensor | None = None
         self.began = 0

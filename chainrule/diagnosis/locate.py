@@ -66,7 +66,7 @@ class Located:
             return Row(claim.name, "wrong shape", None, None, shape, expected, *place)
         truth = case.here.truth(value)
         error, relative = errors(case.here.values[claim.node], truth)
-        status = "right" if relative <= RIGHT or self._is_rounding(claim, case.here) else "wrong"
+        status = "right" if relative <= RIGHT or self.is_rounding(claim, case.here) else "wrong"
         if status == "right" or not case.tracked(claim):
             # by the person's own numbers: rounding of their dtype, or a path that could not be recorded
             error, relative = errors(claim.tensor.detach().double(), truth)
@@ -85,7 +85,7 @@ class Located:
         gap = (claim.tensor.detach().double() - self.case.here.truth(claim.value)).abs()
         return bool((gap <= SPREAD * self._noise(claim, self.case.here, eps)).all())
 
-    def _is_rounding(self, claim: Claim, point: Point) -> bool:
+    def is_rounding(self, claim: Claim, point: Point) -> bool:
         """Whether terms that cancel explain the difference: the gradient of a bias before a batch norm is zero."""
         gap = (point.values[claim.node] - point.truth(claim.value)).abs()
         if not bool(torch.isfinite(gap).all()) or float(gap.max()) > MOST * point.largest:
@@ -101,7 +101,7 @@ class Located:
         near = self.case.nearby
         if claim.node not in near.values:
             return False
-        right = errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self._is_rounding(claim, near)
+        right = errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self.is_rounding(claim, near)
         return right and not self._splits_ties(claim)
 
     def _splits_ties(self, claim: Claim) -> bool:

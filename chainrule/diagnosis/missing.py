@@ -35,7 +35,9 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     alike = [n for n in inputs if n not in asked and (roles & _roles(n, used) or _is_kept_like(case, n, claimed))]
     told = any(n.meta.get("given", n.meta["val"]).requires_grad for n in case.base.inputs)
     steps = [n for n in claimed if n.op != "placeholder"]
-    guessed = [] if told or len(steps) < _STEPS else _parameters(inputs, claimed, used)
+    guessed = (
+        [] if told or len(steps) < _STEPS else _parameters(inputs, claimed, used) or _of_layers(case, claimed, used)
+    )
     none = _returned_as_none(case)  # of data it may be left out on purpose
     nothing = [n for n in inputs if n.meta["name"] in none and _is_parameter(n, used)]
     return list(dict.fromkeys([*asked, *alike, *nothing])) or guessed
@@ -97,6 +99,28 @@ def _parameters(inputs: list[fx.Node], claimed: set[fx.Node], used: set[fx.Node]
     entering = {n for n in claimed if n.op == "placeholder"} | set(found)
     data = [n for n in inputs if n not in found and _enters_before(n, entering, used)]
     return found if not data and len(entering) > len(found) else []
+
+
+def _of_layers(case: Case, claimed: set[fx.Node], used: set[fx.Node]) -> list[fx.Node]:
+    """The weights of all layers `h @ w + b` where all biases have their gradient, and no weight has; or the biases where
+    all weights have. A person may train one kind alone, but in several layers, with the values between them, leaving out
+    the other is likelier forgotten: `wrt` says what is asked for."""
+    layers = list(dict.fromkeys(pair for value in case.base.inputs for pair in _layers(value, used)))
+    for kind, other in ((0, 1), (1, 0)):
+        missing, had = ([pair[k] for pair in layers] for k in (kind, other))
+        if len(set(missing)) > 1 and claimed.issuperset(had) and claimed.isdisjoint(missing):
+            return [n for n in dict.fromkeys(missing) if n in case.base.gradients]
+    return []
+
+
+def _layers(weight: fx.Node, used: set[fx.Node]) -> Iterable[tuple[fx.Node, fx.Node]]:
+    """A weight, with each bias that is added to a product with it."""
+    for product, place in _readers(weight, used):
+        if product.meta["operation"] not in _CONTRACTIONS or not place:
+            continue
+        added = [a for u in product.users if u in used and u.meta["operation"] == "add" for a in u.all_input_nodes]
+        biases = [*added, *product.all_input_nodes[2:]]
+        yield from ((weight, b) for b in biases if b.op == "placeholder" and _of(b).ndim == 1 and differentiable(b))
 
 
 def _entering_as_parameters(inputs: list[fx.Node], used: set[fx.Node]) -> list[fx.Node]:

@@ -138,6 +138,18 @@ def _whole(name: str) -> Form:
     return lambda p, m, args, kwargs: (f"{m}.{name}({p.text(args[1] if len(args) > 1 else args[0])})", ATOM)
 
 
+def _made(name: str) -> Form:
+    """`np.ones((n, n), dtype=bool)`"""
+
+    def form(p: Python, m: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Spelled:
+        asked = kwargs.get("dtype")
+        dtype = ", dtype=bool" if asked is torch.bool else ", dtype=int" if asked is torch.int64 else ""
+        sizes = args[0] if isinstance(args[0], list | tuple) else args
+        return f"{m}.{name}({p.text(tuple(sizes))}{dtype})", ATOM
+
+    return form
+
+
 def _joined(name: str) -> Form:
     def form(p: Python, m: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Spelled:
         axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
@@ -176,7 +188,7 @@ _FORMS: dict[str, Form] = {
     "softmax": _softmax, "sigmoid": _sigmoid, "clamp_min": _bounded("maximum"), "clamp_max": _bounded("minimum"),
     "relu": lambda p, m, args, kwargs: (f"{m}.maximum({p.text(args[0])}, 0)", ATOM),
     "float": _cast, "double": _cast, "to": _cast, "type_as": _cast, "new_ones": _whole("ones"), "new_zeros": _whole("zeros"),
-    "cat": _joined("concatenate"), "stack": _joined("stack"), "rsqrt": _power(-0.5), "square": _power(2),
+    "ones": _made("ones"), "zeros": _made("zeros"), "cat": _joined("concatenate"), "stack": _joined("stack"), "rsqrt": _power(-0.5), "square": _power(2),
     "reciprocal": lambda p, m, args, kwargs: (f"1 / {p.text(args[0], PRODUCT + 1)}", PRODUCT),
     "t": lambda p, m, args, kwargs: (f"{p.text(args[0], ATOM)}.T", ATOM), "numel": _size, "size": _size,
     "neg": lambda p, m, args, kwargs: (f"-{p.text(args[0], UNARY)}", UNARY),

@@ -16,6 +16,7 @@ Changes = dict[Axis, int]  # axes and their new sizes
 Reached = tuple[Changes, int | None]  # changes, and the place of the node that fails with them
 
 SPARSE = 0.25  # from this share of zeros on, the zeros mean something (a triangle, padding), and stay
+_FEW = 100  # elements
 STEPS = (1, 2, 3, 4)  # how much larger than it was a size is tried, beyond what makes it unlike the others
 DEPTH = 3  # how far ties of ties are followed before all axes of a size are tried at once
 
@@ -62,7 +63,7 @@ def _fresh(value: Any, generator: torch.Generator) -> Any:
     square = value.ndim >= 2 and value.shape[-1] == value.shape[-2] > 1 and bool(value.any())
     if square and bool(((value - value.mT).abs() <= 1e-5 * value.abs().max()).all()):
         return _symmetric((value + value.mT) / 2, generator)
-    made = _drawn(value, generator)
+    made = varied(value, generator)
     if value.ndim == 1 and len(value) > 2 and bool((value.diff() > 0).all()):
         made = made.sort().values
     return made
@@ -70,6 +71,8 @@ def _fresh(value: Any, generator: torch.Generator) -> Any:
 
 def _two_valued(value: torch.Tensor) -> bool:
     """Zeros and one other value, or two values in many places: a mask, a scaled mask, one-hot rows, labels 1 and -1."""
+    if len(torch.unique(value.flatten()[:_FEW])) > 2:  # which says it, of large tensors, at once
+        return False
     values = torch.unique(value)
     return len(values) == 2 and (value.numel() > 2 or bool((values == 0).any()))
 
@@ -82,10 +85,10 @@ def _normal(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device)
 
 
-def _drawn(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def varied(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Other real numbers in place of `value`."""
     if bool((value <= 0).all()) and bool((value < 0).any()):
-        return -_drawn(-value, generator)
+        return -varied(-value, generator)
     if bool((value >= 0).all()) and bool((value > 0).any()):
         away = float((value - value.mean()).pow(2).mean().sqrt() / value.mean())
         spread = (min(0.3, away or 0.3) * _normal(value, generator)).exp()

@@ -22,6 +22,8 @@ def projections(search: Search) -> Iterator[Mutation]:
     """Terms made of a gradient and a value in reach, taken away from each value that depends on gradients."""
     values, sketches = search.trials[0].values, search.around.sketches
     gradients = search.around.carries | search.around.gradients
+    for whole in _softmax_backward(search):
+        yield Mutation(search.root, whole(), "diagonal-jacobian", WRAPPED + 0.8)
     terms = list(_terms(search))
     for node in search.nodes:
         for value, put in places(search, node):
@@ -36,13 +38,32 @@ def _terms(search: Search) -> Iterator[_Term]:
         shape = getattr(values.get(gradient), "shape", ())
         others = [n for n in reach if n not in search.around.gradients]
         alike = [n for n in others if getattr(values.get(n), "shape", None) == shape]
-        for axis in range(-1, -len(shape) - 1, -1):
+        for axis in (-1, *range(len(shape) - 1)) if shape else ():
             yield _mean(sketches, gradient, axis), "lost-path"
             for other in alike:
                 yield _along(sketches, gradient, other, axis, "mean"), "lost-path"
                 yield _along(sketches, gradient, other, axis, "sum"), "lost-path"
                 yield _inner(sketches, gradient, other, axis, "sum"), "missing-term"
                 yield _both(sketches, gradient, other, axis), "lost-path"
+
+
+def _softmax_backward(search: Search) -> Iterator[Callable[[], fx.Node]]:
+    """All of a softmax's Jacobian, for each value in reach that sums to one, and each gradient like it."""
+    values, reach, sketches = search.trials[0].values, search.around.reach, search.around.sketches
+    size = search.trials[0].goal.shape
+    alike = [n for n in reach if getattr(values.get(n), "shape", None) == size]
+    for p in (n for n in alike if n not in search.around.gradients and n not in search.around.carries):
+        for axis in (a for a in (-1, *range(len(size) - 1)) if size and _sums_to_one(values[p], a)):
+            for gradient in (n for n in alike if n in search.around.gradients):
+                yield lambda g=gradient, p=p, a=axis: sketches.operation(  # type: ignore[misc]
+                    "mul", p, sketches.operation("sub", g, _inner(sketches, g, p, a, "sum")())
+                )
+
+
+def _sums_to_one(value: torch.Tensor, axis: int) -> bool:
+    if not value.is_floating_point() or value.shape[axis] < 2:
+        return False
+    return bool(((value.sum(axis) - 1).abs() < 1e-9).all())
 
 
 def _mean(sketches: Sketches, gradient: fx.Node, axis: int) -> Callable[[], fx.Node]:

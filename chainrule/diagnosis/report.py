@@ -87,13 +87,15 @@ class Finding:
         return f"{place}{self.cause} {self.message}"
 
     def change(self) -> list[str]:
-        """The person's line with `-` before it, the repair with `+`; other causes that fit as well.
+        """The person's line with `-` before it, the repair with `+`; other causes that fit as well. Where there is no
+        repair the line stands by itself.
 
         >>> Finding("w", 7, "sign", "", "w.g = x", proved=True, text="w.g = -x").change()
         ['- w.g = -x', '+ w.g = x   # proved']
         """
-        lines = [f"- {line}" for line in self.text.splitlines()]
-        repair = [f"+ {line}" for line in self.repair.splitlines()]
+        deleted = self.edit is not None and not self.edit.lines
+        repair = ["delete this line"] if deleted else [f"+ {line}" for line in self.repair.splitlines()]
+        lines = [f"- {line}" if repair else f"  {line}" for line in self.text.splitlines()]
         if repair and self.proved:
             repair[-1] += "   # proved"
         also = [f"also possible: {', '.join(self.also)}"] if self.also else []

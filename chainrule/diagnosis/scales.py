@@ -51,6 +51,7 @@ class Scales:
     def scaled(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`node` times `ratio`, written with sizes where they explain it."""
         sketches = self.sketches
+        yield from self._rooted(node, ratio, values)
         for named in self.named:
             number = float(named)
             if _equal(number, ratio):
@@ -80,6 +81,15 @@ class Scales:
         for twice in (2.0, 0.5):
             for size in self._sizes(twice / ratio if ratio else math.inf, values):
                 yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
+
+    def _rooted(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """`x / d` with the root of what it is divided by: a scale of 1/sqrt(d)."""
+        if node.meta["operation"] in ("div", "mul") and len(node.args) == 2:
+            known = values.get(node.args[1]) if isinstance(node.args[1], fx.Node) else node.args[1]
+            wanted = ratio**2 if node.meta["operation"] == "div" else 1 / ratio**2 if ratio else math.inf
+            if isinstance(known, int | float) and known > 1 and ratio > 0 and _equal(float(known), wanted):
+                root = self.sketches.operation("pow", node.args[1], 0.5)
+                yield self.sketches.operation(node.meta["operation"], node.args[0], root)
 
     def _sizes(self, wanted: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """Sizes equal to `wanted`: an axis first, then the number of elements."""

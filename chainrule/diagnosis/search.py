@@ -24,6 +24,7 @@ from chainrule.run import double, step
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
 _SECONDS = 1.2  # of work, after which a search ends with what it has
+_LAST = 0.5
 _BY_CHANCE = frozenset(  # causes that say nothing where a longer way comes to zero
     (
         "wrong-tensor",
@@ -105,6 +106,10 @@ class Search:
                 self.try_all(self._alike())
             if not self.found:
                 self.try_all(projections(self))
+
+    def last_moments(self) -> None:
+        """Time for a few more, which a large network needs for each."""
+        self.until = max(self.until, time.thread_time() + _LAST)
 
     def _has(self, weight: float) -> bool:
         return any(m.weight < weight for m in self.found)

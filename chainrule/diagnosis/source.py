@@ -59,10 +59,15 @@ def text_at(span: Span) -> str:
 def statement_at(span: Span) -> ast.stmt | None:
     """The innermost simple statement around a span."""
     found: ast.stmt | None = None
-    for node in ast.walk(tree_of(span.file)):
-        if isinstance(node, ast.stmt) and not hasattr(node, "body") and span.within(span_of(node, span.file)):
+    for node in _statements(tree_of(span.file)):
+        if span.within(span_of(node, span.file)):
             found = node
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def _statements(tree: ast.Module) -> list[ast.stmt]:
+    return [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and not hasattr(n, "body")]
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,11 @@ def moved_below(statement: Span, other: Span) -> Edit | None:
         return None
     height = statement.end_line - statement.line + 1
     return Edit(statement.file, statement.line, other.end_line, (*block[height:], *block[:height]))
+
+
+def deleted(statement: Span) -> Edit:
+    """The edit that takes a statement away, with its lines."""
+    return Edit(statement.file, statement.line, statement.end_line, ())
 
 
 def inserted_after(statement: Span, text: str) -> Edit:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import operator
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -15,16 +16,22 @@ from chainrule.diagnosis.numpy_spelling import in_numpy, is_torch_call, name_in
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.source import Assignment
 from chainrule.diagnosis.spots import Span, Spot, span_of
+from chainrule.diagnosis.wording import NamedSizes, numbers_in, only_stretched
 from chainrule.recording import Recorder
 from chainrule.recording.numbers import Tracked
-from chainrule.show.python import ATOM, Python, Spelled
+from chainrule.show.python import ATOM, SUM, UNARY, Python, Spelled
+
+if TYPE_CHECKING:
+    from chainrule.diagnosis.case import Point
 
 
 class Reach:
     """The names that one line of the person's can use, and the nodes that they stand for."""
 
-    def __init__(self, spot: Spot, recorder: Recorder, without: str = "") -> None:
-        """`without` is a name that the line itself sets."""
+    def __init__(
+        self, spot: Spot, recorder: Recorder, without: str = "", resized: Callable[[], Point | None] | None = None
+    ) -> None:
+        """`without` is a name that the line itself sets; `resized` tells which sizes are tied to one another."""
         self.names: dict[fx.Node, str] = {}
         self.nodes: dict[str, fx.Node] = {}  # by every name
         self.space, self.arrays = spot.space, spot.arrays
@@ -52,6 +59,8 @@ class Reach:
                 self.nodes[text] = node
                 if self._is_better(node, text):
                     self.names[node] = text
+        self.held: Mapping[str, Any] = spot.names
+        self.named_sizes = NamedSizes(spot, self.nodes, resized()) if resized is not None else None
         for node, text in list(self.names.items()):  # under the name of what was saved, what it was
             self.names.setdefault(node.meta.get("same_as", node), text)
 
@@ -83,6 +92,10 @@ class InPlace(Python):
         self.space, self.numbers, self.arrays = reach.space, reach.numbers, reach.arrays
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[fx.Node] = []
+        self.sizes = reach.named_sizes
+        self.instead: dict[fx.Node, Any] = {}  # what stands for a value that is only stretched
+        held = source.statement_at(statement) if statement is not None else None
+        self.written = numbers_in(held, reach.held) if held is not None else {}  # numbers, as they stand there
 
     def expression(self, node: fx.Node) -> Spelled:
         """As everywhere, with the modules under the names that they have in the person's file; or in NumPy."""
@@ -93,6 +106,15 @@ class InPlace(Python):
             if spelled is None:
                 self.unspelled.append(node)
             return spelled or ("", ATOM)
+        self.instead.update(only_stretched(node, self.variable))
+        args = node.args
+        if node.target is operator.mul and 1 in args:
+            rest = args[0] if args[1] == 1 else args[1]
+            if isinstance(rest, fx.Node) and getattr(rest.meta.get("val"), "shape", None) == _shape(node):
+                return self.spell(rest)
+        if node.target is operator.sub:  # a - b - c, not a - (b + c)
+            parts = [self.text(args[0], SUM), *(self.text(a, SUM + 1) for a in self._terms(args[1]))]
+            return " - ".join(parts), SUM
         text, binding = super().expression(node)
         if "F" not in self.space and text.startswith("F."):
             text = f"torch.nn.functional.{text[2:]}"
@@ -101,12 +123,28 @@ class InPlace(Python):
     def constant(self, value: Any) -> Spelled:
         """A number under the person's name for it: `reg`, `eps`, not what they are in this run."""
         if type(value) is float and not value.is_integer():
+            known = next((t for v, t in self.written.items() if abs(v - value) <= 1e-12 * abs(value)), None)
+            if known is not None:
+                return known, source.binding_of(known)
             name = next((n for n, known in self.numbers.items() if type(known) is float and known == value), None)
             if name is not None:
                 return name, ATOM
         return super().constant(value)
 
+    def _terms(self, value: Any) -> tuple[Any, ...]:
+        """The terms of a sum that is spelled here, and stands nowhere in the person's code; of anything else, itself."""
+        if not isinstance(value, fx.Node) or value.target is not operator.add:
+            return (value,)
+        known = value in self.verbatim or span_of(value) is not None or self.variable(value)
+        return value.args if not known and all(isinstance(a, fx.Node) for a in value.args) else (value,)
+
     def spell(self, value: Any) -> Spelled:
+        if isinstance(value, fx.Node):
+            if value in self.instead:
+                return super().spell(self.instead[value])
+            named = self.sizes.of(value) if self.sizes is not None else None
+            if named is not None:
+                return named, ATOM
         if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":
             if value in self.verbatim:
                 return self.verbatim[value], source.binding_of(self.verbatim[value])
@@ -162,6 +200,8 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         edit = source.replaced(statement, str(by.meta["statement"]))
     elif "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
         edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
+    elif whole and assigned.augmented and at.args and by is at.args[0]:
+        edit = source.deleted(statement)
     elif by.meta["operation"] == "index_put" and whole:
         edit = source.replaced(statement, _indexed(by, at, assigned, speller))
     elif whole and assigned.augmented:
@@ -244,13 +284,23 @@ def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: S
     args = by.args
     same = by.meta["operation"] == at.meta["operation"] and len(args) == 2 and args[0] is at.args[0]
     if same:
-        return source.replaced(assigned.value, speller.text(args[1]))
+        text = speller.text(args[1])
+        if assigned.augmented in _OPPOSITE and text.startswith("-") and source.binding_of(text) >= UNARY:
+            return source.replaced(statement, f"{assigned.target} {_OPPOSITE[assigned.augmented]}= {text[1:]}")
+        return source.replaced(assigned.value, text)
     if len(at.args) < 2:
         return source.replaced(statement, f"{assigned.target} = {speller.text(by)}")
     if by is at.args[1] or (by.meta["phase"] == "sketch" and at.args[0] not in _reads(by)):
         new = source.text_at(assigned.value) if by is at.args[1] else speller.text(by)
         return source.replaced(statement, f"{assigned.target} = {new}")
     return source.replaced(statement, f"{assigned.target} = {speller.expression(by)[0]}")
+
+
+_OPPOSITE = {"+": "-", "-": "+"}
+
+
+def _shape(node: fx.Node) -> Any:
+    return getattr(node.meta.get("val"), "shape", None)
 
 
 def _reads(node: fx.Node) -> set[fx.Node]:

@@ -79,7 +79,7 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
             known = values.get(factor)
             if not isinstance(known, torch.Tensor) or (derived and known.numel() < 2) or factor is node:
                 continue
-            if known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
+            if 0 < known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
                 index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
                 factor = sketches.operation("getitem", factor, index)
             late = factor in search.around.gradients and node not in search.around.carries

@@ -80,6 +80,7 @@ class Recorder(TorchFunctionMode):
         self.regions = Regions(self)
         self.invocations = Invocations(self.entry)
         self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
+        self.met: Callable[[int, torch.Tensor], None] | None = None  # told of each input, before it is read
         self.noticed: Callable[[fx.Node, types.FrameType], None] | None = None  # told of each node and its frame
         self.numbers = Numbers(self)
         self.memory = Memory(self)
@@ -325,6 +326,8 @@ class Recorder(TorchFunctionMode):
             )
         found = name or names.name_of_leaf(tensor, self.arguments, self.forward, frames or [])
         node = self.graph.placeholder(f"input_{len(self.inputs)}")
+        if self.met is not None:
+            self.met(len(self.inputs), tensor)
         self._first(node)
         node.meta.update(operation="input", name=found, site=None, phase="forward")
         self.keep(tensor, node)

@@ -1,0 +1,180 @@
+"""The repairs of `check` as an author would write them: in the person's names and numbers, and no longer than needed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_check import program, rand
+from torch import Tensor
+
+import chainrule as cr
+
+
+def repair(text: str, *args: Any, **space: Any) -> str:
+    """The one repair of the function `step` of `text`, which must be proved."""
+    report = cr.check(program(text, **space), *args)
+    assert len(report.findings) == 1 and report.findings[0].proved, str(report)
+    return report.findings[0].repair
+
+
+SOFTMAX = """
+def step(x, w):
+    z = x @ w
+    e = np.exp(z - z.max(-1, keepdims=True))
+    p = e / e.sum(-1, keepdims=True)
+    loss = (p**3).sum()
+    dp = 3 * p**2
+    dz = {}
+    dw = x.T @ dz
+    return loss, dw
+"""
+
+
+@pytest.mark.parametrize("line", ["dp * p * (1 - p)", "p * (1 - p)", "p * dp"])
+def test_the_jacobian_of_a_softmax_is_written_in_numpy(line: str) -> None:
+    x, w = rand(5, 4).numpy(), rand(4, 3).numpy()
+    assert repair(SOFTMAX.format(line), x, w, np=np) in (
+        "dz = p * (dp - (dp * p).sum(axis=-1, keepdims=True))",
+        "dz = p * (dp - (p * dp).sum(axis=-1, keepdims=True))",
+    )
+
+
+NET = """
+def step(x, t, w, v):
+    n, d = x.shape
+    z = x @ w
+    h = torch.relu(z)
+    z = h @ v
+    z = z - z.max(1, keepdim=True).values
+    p = z.exp() / z.exp().sum(1, keepdim=True)
+    loss = -p[torch.arange(n), t].log().mean() + 0.01 * w.pow(2).sum()
+    dz = p.clone()
+    dz[torch.arange(n), t] -= 1
+    dz /= n
+    z.g = dz
+    v.g = h.T @ z.g
+    h.g = z.g @ v.T
+    w.g = x.T @ (h.g * (h > 0)) + 0.02 * w
+    return loss
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "right"),
+    [
+        ("    dz /= n\n", "", "dz = dz / n"),
+        ("dz /= n", "dz /= d", "dz /= n"),
+        ("t] -= 1", "t] += 1", "dz[torch.arange(n), t] -= 1"),
+        (" + 0.02 * w", "", "w.g = 2 * 0.01 * w + x.T @ h.g.masked_fill(h <= 0, 0)"),
+    ],
+)
+def test_sizes_and_numbers_are_the_persons(line: str, wrong: str, right: str) -> None:
+    args = rand(7, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0]), rand(5, 4), rand(4, 3)
+    assert repair(NET.replace(line, wrong), *args) == right
+
+
+def test_a_value_that_took_the_name_of_another_has_that_name() -> None:
+    args = rand(7, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0]), rand(5, 4), rand(4, 3)
+    report = cr.check(program(NET), *args)
+    assert report.ok and [r.name for r in report.rows] == ["z", "v", "h", "w"]
+
+
+@pytest.mark.parametrize(
+    ("after", "line"), [("    h = torch.relu(z)\n", "    h.add_(1)\n"), ("    dz /= n\n", "    dz *= p * (1 - p)\n")]
+)
+def test_a_line_too_many_is_to_be_deleted(after: str, line: str) -> None:
+    place = after if "dz" in line else "    dz = p.clone()\n"
+    args = rand(7, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0]), rand(5, 4), rand(4, 3)
+    report = cr.check(program(NET.replace(place, place + line)), *args)
+    (finding,) = report.findings
+    assert finding.proved and finding.edit is not None and finding.edit.lines == () and finding.repair == ""
+    assert finding.change()[:2] == [f"- {line.strip()}", "delete this line   # proved"]
+
+
+ATTENTION = """
+def step(x, wq, wk):
+    d = wq.shape[1]
+    q, k = x @ wq, x @ wk
+    s = q @ k.T / math.sqrt(d)
+    out = s.exp() @ x + x
+    loss = out.pow(2).sum()
+    out.g = 2 * out
+    s.g = s.exp() * (out.g @ x.T)
+    q.g = s.g @ k / math.sqrt(d)
+    k.g = s.g.T @ q / math.sqrt(d)
+    wq.g = x.T @ q.g
+    wk.g = x.T @ k.g
+    x.g = q.g @ wq.T + k.g @ wk.T + s.exp().T @ out.g + out.g
+    return loss
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "right"),
+    [
+        ("q.g = s.g @ k / math.sqrt(d)", "q.g = s.g @ k", "q.g = (s.g @ k) / d ** 0.5"),
+        ("q.g = s.g @ k / math.sqrt(d)", "q.g = s.g @ k / d", "q.g = (s.g @ k) / d ** 0.5"),
+        ("k.g = s.g.T @ q / math.sqrt(d)", "k.g = s.g.T @ q * math.sqrt(d)", "k.g = (s.g.T @ q) / math.sqrt(d)"),
+        (" + out.g\n", "\n", "x.g = q.g @ wq.T + k.g @ wk.T + s.exp().T @ out.g + out.g"),
+    ],
+)
+def test_nothing_stands_there_that_does_nothing(line: str, wrong: str, right: str) -> None:
+    args = rand(7, 6) / 4, rand(6, 5) / 4, rand(6, 5, seed=1) / 4
+    assert repair(ATTENTION.replace(line, wrong), *args, math=math) == right
+
+
+NORM = """
+def step(x, gamma):
+    xc = x - x.mean(1, keepdim=True)
+    rstd = (xc.pow(2).mean(1, keepdim=True) + 1e-5).rsqrt()
+    xhat = xc * rstd
+    out = xhat * gamma
+    loss = out.pow(3).sum()
+    out.g = 3 * out.pow(2)
+    gamma.g = (out.g * xhat).sum(0)
+    xhat.g = out.g * gamma
+    x.g = xhat.g * rstd
+    return loss
+"""
+
+
+def test_a_sum_that_is_taken_away_needs_no_parentheses() -> None:
+    assert repair(NORM, rand(6, 5), rand(5)) == (
+        "x.g = (xhat.g - xhat.g.mean(-1, keepdim=True) - xhat * (xhat.g * xhat).mean(-1, keepdim=True)) * rstd"
+    )
+
+
+class Layer:
+    def __init__(self, shape: tuple[int, int], seed: int) -> None:
+        self.w, self.b = rand(*shape, seed=seed), torch.zeros(shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x = x
+        return x @ self.w + self.b
+
+    def backward(self, dout: Tensor) -> Tensor:
+        self.dw = self.x.T @ dout
+        return dout @ self.w.T
+
+
+class Two:
+    def __init__(self) -> None:
+        self.first, self.last = Layer((5, 4), 0), Layer((4, 3), 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.h = self.first.forward(x).tanh()
+        return self.last.forward(self.h).pow(2).sum(1)
+
+    def backward(self, dout: Tensor) -> Tensor:
+        out = self.last.x @ self.last.w + self.last.b
+        dh = self.last.backward(2 * out * dout[:, None])
+        return self.first.backward(dh * (1 - self.h**2))
+
+
+def test_a_line_that_layers_lack_is_in_the_names_of_their_class() -> None:
+    (finding,) = cr.check(Two(), rand(6, 5)).findings
+    assert (finding.cause, finding.repair, finding.proved) == ("missing-gradient", "self.db = dout.sum(0)", True)
