@@ -46,6 +46,8 @@ def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
                 continue
             if bare[name].other in read and not _reads_itself(reader, bare[name]):
                 continue
+            if _is_later(value, bare[name], spot):
+                continue
             key = (spot.call, bare[name].index, value)
             node = made.get(key)
             if node is None:
@@ -119,6 +121,13 @@ def _bare_in(code: types.CodeType) -> tuple[_Bare, ...]:
 
 def _loops(code: types.CodeType) -> bool:
     return any(i.opname == "JUMP_BACKWARD" for i in dis.get_instructions(code))
+
+
+def _is_later(value: fx.Node, bare: _Bare, reader: Spot) -> bool:
+    """Whether a value was made between the assignment and where it is read: the name was bound again."""
+    made: Spot | None = value.meta.get("spot")
+    here = made is not None and made.call == reader.call and bare.line < made.line <= reader.line
+    return here and reader.names.get(bare.other) is not value
 
 
 def _reads_itself(reader: fx.Node, bare: _Bare) -> bool:

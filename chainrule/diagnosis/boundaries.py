@@ -8,6 +8,7 @@ from torch import fx
 from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.handed import Call
+from chainrule.program import differentiable
 from chainrule.run import needed
 
 
@@ -32,7 +33,7 @@ def handed_claims(case: Case) -> list[Claim]:
 
 def _only_read_by(call: Call, value: fx.Node, used: set[fx.Node]) -> bool:
     """Whether nothing outside of a call reads a value: then the gradient that comes back from there is all of it."""
-    readers = [u for u in value.users if u in used and u.meta["phase"] == "forward"]
+    readers = [u for u in value.users if u in used and u.meta["phase"] == "forward" and differentiable(u)]
     spots = [u.meta.get("spot") for u in readers]
     return all(s is not None and call.began <= s.order <= call.ended for s in spots)
 

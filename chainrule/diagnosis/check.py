@@ -106,7 +106,8 @@ def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Locat
             nearer = Located(Case(follow()))
     except (ChainruleError, RuntimeError):  # what stands between the layers is no program of torch's
         return located, again
-    return (nearer, follow) if nearer.handed and _alike(located, nearer) else (located, again)
+    said = [[(row.name, row.status) for row in loc.rows.values()] for loc in (located, nearer)]
+    return (nearer, follow) if nearer.handed and said[0] == said[1] else (located, again)
 
 
 def _nearest(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:
@@ -118,14 +119,10 @@ def _nearest(located: Located, again: Callable[[], Handwritten]) -> tuple[Locate
         nearer = Located(Case(again().by_own))
     except ChainruleError:  # their forward pass is no program of torch's
         return located, again
+    truths = [[loc.case.here.truth(c.value) for c in loc.case.claims] for loc in (located, nearer)]
+    alike = len(truths[0]) == len(truths[1]) and all(same(a, b) for a, b in zip(*truths, strict=True))
     further = len(nearer.known) > len(nearer.case.claims)
-    return (nearer, lambda: again().by_own) if _alike(located, nearer) and further else (located, again)
-
-
-def _alike(one: Located, other: Located) -> bool:
-    """Whether two recordings of a run have the same gradients, and the same truth."""
-    truths = [[loc.case.here.truth(c.value) for c in loc.case.claims] for loc in (one, other)]
-    return len(truths[0]) == len(truths[1]) and all(same(a, b) for a, b in zip(*truths, strict=True))
+    return (nearer, lambda: again().by_own) if alike and further else (located, again)
 
 
 def _names_own(case: Case) -> bool:

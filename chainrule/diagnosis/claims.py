@@ -303,23 +303,32 @@ def _tensor(value: Any) -> Any:
     return value if isinstance(value, torch.Tensor) else getattr(value, "tensor", value)
 
 
-def _objects(owner: Any, path: str, depth: int = 4) -> list[tuple[Any, str]]:
-    """An object of the person's, and those that it holds, in lists too, with the way to them."""
-    if isinstance(owner, list | tuple):
-        return (
-            [pair for i, held in enumerate(owner) for pair in _objects(held, f"{path}[{i}]", depth - 1)]
-            if depth
-            else []
-        )
-    if (
-        not depth
-        or not hasattr(owner, "__dict__")
-        or isinstance(owner, torch.Tensor | type)
-        or callable(getattr(owner, "__code__", None))
-    ):
-        return []
-    if type(owner).__module__.split(".")[0] in ("torch", "numpy", "chainrule", "builtins"):
-        return []
-    return [(owner, path)] + [
-        pair for k, held in vars(owner).items() for pair in _objects(held, f"{path}.{k}", depth - 1)
-    ]
+def _objects(owner: Any, path: str) -> list[tuple[Any, str]]:
+    """An object of the person's, and those that it holds, in lists and dictionaries too, with the way to them."""
+    found: list[tuple[Any, str]] = []
+    seen: set[int] = set()
+    stack = [(owner, path)]
+    while stack:
+        value, where = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, list | tuple):
+            held = [(v, f"{where}[{i}]") for i, v in enumerate(value)]
+        elif isinstance(value, dict):
+            held = [(v, f'{where}["{k}"]') for k, v in value.items()]
+        elif _is_record(value):
+            found.append((value, where))
+            held = [(v, f"{where}.{k}") for k, v in vars(value).items()]
+        else:
+            continue
+        stack += held[::-1]
+    return found
+
+
+def _is_record(value: Any) -> bool:
+    if not hasattr(value, "__dict__") or isinstance(value, torch.Tensor | type):
+        return False
+    if callable(getattr(value, "__code__", None)):
+        return False
+    return type(value).__module__.split(".")[0] not in ("torch", "numpy", "chainrule", "builtins")

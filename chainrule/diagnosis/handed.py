@@ -107,8 +107,9 @@ class Calls:
             if tensor is None or self.recorder.entry(tensor) is None:
                 continue
             node = self._node(tensor)
-            if node.meta.get("handed") is call:  # as it came
-                spot = spot or self.spots.of(frame)
+            spot = spot or self.spots.of(frame)
+            made: Spot | None = node.meta.get("spot")
+            if call.forward is not None and (made is None or made.call != spot.call):  # as it came, or as it was found
                 here = _returned_at(spot, place)
                 if here is not None:
                     node = alias_at(self.recorder.graph, node, here)

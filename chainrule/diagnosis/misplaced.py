@@ -64,7 +64,9 @@ class Misplaced:
     def _candidates(self) -> Iterator[_Placed]:
         for wrong in self.located.wrong:
             call = wrong.claim.node.meta.get("handed")
-            if call is None or wrong.claim.node is not call.given[0] or len(wrong.above) != 1:
+            if call is not None and call.returned[:1] == [wrong.claim.node]:
+                yield from self._inside(call, wrong.claim.name)
+            if call is None or call.given[:1] != [wrong.claim.node] or len(wrong.above) != 1:
                 continue
             yield from self._between(call, wrong.above[0].value, wrong.claim.name)
             yield from self._exchanged(call, wrong.claim.name)
@@ -99,6 +101,20 @@ class Misplaced:
                 given = f"{text}({given})"
             edit = source.replaced(argument, given)
         yield _Placed(edit, call.spot.code, self._cause(chain), self._message(chain), name)
+
+    def _inside(self, call: Call, name: str) -> Iterator[_Placed]:
+        """A call of a layer inside of this one: what it returns is given back, or added: `dout + inner.backward(dout)`."""
+        outer, given, span = call.forward, call.given[:1], call.returned[0].meta.get("span")
+        argument = given[0].meta.get("name") if given else None
+        for layer in self.left:
+            text = self._called(layer)
+            if outer is None or span is None or not argument or text is None:
+                continue
+            if outer.began <= layer.began and layer.ended <= outer.ended:
+                inner = f"{text}({argument})"
+                for repair in (f"{source.text_at(span)} + {inner}", inner):
+                    edit = source.replaced(span, repair)
+                    yield _Placed(edit, call.returned[0].meta["spot"].code, self._cause([layer]), self._message([layer]), name)
 
     def _at_the_end(self) -> Iterator[_Placed]:
         """A call of the first layer, after the last call that there is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -33,8 +33,11 @@ class Named(float):
 class Scales:
     """Finds sizes of the values in reach whose number explains a ratio."""
 
-    def __init__(self, sketches: Sketches, reach: list[fx.Node], numbers: Mapping[str, float]) -> None:
-        self.sketches, self.reach = sketches, reach
+    def __init__(
+        self, sketches: Sketches, reach: list[fx.Node], numbers: Mapping[str, float], sizes: Iterable[fx.Node] = ()
+    ) -> None:
+        """`sizes` are those that have a name of their own: `n, t = x.shape`."""
+        self.sketches, self.reach, self.sizes = sketches, reach, list(sizes)
         self.named = [Named(value, name) for name, value in numbers.items() if abs(value) not in (0, 1)]
 
     def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
@@ -89,6 +92,7 @@ class Scales:
                 for axis, size in enumerate(value.shape):
                     if size == number:
                         yield self.sketches.size(node, axis)
+        yield from (n for n in self.sizes if values.get(n) == number)
         for node in self.reach:
             value = values.get(node)
             if isinstance(value, torch.Tensor) and value.ndim > 1 and value.numel() == number:

@@ -71,7 +71,7 @@ class Search:
         for trial in trials:
             trial.values.update({f: value_of(f, trial.values) for f in self.factors if f.meta["phase"] == "sketch"})
         self.position = {node: i for i, node in enumerate(self.order)}
-        self.scales = Scales(around.sketches, list(around.reach), around.numbers)
+        self.scales = Scales(around.sketches, list(around.reach), around.numbers, around.sizes)
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
@@ -127,6 +127,7 @@ class Search:
             for group in groups:
                 self._try_turns(group, wraps.terms(self, group[-1]))
                 self._try_turns(group, wraps.activated(self, group[-1]))
+                self._try_turns(group, wraps.complements(self, group[-1]))
 
     def _alike(self) -> Iterator[Mutation]:
         """The same change to every product of the line, or to every sum."""

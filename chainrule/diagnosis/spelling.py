@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -141,6 +142,8 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
     if not bare and len(texts) == len(read) == len(set(read)):
         speller.verbatim = dict(zip(read, texts, strict=True))
+    if at.meta.get("same_as") is not None and not bare:  # an argument, or what is returned, as it stands there
+        speller.verbatim = dict.fromkeys([at, *read], source.text_at(span))
     around = by.meta["phase"] == "sketch" and at in by.all_input_nodes
     if (
         whole
@@ -201,8 +204,8 @@ def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -
 def _indexed(by: fx.Node, at: fx.Node, assigned: Assignment, speller: InPlace) -> str:
     """A write through an index, as a statement."""
     base, index, value = by.args[:3]
-    target, _, _ = assigned.target.rpartition("[")
-    target = target or speller.text(base, ATOM)
+    written = ast.parse(assigned.target or "_", mode="eval").body
+    target = ast.unparse(written.value) if isinstance(written, ast.Subscript) else speller.text(base, ATOM)
     if "place" in by.meta:
         target = f"{target}[{speller._index(by.meta['place'])}]"
         if assigned.augmented:

@@ -115,6 +115,20 @@ def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
                 yield Mutation(*put(sketches.method("softmax", node, axis)), "wrong-tensor", WRAPPED + 1.3)
 
 
+def complements(search: Search, at: fx.Node) -> Iterator[Mutation]:
+    """A factor that was forgotten, made of a value in reach: `1 - s`, `s * (1 - s)`, `1 - t * t`."""
+    sketches, values, value = search.around.sketches, search.trials[0].values, search.trials[0].values.get(at)
+    for node in search.around.names(at):
+        known = values.get(node)
+        fits = isinstance(known, torch.Tensor) and known.is_floating_point() and known.numel() > 1
+        if not fits or getattr(value, "shape", None) != known.shape or node in search.around.carries:
+            continue
+        rest = sketches.operation("sub", 1, node)
+        square = sketches.operation("sub", 1, sketches.operation("mul", node, node))
+        for times in (rest, sketches.operation("mul", node, rest), square):
+            yield Mutation(at, sketches.operation("mul", at, times), "missing-factor", WRAPPED + 1.4, "double-applied")
+
+
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A value in reach that should be added or taken away: `p * (dp - inner)`."""
     values, sketches = search.trials[0].values, search.around.sketches

@@ -21,6 +21,7 @@ _OTHERS = tuple(os.path.dirname(m) + os.sep for m in (torch.__file__, os.path.di
 _RULES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "rules") + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 HELD: dict[type, Callable[[Any], Any]] = {}  # for what stands for a tensor: how to get it
+_DEPTH = 10  # objects inside of objects: a layer of a block in a list of a network's
 _is_person: dict[str, bool] = {}  # by file: equal functions of two files have equal code
 
 
@@ -162,7 +163,7 @@ def _spaces(arguments: Mapping[str, Any], forward: Any) -> list[Mapping[str, Any
     return spaces
 
 
-def reachable(arguments: Mapping[str, Any], forward: Any, depth: int = 4) -> Iterator[torch.Tensor]:
+def reachable(arguments: Mapping[str, Any], forward: Any, depth: int = _DEPTH) -> Iterator[torch.Tensor]:
     """Every tensor that `forward` can find by name."""
     level: list[Any] = [v for space in _spaces(arguments, forward) for v in space.values()]
     visited: set[int] = set()
@@ -196,7 +197,7 @@ def _attributes(owner: Any) -> dict[str, Any]:
     return dict(getattr(owner, "__dict__", {}))
 
 
-def _find(tensor: torch.Tensor, space: Mapping[str, Any], depth: int = 4) -> str | None:
+def _find(tensor: torch.Tensor, space: Mapping[str, Any], depth: int = _DEPTH) -> str | None:
     """The path to `tensor` below `space`, shortest first: `w1`, `layers.0.w`, `params.w2`."""
     level: list[tuple[str, Any]] = [(k, v) for k, v in space.items() if isinstance(k, str)]
     visited: set[int] = set()
