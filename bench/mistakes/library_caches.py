@@ -35,11 +35,11 @@ class MeanOverTime:
 
     def backward(self, dout):
         n, t, d = self.shape
-        dx = np.repeat(dout[:, None, :], t, axis=1) / t
-        # ~ wrong-scale: dx = np.repeat(dout[:, None, :], t, axis=1)
-        # ~ wrong-scale: dx = np.repeat(dout[:, None, :], t, axis=1) / n
+        dx = np.repeat(dout.reshape(n, 1, d), t, axis=1) / t
+        # ~ wrong-scale: dx = np.repeat(dout.reshape(n, 1, d), t, axis=1)
+        # ~ wrong-scale: dx = np.repeat(dout.reshape(n, 1, d), t, axis=1) / n
         return dx
-        # = return np.broadcast_to(dout[:, None, :] / t, (n, t, d)).copy()
+        # = return np.broadcast_to(dout.reshape(n, 1, d) / t, (n, t, d)).copy()
 
 
 class Affine:
@@ -55,7 +55,7 @@ class Affine:
         self.grads["W"] = self.cache["x"].T.dot(dout)
         # ~ wrong-scale: self.grads["W"] = self.cache["x"].T.dot(dout) / dout.shape[0]
         self.grads["b"] = dout.sum(axis=0)
-        # ~ missing-gradient (params.b, b):
+        # ~ wrong-scale: self.grads["b"] = dout.mean(axis=0)
         dx = dout.dot(self.params["W"].T)
         # ~ sign: dx = -dout.dot(self.params["W"].T)
         # ~ wrong-scale: dx = dout.dot(self.params["W"].T) / dout.shape[0]

@@ -106,7 +106,7 @@ class Residual:
     def backward(self, dout):
         return dout + self.inner.backward(dout)
         # ~ lost-path: return self.inner.backward(dout)
-        # ~ lost-path|missing-factor: return dout
+        # ~ missing-gradient|lost-path: return dout
         # ~ wrong-term-scale: return dout - self.inner.backward(dout)
         # = dx = self.inner.backward(dout.clone()) ;; dx += dout ;; return dx
 
@@ -155,6 +155,5 @@ class Classifier:
     def backward(self):
         d = self.criterion.backward()
         d = self.head.backward(d)
-        # ~ missing-factor|missing-gradient (head.w, head.b):
         # ~ sign: d = -self.head.backward(d)
         self.body.backward(d)

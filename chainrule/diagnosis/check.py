@@ -83,8 +83,10 @@ def _report(asked: Asked, hand: Handwritten, again: Any) -> Report:
     report = Report([])
     for claim in located.case.claims:
         report.rows.append(located.rows[claim])
-    located, again = _nearest(located, again) if again else _followed(*_nearest(located, lambda: run_handwritten(asked)))
-    findings = Findings(located, again)
+    located, rerun = _nearest(located, again or (lambda: run_handwritten(asked)))
+    if again is None:
+        located, rerun = _followed(located, rerun)
+    findings = Findings(located, rerun)
     report.rows += findings.missing_rows
     report.findings = findings.all()
     report.notes = located.notes + (identities(located) if report.ok else [])
@@ -104,7 +106,7 @@ def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Locat
     try:
         with kept(located.case):
             nearer = Located(Case(follow()))
-    except (ChainruleError, RuntimeError):  # what stands between the layers is no program of torch's
+    except Exception:  # whatever the code raises when it is run once more
         return located, again
     said = [[(row.name, row.status) for row in loc.rows.values()] for loc in (located, nearer)]
     return (nearer, follow) if nearer.handed and said[0] == said[1] else (located, again)

@@ -159,9 +159,12 @@ def _tensor(value: Any) -> torch.Tensor | None:
 
 
 @contextmanager
-def followed(recorder: Recorder, spots: Spots) -> Iterator[list[Call]]:
-    """While open, the calls of the methods of the person's objects are noted."""
+def followed(recorder: Recorder, spots: Spots, following: bool) -> Iterator[list[Call]]:
+    """While open, the calls of the methods of the person's objects are noted, if that is asked for."""
     calls = Calls(recorder, spots)
+    if not following:
+        yield calls.made
+        return
     before: Any = sys.getprofile()
 
     def seen(frame: types.FrameType, event: str, argument: Any) -> None:

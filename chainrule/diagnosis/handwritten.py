@@ -124,8 +124,8 @@ class _Run:
             regions.extend(r for r in recorder.regions if r.function is not None)
             return found
 
-        calls = followed(recorder, self.spots) if asked.following else nullcontext([])
-        with torch.enable_grad(), watched(recorder, self.spots) as writes, calls as made:
+        following = followed(recorder, self.spots, asked.following)
+        with torch.enable_grad(), watched(recorder, self.spots) as writes, following as calls:
             output, result = record_call(recorder, whole, args, kwargs)
         self.spots.forget()
         for node in recorder.graph.nodes:
@@ -150,7 +150,7 @@ class _Run:
         _as_it_was(entry.node)
         return Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
-            list(recorder.arguments), self.kept, self.own, made,
+            list(recorder.arguments), self.kept, self.own, calls,
         )  # fmt: skip
 
     def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:

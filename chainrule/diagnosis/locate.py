@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import fx
 
-from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.diagnosis.boundaries import handed_claims
+from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.missing import missing_inputs
 from chainrule.diagnosis.placed import Placed

@@ -54,7 +54,9 @@ class Misplaced:
             right = repaired(placed.edit, placed.code, self.again, self.located)
             if placed.name in right:
                 edit = placed.edit
-                finding = Finding(placed.name, edit.line, placed.cause, placed.message, "", True, edit.file, "", (), edit)
+                finding = Finding(
+                    placed.name, edit.line, placed.cause, placed.message, "", True, edit.file, "", (), edit
+                )
                 changed = source.lines_of(edit.file)[edit.first - 1 : edit.last]
                 finding.text = "\n".join(line.strip() for line in changed)
                 finding.repair = "\n".join(line.strip() for line in edit.lines)
@@ -114,7 +116,9 @@ class Misplaced:
                 inner = f"{text}({argument})"
                 for repair in (f"{source.text_at(span)} + {inner}", inner):
                     edit = source.replaced(span, repair)
-                    yield _Placed(edit, call.returned[0].meta["spot"].code, self._cause([layer]), self._message([layer]), name)
+                    yield _Placed(
+                        edit, call.returned[0].meta["spot"].code, self._cause([layer]), self._message([layer]), name
+                    )
 
     def _at_the_end(self) -> Iterator[_Placed]:
         """A call of the first layer, after the last call that there is."""
@@ -138,20 +142,20 @@ class Misplaced:
         """The statement that calls this layer, and the one that calls the layer after it, in the place of each other."""
         after = [c for c in self.calls if c.forward.given[:1] == call.forward.returned[:1]]  # type: ignore[union-attr]
         for other in after:
-            spans = [self._statement(c) for c in (call, other)]
-            if spans[0] is None or spans[1] is None or spans[0].file != spans[1].file:
+            spans = [span for c in (call, other) if (span := self._statement(c)) is not None]
+            if len(spans) < 2 or call.spot.code is not other.spot.code:
                 continue
-            first, last = sorted(spans, key=lambda s: s.line)  # type: ignore[union-attr, arg-type, return-value]
+            first, last = sorted(spans, key=lambda span: span.line)
             lines = source.lines_of(first.file)
-            block = lines[first.line - 1 : first.end_line], lines[last.line - 1 : last.end_line]
-            indents = {len(b[0]) - len(b[0].lstrip()) for b in block}
-            if first.end_line >= last.line or len(indents) != 1 or call.spot.code is not other.spot.code:
+            above, below = lines[first.line - 1 : first.end_line], lines[last.line - 1 : last.end_line]
+            indents = {len(block[0]) - len(block[0].lstrip()) for block in (above, below)}
+            if first.end_line >= last.line or len(indents) != 1:
                 continue
             between = lines[first.end_line : last.line - 1]
-            edit = Edit(first.file, first.line, last.end_line, (*block[1], *between, *block[0]))
+            edit = Edit(first.file, first.line, last.end_line, (*below, *between, *above))
             message = (
                 f"the backward pass of {self._name(call)} is called before that of {self._name(other)}, which comes "
-                f"after it in the forward pass"
+                "after it in the forward pass"
             )
             yield _Placed(edit, call.spot.code, "wrong-tensor", message, name)
 

@@ -117,16 +117,19 @@ def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
 
 def complements(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A factor that was forgotten, made of a value in reach: `1 - s`, `s * (1 - s)`, `1 - t * t`."""
-    sketches, values, value = search.around.sketches, search.trials[0].values, search.trials[0].values.get(at)
-    for node in search.around.names(at):
+    operation, values = search.around.sketches.operation, search.trials[0].values
+    size = getattr(values.get(at), "shape", None)
+    for node in search.around.names(at) if at.meta.get("spot") is not None else ():
         known = values.get(node)
-        fits = isinstance(known, torch.Tensor) and known.is_floating_point() and known.numel() > 1
-        if not fits or getattr(value, "shape", None) != known.shape or node in search.around.carries:
+        if not isinstance(known, torch.Tensor) or not known.is_floating_point() or known.numel() < 2:
             continue
-        rest = sketches.operation("sub", 1, node)
-        square = sketches.operation("sub", 1, sketches.operation("mul", node, node))
-        for times in (rest, sketches.operation("mul", node, rest), square):
-            yield Mutation(at, sketches.operation("mul", at, times), "missing-factor", WRAPPED + 1.4, "double-applied")
+        if known.shape != size or node in search.around.carries:
+            continue
+        for place in range(3):  # each from sketches of its own
+            inner = operation("mul", node, node) if place == 2 else node
+            factor = operation("sub", 1, inner)
+            factor = operation("mul", node, factor) if place == 1 else factor
+            yield Mutation(at, operation("mul", at, factor), "missing-factor", WRAPPED + 1.4, "double-applied")
 
 
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:
