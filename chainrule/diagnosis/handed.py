@@ -1,4 +1,5 @@
-"""What layers hand to one another: the calls `y = layer.forward(x)` and `dx = layer.backward(dy)` of one object."""
+"""What layers hand to one another: the calls `y = layer.forward(x)` and `dx = layer.backward(dy)` of one object, or
+`y, cache = f(x)` and `dx = f_backward(dy, cache)` of two functions."""
 
 from __future__ import annotations
 
@@ -25,13 +26,14 @@ from chainrule.recording.unseen import under_way
 
 @dataclass(eq=False)
 class Call:
-    """One call of a method: the tensors that it was given, and those that it returned."""
+    """One call of a method or function: the tensors that it was given, and those that it returned."""
 
-    owner: Any
+    owner: Any  # the object whose method it is; None for a function
     code: types.CodeType
     spot: Spot  # of the call
     given: list[fx.Node]
     returned: list[fx.Node] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)  # what else a function returned: its cache
     forward: Call | None = None  # the call of which this one is the backward pass
     began: int = 0  # the first and the last spot inside
     ended: int = 0
@@ -56,27 +58,33 @@ class Calls:
 
     def _entered(self, frame: types.FrameType) -> None:
         code, caller = frame.f_code, frame.f_back
-        if not _is_own(code) or caller is None or not _is_own(caller.f_code) or not code.co_argcount:
+        if not _is_own(code) or caller is None or not _is_own(caller.f_code) or not code.co_varnames:
             return
         if not under_way() or under_way()[-1] is not self.recorder:
             return
         held = frame.f_locals
-        names = code.co_varnames[: code.co_argcount]
-        owner = held.get(names[0])
-        if not _is_layer(owner) or any(c.owner is owner for c in self._open.values()):
+        names = list(code.co_varnames[: code.co_argcount])
+        rest = held.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount]) if code.co_flags & _REST else ()
+        method = bool(names) and names[0] == "self" and _is_layer(held.get("self"))
+        owner = held["self"] if method else None
+        if method and any(c.owner is owner for c in self._open.values()):
             return  # a call inside of another one of the same object is no step of its own
-        given = {n: t for n in names[1:] if (t := _tensor(held.get(n))) is not None and self.recorder.entry(t)}
+        named = [(n, held.get(n)) for n in names[method:]] + [("", value) for value in rest or ()]
+        given = [(n, t) for n, v in named if (t := _tensor(v)) is not None and self.recorder.entry(t)]
         spot = self.spots.of(caller)
-        call = Call(owner, code, spot, [self._node(t) for t in given.values()], began=self.spots.count)
-        call.forward = self._forward_of(call, list(given.values()))
+        call = Call(owner, code, spot, [self._node(t) for _, t in given], began=self.spots.count)
+        tensors = [t for _, t in given]
+        call.forward = (
+            self._forward_of(call, tensors) if method else self._kept_by(call, [v for _, v in named], tensors)
+        )
         self.made.append(call)
         self._open[frame] = call
         if call.forward is None:
             return
         changed: dict[str, Any] = {}
-        for place, (name, tensor) in enumerate(given.items()):
-            argument = source.argument_at(spot.span, names.index(name) - 1) if spot.span is not None else None
-            if argument is None:
+        for place, (name, tensor) in enumerate(given):
+            argument = source.argument_at(spot.span, names.index(name) - method) if spot.span and name else None
+            if argument is None or (not method and place):
                 continue
             fresh = self._alias(tensor, call.given[place], spot)
             node = call.given[place] = self._node(fresh)
@@ -100,8 +108,23 @@ class Calls:
                 return other if alike or (not given and result.numel() == 1) else None
         return None
 
+    def _kept_by(self, call: Call, values: list[Any], given: list[torch.Tensor]) -> Call | None:
+        """The call of another function that returned the cache which this one is given."""
+        taken = {c.forward for c in self.made}
+        for other in reversed(self.made):
+            if other.owner is not None or other in taken or other.forward is not None or other.code is call.code:
+                continue
+            kept = any(value is held for value in values[1:] for held in other.kept)
+            if not kept or not given or not other.returned:
+                continue
+            with torch._C.DisableTorchFunction():
+                return other if given[0].shape == other.returned[0].meta["val"].shape else None
+        return None
+
     def _left(self, frame: types.FrameType, call: Call, returned: Any) -> None:
-        tensors = [_tensor(r) for r in (returned if isinstance(returned, tuple | list) else (returned,))]
+        results = list(returned) if isinstance(returned, tuple | list) else [returned]
+        tensors = [_tensor(r) for r in results]
+        call.kept = [r for r in results[1:] if r is not None and not isinstance(r, int | float | str)]
         spot: Spot | None = None
         for place, tensor in enumerate(tensors):
             if tensor is None or self.recorder.entry(tensor) is None:
@@ -109,7 +132,8 @@ class Calls:
             node = self._node(tensor)
             spot = spot or self.spots.of(frame)
             made: Spot | None = node.meta.get("spot")
-            if call.forward is not None and (made is None or made.call != spot.call):  # as it came, or as it was found
+            found = made is None or made.call != spot.call or bool(node.users)  # as it came, or as others read it too
+            if call.forward is not None and found:
                 here = _returned_at(spot, place)
                 if here is not None:
                     node = alias_at(self.recorder.graph, node, here)
@@ -129,6 +153,9 @@ class Calls:
 
     def _node(self, tensor: torch.Tensor) -> fx.Node:
         return self.recorder.node_of(tensor, [], None)
+
+
+_REST = 0x04  # of a code object with *args
 
 
 def _returned_at(spot: Spot, place: int) -> Spot | None:

@@ -181,8 +181,9 @@ class Located:
         for claim in handed:
             self._take(claim)
         readers = [c for c in self.case.claims if not set(handed).isdisjoint(self.above(c))]
-        wrong = sum(self._is_wrong(c, self.above(c)) for c in readers)
-        if not readers or 2 * wrong > len(readers):
+        wrong = [c for c in readers if self._is_wrong(c, self.above(c))]
+        contrary = any(self.rows[c].status in ("right", "close") for c in wrong)  # right, though from other gradients
+        if not readers or contrary or 2 * len(wrong) > len(readers):
             self.known = [c for c in self.known if c not in handed]
         else:
             self.handed = handed

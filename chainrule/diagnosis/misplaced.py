@@ -25,7 +25,7 @@ class _Placed:
     code: types.CodeType
     cause: str
     message: str
-    name: str  # of the value whose gradient is wrong or missing
+    name: str  # of the value whose gradient is wrong; "" where it may be any
 
 
 class Misplaced:
@@ -33,7 +33,7 @@ class Misplaced:
 
     def __init__(self, located: Located, again: Callable[[], Handwritten]) -> None:
         self.located, self.case, self.again = located, located.case, again
-        self.calls = [c for c in self.case.hand.calls if c.forward is not None]
+        self.calls = [c for c in self.case.hand.calls if c.forward is not None and c.owner is not None]
         done = {c.forward for c in self.calls}
         owners = {type(c.owner) for c in self.calls}
         used = set(needed([self.case.base.output]))
@@ -41,6 +41,7 @@ class Misplaced:
             c
             for c in self.case.hand.calls
             if c not in done
+            and c.owner is not None
             and c.forward is None
             and c.given
             and c.returned
@@ -52,10 +53,19 @@ class Misplaced:
         """The first whose repair is proved, and the gradients that are right with it."""
         for placed in self._candidates():
             right = repaired(placed.edit, placed.code, self.again, self.located)
-            if placed.name in right:
+            if right and (placed.name in right or not placed.name):
                 edit = placed.edit
                 finding = Finding(
-                    placed.name, edit.line, placed.cause, placed.message, "", True, edit.file, "", (), edit
+                    placed.name or min(right),
+                    edit.line,
+                    placed.cause,
+                    placed.message,
+                    "",
+                    True,
+                    edit.file,
+                    "",
+                    (),
+                    edit,
                 )
                 changed = source.lines_of(edit.file)[edit.first - 1 : edit.last]
                 finding.text = "\n".join(line.strip() for line in changed)
@@ -72,7 +82,7 @@ class Misplaced:
                 continue
             yield from self._between(call, wrong.above[0].value, wrong.claim.name)
             yield from self._exchanged(call, wrong.claim.name)
-        yield from self._at_the_end()
+        yield from self._after()
 
     def _between(self, call: Call, known: fx.Node, name: str) -> Iterator[_Placed]:
         """Calls of the layers between that whose gradient is known and the one that is called."""
@@ -120,23 +130,24 @@ class Misplaced:
                         edit, call.returned[0].meta["spot"].code, self._cause([layer]), self._message([layer]), name
                     )
 
-    def _at_the_end(self) -> Iterator[_Placed]:
-        """A call of the first layer, after the last call that there is."""
-        missing = {self.case.names.get(n, n.name): n for n in self.located.missing}
+    def _after(self) -> Iterator[_Placed]:
+        """A call of a layer after that of the layer which follows it in the forward pass."""
         for layer in self.left:
             last = next((c for c in reversed(self.calls) if c.forward.given[:1] == layer.returned[:1]), None)  # type: ignore[union-attr]
-            name = next((n for n, node in missing.items() if self._reads(layer, node)), None)
             text = self._called(layer)
-            if last is None or name is None or text is None or last.spot.span is None:
+            if last is None or text is None or last.spot.span is None:
                 continue
             statement = source.statement_at(last.spot.span)
             target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
-            if statement is not None and isinstance(target, ast.Name):
+            whole = (
+                isinstance(statement, ast.Assign) and source.span_of(statement.value, last.spot.file) == last.spot.span
+            )
+            if statement is not None and isinstance(target, ast.Name) and whole:
                 line = f"{target.id} = {text}({target.id})"
                 edit = source.inserted_after(source.span_of(statement, last.spot.file), line)
             else:
                 edit = source.replaced(last.spot.span, f"{text}({source.text_at(last.spot.span)})")
-            yield _Placed(edit, last.spot.code, self._cause([layer]), self._message([layer]), name)
+            yield _Placed(edit, last.spot.code, self._cause([layer]), self._message([layer]), "")
 
     def _exchanged(self, call: Call, name: str) -> Iterator[_Placed]:
         """The statement that calls this layer, and the one that calls the layer after it, in the place of each other."""
