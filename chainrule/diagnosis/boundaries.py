@@ -3,13 +3,18 @@ what the layer was given."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 from torch import fx
 
-from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.handed import Call
 from chainrule.program import differentiable
 from chainrule.run import needed
+
+if TYPE_CHECKING:
+    from chainrule.diagnosis.case import Case
 
 
 def handed_claims(case: Case) -> list[Claim]:
@@ -22,8 +27,8 @@ def handed_claims(case: Case) -> list[Claim]:
         if forward is None:
             continue
         pairs = list(zip(call.given, forward.returned, strict=False))
-        inputs = [(i if _only_read_by(forward, i, used) else None) for i in forward.given]
-        pairs += zip(call.returned, inputs[: len(call.returned)], strict=False)  # type: ignore[arg-type]
+        inputs = [_read_by(case, forward, i, used) for i in forward.given[: len(call.returned)]]
+        pairs += zip(call.returned, inputs, strict=False)  # type: ignore[arg-type]
         for node, value in pairs:
             fits = value is not None and value in case.base.gradients and _shape(value) == _shape(node)
             if fits and node not in taken and node not in case.forward:
@@ -31,11 +36,50 @@ def handed_claims(case: Case) -> list[Claim]:
     return list(found.values())
 
 
-def _only_read_by(call: Call, value: fx.Node, used: set[fx.Node]) -> bool:
-    """Whether nothing outside of a call reads a value: then the gradient that comes back from there is all of it."""
+def _read_by(case: Case, call: Call, value: fx.Node, used: set[fx.Node]) -> fx.Node | None:
+    """What a call reads as `value`: the value, or a node for it whose gradient is what comes back from that call alone."""
+    gradients = case.base.gradients
     readers = [u for u in value.users if u in used and u.meta["phase"] == "forward" and differentiable(u)]
-    spots = [u.meta.get("spot") for u in readers]
-    return all(s is not None and call.began <= s.order <= call.ended for s in spots)
+    inside = {gradients.get(u) for u in readers if _is_inside(call, u)}
+    outside = {gradients.get(u) for u in readers if not _is_inside(call, u)}
+    if not outside or value not in gradients:
+        return value
+    others = {g for v, g in gradients.items() if v is not value}
+    parts = []
+    for term in _terms(gradients[value], others):
+        sources = {term} if term in others else set(needed([term], given=others)) & others
+        if not sources or (not sources.isdisjoint(inside) and not sources.isdisjoint(outside)):
+            return None
+        if not sources.isdisjoint(inside):
+            parts.append(term)
+    if not parts:
+        return None
+    part, last = parts[0], gradients[value]
+    for term in parts[1:]:
+        total = part.meta["val"] + term.meta["val"]
+        with case.graph.inserting_after(last):
+            part = last = case.graph.call_function(torch.add, (part, term))
+        part.meta.update(operation="add", phase="backward", val=total, site=None)
+    with case.graph.inserting_after(value):
+        node = case.graph.call_function(torch.ops.aten.alias.default, (value,))
+    node.meta.update(operation="alias", phase="forward", val=value.meta["val"], site=None)
+    gradients[node] = part
+    case.forward.add(node)
+    case.names[node] = case.names.get(value, value.name)
+    return node
+
+
+def _is_inside(call: Call, reader: fx.Node) -> bool:
+    spot = reader.meta.get("spot")
+    return spot is not None and call.began <= spot.order <= call.ended
+
+
+def _terms(total: fx.Node, others: set[fx.Node]) -> list[fx.Node]:
+    """What a gradient is the sum of: what comes back from each reader of its value."""
+    if total.meta["operation"] != "add" or total.meta["phase"] != "backward":
+        return [total]
+    parts = [[node] if node in others else _terms(node, others) for node in total.all_input_nodes]
+    return [term for part in parts for term in part]
 
 
 def _claim(case: Case, node: fx.Node, value: fx.Node) -> Claim:

@@ -13,6 +13,7 @@ from torch import fx
 from chainrule.deriving import EVERYTHING, derivation
 from chainrule.diagnosis import points
 from chainrule.diagnosis.aliases import give_nodes
+from chainrule.diagnosis.boundaries import handed_claims
 from chainrule.diagnosis.claims import Claim, Claims
 from chainrule.diagnosis.handwritten import Handwritten
 from chainrule.diagnosis.rounding import rounding
@@ -73,6 +74,7 @@ class Case:
         self.names = {n: name for n, name in names.items() if n in self.forward or n.op == "placeholder"}
         self._claims = Claims(hand, self.names, self.forward)
         self.claims = self._claims.explicit()
+        self.handed = handed_claims(self)  # before a point is computed: it may add nodes
         used = set(needed([self.base.output]))
         circular = [w for w in hand.writes if w.node in used and w.node is not None and not _is_given(w.node)]
         if circular and not hand.began:

@@ -38,7 +38,7 @@ def _replaced(case: Case, claim: Claim, sketches: Sketches) -> Iterator[Mutation
         if id(write.tensor) in tensors and write.node is not None and write.node not in read:
             by = sketches.operation("add", write.node, claim.node)
             yield Mutation(claim.node, by, "overwritten-not-accumulated", _FIRST)
-    name = claim.node.meta.get("name")
+    name = claim.node.meta.get("name") if "handed" not in claim.node.meta else None  # its name is the caller's
     earlier = [  # what a local name was bound to before, in each turn of a loop too: dx = ...; dx = ...
         n
         for n in case.graph.nodes
@@ -55,7 +55,7 @@ def _rebound(mine: list[fx.Node], sketches: Sketches) -> Iterator[Mutation]:
     """`dc = ...` where what the name was bound to before is lost, in each turn of a loop."""
     groups: dict[Any, list[tuple[fx.Node, fx.Node]]] = {}
     for node in mine:
-        spot, name = node.meta.get("spot"), node.meta.get("name")
+        spot, name = node.meta.get("spot"), node.meta.get("name") if "handed" not in node.meta else None
         before = spot.names.get(name) if spot is not None and name else None
         if spot is not None and isinstance(before, fx.Node) and before is not node and _is_lost(before, node):
             groups.setdefault((spot.code, spot.index), []).append((node, before))

@@ -8,7 +8,6 @@ from functools import cached_property
 import torch
 from torch import fx
 
-from chainrule.diagnosis.boundaries import handed_claims
 from chainrule.diagnosis.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.diagnosis.claims import Claim
 from chainrule.diagnosis.missing import missing_inputs
@@ -177,7 +176,7 @@ class Located:
 
     def _take_handed(self) -> None:
         """What layers hand to one another counts as gradients, unless more lines are wrong than right if it is that."""
-        handed = handed_claims(self.case)
+        handed = self.case.handed
         for claim in handed:
             self._take(claim)
         readers = [c for c in self.case.claims if not set(handed).isdisjoint(self.above(c))]

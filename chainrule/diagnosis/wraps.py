@@ -187,6 +187,8 @@ def regularisers(search: Search) -> Iterator[Mutation]:
         known = trial.values.get(other)
         if isinstance(known, torch.Tensor) and known.shape == goal.shape and bool(known.any()):
             number = float((lost * known).sum() / (known * known).sum())
-            if number and same(known * number, lost):
+            if abs(number - 1) < 1e-9 and same(known, lost):
+                yield Mutation(root, sketches.operation("add", root, other), "lost-path", WRAPPED + 1.1)
+            elif number and same(known * number, lost):
                 for term in islice(search.scales.scaled(other, round(number, 12), trial.values), 3):
                     yield Mutation(root, sketches.operation("add", root, term), "lost-path", WRAPPED + 1.1)
