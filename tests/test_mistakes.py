@@ -63,7 +63,9 @@ def test_a_sample_of_the_mistakes_is_caught(hand: int, tmp_path: Path) -> None:
         assert outcome.caught, f"seed {DAY}: {planted} -> {outcome.said()}"
 
 
-@pytest.mark.parametrize("name", ["two_layers", "linear_regression", "attention", "layer_norm_parts"])
+@pytest.mark.parametrize(
+    "name", ["two_layers", "linear_regression", "attention", "layer_norm_parts", "library_nested", "library_functions"]
+)
 def test_line_cause_and_repair_are_found(name: str, tmp_path: Path) -> None:
     (program,) = (p for p in PROGRAMS if p.name == name)
     mistakes = [m for m in of_kind(program, "mistake") if known(m) is None]

@@ -109,7 +109,7 @@ def _followed(located: Located, again: Callable[[], Handwritten]) -> tuple[Locat
     except Exception:  # whatever the code raises when it is run once more
         return located, again
     said = [[(row.name, row.status) for row in loc.rows.values()] for loc in (located, nearer)]
-    return (nearer, follow) if nearer.handed and said[0] == said[1] else (located, again)
+    return (nearer, follow) if nearer.case.handed and said[0] == said[1] else (located, again)
 
 
 def _nearest(located: Located, again: Callable[[], Handwritten]) -> tuple[Located, Callable[[], Handwritten]]:

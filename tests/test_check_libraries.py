@@ -1,0 +1,208 @@
+"""`check`: libraries of layers, each with a forward and a backward pass, that hand gradients to one another."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import textwrap
+import types
+from typing import Any
+
+import pytest
+import torch
+
+import chainrule as cr
+from chainrule.diagnosis.report import Report
+
+LIBRARY = """\
+class Linear:
+    def __init__(self, n, m, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.w = torch.randn(n, m, generator=generator)
+        self.b = torch.randn(m, generator=generator)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.w + self.b
+
+    def backward(self, dout):
+        self.dw = self.x.T @ dout
+        self.db = dout.sum(0)
+        return dout @ self.w.T
+
+
+class ReLU:
+    def forward(self, x):
+        self.mask = x > 0
+        return x * self.mask
+
+    def backward(self, dout):
+        return dout * self.mask
+
+
+class Scale:
+    def __init__(self, n):
+        self.s = torch.linspace(0.5, 1.5, n)
+
+    def forward(self, x):
+        self.x = x
+        return x * self.s
+
+    def backward(self, dout):
+        self.ds = (dout * self.x).sum(0)
+        return dout * self.s
+
+
+class Mse:
+    def forward(self, out, y):
+        self.gap = out - y
+        return (self.gap**2).mean()
+
+    def backward(self):
+        return 2 * self.gap / self.gap.numel()
+
+
+class Net:
+    def __init__(self):
+        self.l1, self.scale, self.act = Linear(5, 4, 1), Scale(4), ReLU()
+        self.l2, self.act2, self.l3 = Linear(4, 4, 2), ReLU(), Linear(4, 3, 3)
+        self.mse = Mse()
+
+    def forward(self, x, y):
+        h = self.act.forward(self.scale.forward(self.l1.forward(x)))
+        h = self.act2.forward(self.l2.forward(h))
+        return self.mse.forward(self.l3.forward(h), y)
+
+    def backward(self):
+        d = self.mse.backward()
+        d = self.l3.backward(d)
+        d = self.act2.backward(d)
+        d = self.l2.backward(d)
+        d = self.act.backward(d)
+        d = self.scale.backward(d)
+        d = self.l1.backward(d)
+        return d
+"""
+
+IN_A_LAYER = [  # the statement, what stands there, the cause, and what the repair must be
+    ("return dout * self.mask", "return dout", "missing-factor", None),
+    ("return dout * self.mask", "dx = dout\n        return dx", "missing-factor", "dx = dout * self.mask"),
+    ("return dout * self.mask", "return dout * (dout > 0)", "wrong-mask", None),
+    ("return dout @ self.w.T", "return -dout @ self.w.T", "sign", None),
+    ("return dout @ self.w.T", "return 2 * dout @ self.w.T", "wrong-scale", None),
+    ("return dout * self.s", "return dout", "missing-factor", None),
+    ("return dout * self.s", "return dout / self.s", "wrong-factor", None),
+    ("self.db = dout.sum(0)", "self.db = dout.mean(0)", "wrong-scale", None),
+    ("return 2 * self.gap / self.gap.numel()", "return self.gap", "wrong-scale", ""),
+    ("d = self.l3.backward(d)", "d = 3 * self.l3.backward(d)", "wrong-scale", None),
+    ("d = self.act.backward(d)", "d = -self.act.backward(d)", "sign", None),
+]
+LEFT_OUT = [("self.scale", "missing-gradient"), ("self.act2", "missing-factor"), ("self.act", "missing-factor")]
+
+
+def checked(text: str, *args: Any, name: str = "Net()") -> Report:
+    """What `check` says of `name` in `text`, which is read as a file is."""
+    text = textwrap.dedent(text)
+    file = f"<library {abs(hash(text))}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    space: dict[str, Any] = {"torch": torch, "__name__": "library"}
+    exec(compile(text, file, "exec"), space)
+    return cr.check(eval(name, space), *args)
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(8, 5, generator=generator), torch.randn(8, 3, generator=generator)
+
+
+def test_the_library_is_right() -> None:
+    report = checked(LIBRARY, *data())
+    assert report.ok and len(report.rows) == 7
+
+
+@pytest.mark.parametrize(("right", "wrong", "cause", "repair"), IN_A_LAYER, ids=lambda t: str(t)[:40])
+def test_a_mistake_is_found_in_the_layer_that_made_it(right: str, wrong: str, cause: str, repair: str | None) -> None:
+    report = checked(LIBRARY.replace(right, wrong), *data())
+    (finding,) = report.findings
+    assert (finding.text, finding.cause, finding.proved) == (wrong.partition("\n")[0], cause, True)
+    assert repair == "" or finding.repair == (right if repair is None else repair)
+
+
+def test_two_mistakes_in_two_layers_are_two_findings() -> None:
+    text = LIBRARY.replace("return dout * self.mask", "return dout").replace("dout.sum(0)\n", "dout.mean(0)\n", 1)
+    found = {f.text: f.repair for f in checked(text, *data()).findings}
+    assert found == {"return dout": "return dout * self.mask", "self.db = dout.mean(0)": "self.db = dout.sum(0)"}
+
+
+@pytest.mark.parametrize(("layer", "cause"), LEFT_OUT)
+def test_a_layer_whose_backward_pass_is_never_called_is_named(layer: str, cause: str) -> None:
+    report = checked(LIBRARY.replace(f"        d = {layer}.backward(d)\n", ""), *data())
+    (finding,) = report.findings
+    assert (finding.cause, finding.repair, finding.proved) == (cause, f"d = {layer}.backward(d)", True)
+    assert f"{layer} is never called" in finding.message
+
+
+def test_two_layers_left_out_are_one_finding() -> None:
+    text = LIBRARY.replace("        d = self.act.backward(d)\n        d = self.scale.backward(d)\n", "")
+    (finding,) = checked(text, *data()).findings
+    assert finding.repair == "d = self.act.backward(d)\nd = self.scale.backward(d)" and finding.proved
+
+
+def test_the_call_of_the_first_layer_is_missed() -> None:
+    (finding,) = checked(LIBRARY.replace("        d = self.l1.backward(d)\n", ""), *data()).findings
+    assert (finding.cause, finding.repair, finding.proved) == ("missing-gradient", "d = self.l1.backward(d)", True)
+
+
+def test_a_layer_left_out_of_an_expression() -> None:
+    text = LIBRARY.replace("        d = self.l2.backward(d)\n        d = self.act.backward(d)\n", "")
+    text = text.replace("d = self.scale.backward(d)", "d = self.scale.backward(self.l2.backward(d))")
+    (finding,) = checked(text, *data()).findings
+    assert finding.repair == "d = self.scale.backward(self.act.backward(self.l2.backward(d)))" and finding.proved
+
+
+def test_calls_out_of_turn_are_exchanged() -> None:
+    calls = "        d = self.act.backward(d)\n        d = self.scale.backward(d)\n"
+    text = LIBRARY.replace(calls, "".join(reversed(calls.splitlines(keepends=True))))
+    report = checked(text.replace("x * self.s\n", "x * self.s + 0.3\n"), *data())
+    (finding,) = report.findings
+    assert finding.proved and finding.repair.splitlines() == [line.strip() for line in calls.splitlines()]
+
+
+def test_layers_that_write_into_what_they_are_given() -> None:
+    text = LIBRARY.replace("return dout * self.mask", "dout[~self.mask] = 0\n        return dout")
+    assert checked(text, *data()).ok
+    (finding,) = checked(text.replace("return dout @ self.w.T", "return -dout @ self.w.T"), *data()).findings
+    assert finding.repair == "return dout @ self.w.T" and finding.proved
+
+
+def test_what_was_profiled_before_is_profiled_afterwards() -> None:
+    seen: list[str] = []
+
+    def profiler(frame: types.FrameType, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "backward":
+            seen.append(frame.f_code.co_qualname)
+
+    sys.setprofile(profiler)
+    try:
+        checked(LIBRARY.replace("return dout * self.mask", "return dout"), *data())
+        assert sys.getprofile() is profiler
+    finally:
+        sys.setprofile(None)
+    assert "ReLU.backward" in seen
+
+
+def test_objects_deep_inside_others_have_their_gradients() -> None:
+    text = LIBRARY + textwrap.dedent("""
+
+    class Box:
+        def __init__(self, inner):
+            self.inner = {"held": [inner]}
+
+        def forward(self, *args):
+            return self.inner["held"][0].forward(*args)
+
+        def backward(self):
+            return self.inner["held"][0].backward()
+    """)
+    report = checked(text, *data(), name="Box(Box(Box(Net())))")
+    assert report.ok and len(report.rows) == 7
