@@ -93,7 +93,8 @@ class Findings:
             finding, right = self._finding(wrong, remaining)
             if place is not None:
                 places.setdefault(place, finding)
-            others = [w.claim.target for w in remaining if w.claim.name in right]
+            alike = [w.claim.target for w in remaining if w.claim.name in right]
+            others = [f"{t} of another layer" if t == wrong.claim.target else t for t in dict.fromkeys(alike)]
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
             remaining = [w for w in remaining if w.claim.name not in right]
