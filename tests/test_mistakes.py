@@ -64,7 +64,7 @@ def test_a_sample_of_the_mistakes_is_caught(hand: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["two_layers", "linear_regression", "attention", "layer_norm_parts", "library_nested", "library_functions"]
+    "name", ["two_layers", "linear_regression", "attention", "layer_norm_parts", "library_averaged", "library_blocks"]
 )
 def test_line_cause_and_repair_are_found(name: str, tmp_path: Path) -> None:
     (program,) = (p for p in PROGRAMS if p.name == name)
