@@ -57,17 +57,16 @@ def _reached(*functions: Any) -> Iterator[Any]:
             met.add(id(item))
             yield item
             if isinstance(item, types.FunctionType):
-                stack.extend(_named(item) if is_person(item.__code__) else ())
+                stack.extend(named(item).values() if is_person(item.__code__) else ())
             elif not isinstance(item, types.ModuleType):
                 stack.extend(code_of(item))
 
 
-def _named(function: types.FunctionType) -> Iterator[Any]:
-    for code in _codes(function):
-        yield from (function.__globals__[n] for n in code.co_names if n in function.__globals__)
-    for cell in function.__closure__ or ():
-        if content(cell) is not ABSENT:
-            yield cell.cell_contents
+def named(function: types.FunctionType) -> dict[str, Any]:
+    """The globals and closed-over variables that a function names."""
+    found = {n: function.__globals__[n] for c in _codes(function) for n in c.co_names if n in function.__globals__}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return found | {n: cell.cell_contents for n, cell in cells if content(cell) is not ABSENT}
 
 
 def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:

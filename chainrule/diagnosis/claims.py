@@ -13,6 +13,7 @@ from torch import fx
 
 from chainrule.diagnosis.aliases import node_for
 from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.made import is_parameter_of_an_object
 from chainrule.diagnosis.spots import Spot
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
@@ -62,7 +63,7 @@ class Claims:
             for claim in [*self._returned(), *self._attributes()]:
                 if all(claim.value is not c.value for c in found):
                     found.append(claim)
-        return self._in_order(found)
+        return self._in_order(found or self._in_variables())
 
     def by_convention(self, taken: Iterable[Claim]) -> list[Claim]:
         """Values on the way whose names say that they are gradients: `dz`, `l1_grad`."""
@@ -225,7 +226,7 @@ class Claims:
     def _attributes(self) -> list[Claim]:
         """Gradients that an object keeps, or one that it holds: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
         found: list[Claim] = []
-        for owner, path in _objects(self.hand.of_object, "self"):
+        for owner, path in self.hand.objects:
             for name, held in vars(owner).items():
                 own: dict[str, Any] = {}
                 for other, values in vars(owner).items():
@@ -244,14 +245,25 @@ class Claims:
                     found += self._kept(target, _tensor(value), [_tensor(m) for m in meant])
         return found
 
-    def _kept(self, target: str, value: Any, meant: list[Any]) -> list[Claim]:
+    def _in_variables(self) -> list[Claim]:
+        """Gradients that a function leaves nowhere but in its variables: `grad_w1`, where there is a `w1`."""
+        space = self.recorder.locals
+        found: list[Claim] = []
+        for label, value in space.items():
+            meant = [_tensor(space[n]) for n in names_meant(label) if n in space]
+            found += self._kept(label, _tensor(value), meant, anything=True)
+        return found
+
+    def _kept(self, target: str, value: Any, meant: list[Any], anything: bool = False) -> list[Claim]:
         entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
         if entry is None or (entry.node in self.forward and entry.node.op != "placeholder"):
             return []
         for parameter in meant:
             of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None
             node = _before_step(of.node, entry.node) if of is not None else entry.node
-            if node is not entry.node and node in self.forward and node.op == "placeholder":
+            stepped = of is not None and node is not of.node
+            kept = stepped or node.op == "placeholder" or is_parameter_of_an_object(node)
+            if node is not entry.node and node in self.forward and (kept or anything):
                 return [self._claim(node, target, value)]
         return []
 
@@ -301,25 +313,3 @@ def _before_zeroing(node: fx.Node) -> fx.Node:
 
 def _tensor(value: Any) -> Any:
     return value if isinstance(value, torch.Tensor) else getattr(value, "tensor", value)
-
-
-def _objects(owner: Any, path: str, depth: int = 4) -> list[tuple[Any, str]]:
-    """An object of the person's, and those that it holds, in lists too, with the way to them."""
-    if isinstance(owner, list | tuple):
-        return (
-            [pair for i, held in enumerate(owner) for pair in _objects(held, f"{path}[{i}]", depth - 1)]
-            if depth
-            else []
-        )
-    if (
-        not depth
-        or not hasattr(owner, "__dict__")
-        or isinstance(owner, torch.Tensor | type)
-        or callable(getattr(owner, "__code__", None))
-    ):
-        return []
-    if type(owner).__module__.split(".")[0] in ("torch", "numpy", "chainrule", "builtins"):
-        return []
-    return [(owner, path)] + [
-        pair for k, held in vars(owner).items() for pair in _objects(held, f"{path}.{k}", depth - 1)
-    ]

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.arrays.code import is_numpy_code
+from chainrule.arrays.code import is_numpy_code, named
 from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
 from chainrule.diagnosis.caches import kept
+from chainrule.diagnosis.made import name_parameters
+from chainrule.diagnosis.objects import objects, objects_in
 from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
@@ -63,6 +65,19 @@ class Handwritten:
     parameters: list[str] = field(default_factory=list)  # of the forward pass, in order
     kept: dict[str, tuple[float, Spot]] = field(default_factory=dict)  # numbers that a forward pass keeps on `ctx`
     own: torch.Tensor | None = None  # what their own forward pass gave, where another one is compared with
+    objects: list[tuple[Any, str]] = field(
+        default_factory=list
+    )  # of_object, or those that a function reaches, with the way to each
+
+    def labels(self) -> Iterator[str]:
+        """The names under which gradients may be kept or returned: attributes, and keys."""
+        held = [vars(owner) for owner, _ in self.objects] + [self.returned]
+        for space in held:
+            if isinstance(space, dict):
+                yield from (str(k) for k in space)
+                yield from (str(k) for v in space.values() if isinstance(v, dict) for k in v)
+        if isinstance(self.returned, tuple):
+            yield from (str(k) for v in self.returned if isinstance(v, dict) for k in v)
 
     @property
     def by_own(self) -> Handwritten:
@@ -96,6 +111,7 @@ class _Run:
         self.began = 0
         self.kept: dict[str, tuple[float, Spot]] = {}
         self.code = asked.code
+        self.globals: dict[str, Any] = {}  # that the code names, as they were while it ran
         self.object = _owner(asked.code)
 
     def handwritten(self) -> Handwritten:
@@ -139,15 +155,22 @@ class _Run:
             )
         if output.numel() != 1 and self.upstream is None:
             self.upstream = self._random(output)
-        held = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
+        ids = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
         passed = {id(v) for v in recorder.arguments.values()}  # data, which often has a .g from elsewhere
         set_now = {id(w.tensor) for w in writes.made}
-        stale = [n for n, at in held.items() if before.get(at) is not None and at not in passed | set_now]
+        stale = [n for n, at in ids.items() if before.get(at) is not None and at not in passed | set_now]
         _as_it_was(entry.node)
+        held = self._objects()
+        name_parameters(recorder, held)
         return Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
-            list(recorder.arguments), self.kept, self.own,
+            list(recorder.arguments), self.kept, self.own, objects=held,
         )  # fmt: skip
+
+    def _objects(self) -> list[tuple[Any, str]]:
+        if self.object is not None:
+            return objects(self.object, "self")
+        return objects_in({**self.globals, **self.recorder.locals})
 
     def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:
         """The forward and the backward pass; the output where it is known, and what was returned."""
@@ -156,7 +179,9 @@ class _Run:
             return self._pair(args, kwargs)
         if not has_backward(asked.code):
             with self._numpy(asked.code):
-                return None, as_tensors(self._called(*self._given(asked.code, args), **kwargs))
+                result = self._called(*self._given(asked.code, args), **kwargs)
+                self.globals = named(asked.code) if isinstance(asked.code, types.FunctionType) else {}
+                return None, as_tensors(result)
         code = self.object
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
