@@ -41,14 +41,14 @@ def is_numpy_code(function: Any, args: Any) -> bool:
 def _modules_used(function: Any) -> set[str]:
     """Which of NumPy and torch a function names, and the functions of the person's that it calls."""
     kinds: set[str] = set()
-    for item in _reached(function):
+    for item in reached(function):
         module = getattr(item, "__module__", None) or type(item).__module__
         name = item.__name__ if isinstance(item, types.ModuleType) else module
         kinds |= {name.partition(".")[0]} & {"numpy", "torch"}
     return kinds
 
 
-def _reached(*functions: Any) -> Iterator[Any]:
+def reached(*functions: Any) -> Iterator[Any]:
     """What the functions name, and what the person's functions among that name."""
     stack, met = list(functions), set()
     while stack:
@@ -79,7 +79,7 @@ def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:
 
 def refuse_imports(functions: tuple[Any, ...]) -> None:
     """What a function imports itself cannot be replaced."""
-    for item in _reached(*functions):
+    for item in reached(*functions):
         if not isinstance(item, types.FunctionType) or not is_person(item.__code__):
             continue
         for code in _codes(item):

@@ -19,11 +19,13 @@ from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
 from chainrule.diagnosis.caches import kept
+from chainrule.diagnosis.forms import is_cache, upstream_of
 from chainrule.diagnosis.made import name_parameters
 from chainrule.diagnosis.objects import objects, objects_in
 from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
+from chainrule.program import differentiable
 from chainrule.recording import Recorder, Region
 from chainrule.recording.names import caller, reachable
 from chainrule.recording.numbers import Tracked
@@ -91,10 +93,6 @@ def run_handwritten(asked: Asked, seed: int = 0) -> Handwritten:
         raise ChainruleError(
             f"check was given a {type(asked.code).__name__}; give it a function that computes gradients by hand, or an "
             "object with forward and backward"
-        )
-    if isinstance(asked.code, type):
-        raise ChainruleError(
-            f"check was given the class {asked.name}; give it an object, {asked.name}(...), or a function that calls it"
         )
     return _Run(asked, seed).handwritten()
 
@@ -179,26 +177,31 @@ class _Run:
             return self._pair(args, kwargs)
         if not has_backward(asked.code):
             with self._numpy(asked.code):
-                result = self._called(*self._given(asked.code, args), **kwargs)
+                result = self._called(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs))
                 self.globals = named(asked.code) if isinstance(asked.code, types.FunctionType) else {}
                 return None, as_tensors(result)
         code = self.object
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
-            out = as_tensors(forward(*self._given(asked.code, args), **kwargs))
+            out = as_tensors(forward(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs)))
             out = out[0] if isinstance(out, tuple) and out else out
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError(f"{asked.name} returned {type(out).__name__}, not a tensor; return the output")
             takes = _required(asked.code.backward)
+            self.began = self.spots.count + 1 if takes else 0
+            if takes > 1:
+                given = self._by_name(asked.code.backward, out, None, args, kwargs)
+                return out, as_tensors(code.backward(*self._given(asked.code, given)))
             if out.numel() != 1 or takes:
                 self.upstream = self._given_upstream(out)
-            self.began = self.spots.count + 1 if takes else 0
             if takes:
                 return out, as_tensors(code.backward(*self._given(asked.code, (self.upstream,))))
             if self.upstream is not None:
                 out.g = self.upstream  # type: ignore[attr-defined]
-            code.backward()
-        return out, None
+            self.began = self.spots.count + 1
+            result = as_tensors(code.backward())
+            self.began = 0 if result is None else self.began
+        return out, result
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -221,24 +224,29 @@ class _Run:
                 context.saved, context.kept = self._saved, self._kept
             if asked.forward is not None:
                 with self._numpy(asked.forward):
-                    out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
+                    named = self._given_by_name(asked.forward, kwargs)
+                    out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
             if asked.function and isinstance(out, tuple):
                 return self._several(out)
             if isinstance(out, tuple):
                 out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
-            theirs = out
+            theirs = out = self._behind(out)
             if asked.reference is not None:
                 out = asked.reference(*args, **kwargs)
                 self.own = theirs if self._alike(theirs, out) else None
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError("forward= and reference= return the output, a tensor; one of them gave none")
             if asked.forward is None and "backward" not in asked.name and not _takes_upstream(asked.code):
-                return out, as_tensors(asked.code(*self._given(asked.code, args), **kwargs))
-            self.upstream = self._given_upstream(out)
+                named = self._given_by_name(asked.code, kwargs)
+                return out, as_tensors(asked.code(*self._given(asked.code, args), **named))
             self.began = self.spots.count + 1
             if asked.forward is not None and not asked.function:
                 cache = kept(self.recorder, asked.forward, cache, self.began)
-            given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
+            if asked.function:
+                self.upstream = self._given_upstream(out)
+                given = [self.upstream]
+            else:
+                given = self._by_name(asked.code, out if theirs is None else theirs, cache, args, kwargs)
             return out, as_tensors(asked.code(*self._given(asked.code, given)))
 
     def _alike(self, theirs: Any, out: Any) -> bool:
@@ -280,22 +288,31 @@ class _Run:
         self.began = self.spots.count + 1
         return total, self.asked.code(*upstreams)
 
-    def _by_name(self, upstream: Any, out: Any, cache: Any, args: Any) -> list[Any]:
-        """The arguments of a backward function, found by the names and the number of its parameters."""
-        names = list(inspect.signature(self.asked.code).parameters)
-        known = dict(zip(self.recorder.arguments, args, strict=False))
-        if len(names) == 2 and names[1] not in known:
-            return [upstream, cache]
+    def _by_name(self, function: Any, out: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
+        """The arguments of a backward function, found by the names and the number of its parameters. Where none of them
+        is the upstream gradient, that is left on the output, or is one."""
+        names = list(inspect.signature(function).parameters)
+        known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
+        taken = upstream_of(names, known)
+        if taken is not None or out.numel() != 1:
+            self.upstream = self._given_upstream(out)
+            if taken is None:
+                out.g = self.upstream
+        nothing_kept = cache is None or cache is args  # then what is neither an input nor called a cache is the output
+        if len(names) == 2 and taken == names[0] and names[1] not in known and not nothing_kept:
+            return [self.upstream, cache]
+        entry = self.recorder.entry(out)
+        called = {"out", "output", "y", "a", entry.node.meta.get("name") if entry is not None else None}
+        if taken is None and len(names) == len(args) and names[1:] == list(known)[1:]:
+            known[names[0]] = args[0]
         found: list[Any] = []
-        for position, name in enumerate(names):
+        for name in names:
             if name in known:
                 found.append(known[name])
-            elif position == 0:
-                found.append(upstream)
-            elif name in ("out", "output", "y", "a"):
-                found.append(out)
+            elif name == taken:
+                found.append(self.upstream)
             else:
-                found.append(cache)
+                found.append(out if name in called or (nothing_kept and not is_cache(name)) else cache)
         return found
 
     @contextmanager
@@ -310,6 +327,9 @@ class _Run:
 
     def _given(self, code: Any, values: Any) -> Any:
         return as_arrays(tuple(values)) if is_numpy_code(code, self.asked.args) else values
+
+    def _given_by_name(self, code: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(values, self._given(code, values.values()), strict=True))
 
     def _given_upstream(self, out: torch.Tensor) -> torch.Tensor:
         """The upstream gradient that the backward pass is called with: random, for a loss too."""
@@ -334,11 +354,7 @@ class _Run:
         )
         candidates = [named] if isinstance(loss, str) else [loss, result, named, *scalars[:1], *several]
         for candidate in candidates:
-            value = candidate
-            if isinstance(candidate, Tracked):  # loss.item() remembers its tensor
-                operand = candidate.node().args[0]
-                value = operand.meta["val"] if isinstance(operand, fx.Node) else None
-            value = as_tensors(value)
+            value = as_tensors(self._behind(candidate))
             if isinstance(value, torch.Tensor):
                 if value.numel() != 1 and not any_shape:
                     if value is result and isinstance(named, torch.Tensor) and named.numel() == 1:
@@ -353,6 +369,17 @@ class _Run:
             f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
             "return the loss, or call the local that holds it `loss`, or name it with loss="
         )
+
+    def _behind(self, value: Any) -> Any:
+        """The tensor of which a person took the number: `loss.item()` remembers it, `float(loss)` is equal to it."""
+        if isinstance(value, Tracked):
+            operand = value.node().args[0]
+            return operand.meta["val"] if isinstance(operand, fx.Node) else None
+        if type(value) is not float:
+            return value
+        tensors = (n.meta.get("val") for n in reversed(self.recorder.graph.nodes) if differentiable(n))
+        with torch._C.DisableTorchFunction():
+            return next((t for t in tensors if t.numel() == 1 and float(t) == value), value)
 
     @staticmethod
     def _scalars(result: Any) -> list[Any]:

@@ -49,7 +49,8 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
     used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
     behind = set(needed(claimed))  # what a parameter with a gradient was made of
-    inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n not in behind]
+    inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]
+    inputs = [n for n in inputs if not (n.meta.get("made") and n in behind)]
     names = [case.names.get(n, n.name) for n in _entering_as_parameters(inputs, used)]
     if not names:
         return []

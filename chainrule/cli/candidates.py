@@ -1,0 +1,56 @@
+"""What of a file can be checked, told from its source: functions that leave gradients, pairs, classes with a backward."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from chainrule.cli import Refused
+from chainrule.diagnosis.forms import pairs_of_names
+from chainrule.diagnosis.labels import Function, gradients_left_by
+
+_LEFT_OUT = frozenset(("__pycache__", "site-packages", "node_modules"))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The Python files below a folder in which something can be checked; no tests, nothing hidden, no environments."""
+    found = []
+    for file in sorted(folder.rglob("*.py")):
+        inside = file.relative_to(folder).parts
+        environment = any((folder.joinpath(*inside[:k]) / "pyvenv.cfg").exists() for k in range(len(inside)))
+        hidden = any(part.startswith(".") or part in _LEFT_OUT for part in inside)
+        if hidden or environment or file.name.startswith("test_") or file.name == "conftest.py":
+            continue
+        try:
+            if candidates(file):
+                found.append(file)
+        except Refused:
+            found.append(file)  # which will say so
+    return found
+
+
+def candidates(path: Path) -> list[str]:
+    """The names in a file that can be checked, in its order. Of a pair of functions it is the backward one.
+
+    Raises Refused where the file is no Python.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise Refused(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from error
+    functions = {n.name: n for n in tree.body if isinstance(n, Function)}
+    pairs = pairs_of_names(functions)
+    bases = {ast.unparse(b) for n in tree.body if isinstance(n, ast.ClassDef) for b in n.bases}
+    found: list[str] = []
+    for node in tree.body:
+        if isinstance(node, Function) and not node.name.startswith("test"):
+            if node.name in pairs or (node.name not in pairs.values() and gradients_left_by(node)):
+                found.append(node.name)
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("Test"):
+            methods = {n.name: n for n in node.body if isinstance(n, Function)}
+            if "backward" in methods:
+                found += [node.name] if node.name not in bases else []  # a base of layers is none itself
+            elif node.name not in bases:
+                found += [f"{node.name}.{n}" for n, method in methods.items() if gradients_left_by(method)]
+    return found
