@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +110,10 @@ def _without_parts(checked: list[Checked]) -> list[Checked]:
 
 
 def _place(item: Any) -> tuple[Path, str] | None:
-    """The file and the name of a function or a class."""
-    code = getattr(item, "__code__", None)
-    module = sys.modules.get(getattr(item, "__module__", None) or "")
-    file = code.co_filename if code is not None else getattr(module, "__file__", None)
-    return (Path(file).resolve(), item.__qualname__) if file and hasattr(item, "__qualname__") else None
+    """The file and the name of a function, or of a class with methods."""
+    methods = vars(item).values() if isinstance(item, type) else [item]
+    codes = [m.__code__ for m in methods if isinstance(m, types.FunctionType)]
+    return (Path(codes[0].co_filename).resolve(), item.__qualname__) if codes else None
 
 
 def _each(names: Sequence[str], inputs: Sequence[str]) -> list[Checked]:

@@ -66,9 +66,8 @@ class _Run:
         called = asked.forward or (self.object if callable(self.object) else self.object.forward)  # type: ignore[union-attr]
         bound = inspect.signature(called).bind(*_doubled(asked.args), **_doubled(asked.kwargs))
         self.given: dict[str, Any] = dict(bound.arguments)
-        self.arrays = dict(_arrays(self.given))
-        if self.object is not None:
-            self.arrays |= dict(_arrays(vars(self.object)))
+        held = {} if self.object is None else vars(self.object)
+        self.arrays = {**dict(_arrays(held)), **dict(_arrays(self.given))}
         self.backward = asked.code if self.object is None else type(asked.code).backward
         out = self.forward()[0]
         self.upstream = np.random.default_rng(0).standard_normal(np.shape(out))
@@ -220,7 +219,7 @@ def _doubled(value: Any) -> Any:
 
     def convert(v: Any) -> Any:
         v = v.tensor if isinstance(v, Array) else v  # which the recorded run has left in an object
-        array = np.array(v.detach() if isinstance(v, torch.Tensor) else v, order="C")
+        array = np.array(v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v, order="C")
         return array.astype(np.float64) if array.dtype.kind == "f" else array
 
     return mapped(value, convert, {})
