@@ -40,10 +40,11 @@ def check(
       (names or tensors), else told by the names of the variables (`dw`, `w_grad`), else by the order of the
       arguments. Its loss is what it returns, or its local `loss`, or the local that `loss=` names;
     - an object with `forward` (or a call) and `backward`: one that leaves `.g`, or takes the upstream gradient,
-      returns that of its input and keeps the others as attributes (`self.dw`);
-    - a function that calls a torch.autograd.Function;
-    - a backward function, `layer_backward(dout, cache)`, with its forward function as `forward=`. Both may be
-      NumPy code; `reference=` is a forward pass in torch to be compared with, where theirs cannot be recorded.
+      returns that of its input and keeps the others as attributes (`self.dw`); or its class, if that needs no arguments;
+    - a torch.autograd.Function, or a function that calls one;
+    - a backward function, `layer_backward(dout, cache)`, with its forward function as `forward=`, or found beside
+      it by its name, `layer_forward`. Both may be NumPy code; `reference=` is a forward pass in torch to be compared
+      with, where theirs cannot be recorded.
 
     The hand-written pass is recorded and run again in float64, so that rounding is not taken for a mistake. Each
     finding names the line that is wrong given the gradients that it was computed from, the cause (one of

@@ -124,6 +124,42 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()))
 
 
+def arguments_by_name(
+    names: list[str],
+    known: Mapping[str, Any],
+    taken: str | None,
+    upstream: Any,
+    out: Any,
+    called: str | None,
+    kept: Any,
+    inputs: tuple[Any, ...],
+) -> list[Any]:
+    """The arguments of a backward function: the inputs under their names, the upstream gradient for the parameter `taken`,
+    the output for one that is named as it is (`called`), and for others what the forward pass kept. Where it kept
+    nothing, what is called a cache is the inputs, and another name the output.
+
+    >>> arguments_by_name(["dout", "cache"], {"x": 1}, "dout", "up", "y", None, (1, 2), (1,))
+    ['up', (1, 2)]
+    >>> arguments_by_name(["dp", "x", "p"], {"x": 1}, "dp", "up", "y", None, None, (1,))
+    ['up', 1, 'y']
+    """
+    if len(names) == 2 and taken == names[0] and names[1] not in known and kept is not None:
+        return [upstream, kept]
+    if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:]:
+        known = {**known, names[0]: inputs[0]}  # the first input, called something else
+
+    def given(name: str) -> Any:
+        if name in known:
+            return known[name]
+        if name == taken:
+            return upstream
+        if name in _OUTPUT or name == called or (kept is None and not is_cache(name)):
+            return out
+        return inputs if kept is None else kept
+
+    return [given(name) for name in names]
+
+
 def pairs_of_names(names: Iterable[str]) -> dict[str, str]:
     """The names of backward functions, each with that of its forward function.
 

@@ -19,13 +19,13 @@ from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
 from chainrule.diagnosis.caches import kept
-from chainrule.diagnosis.forms import is_cache, upstream_of
+from chainrule.diagnosis.forms import arguments_by_name, upstream_of
+from chainrule.diagnosis.losses import loss_of, scalars_in, tensor_behind
 from chainrule.diagnosis.made import name_parameters
 from chainrule.diagnosis.objects import objects, objects_in
 from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
-from chainrule.program import differentiable
 from chainrule.recording import Recorder, Region
 from chainrule.recording.names import caller, reachable
 from chainrule.recording.numbers import Tracked
@@ -107,6 +107,7 @@ class _Run:
         self.upstream: torch.Tensor | None = None
         self.own: torch.Tensor | None = None
         self.began = 0
+        self.bare = False  # whether backward() took no upstream gradient
         self.kept: dict[str, tuple[float, Spot]] = {}
         self.code = asked.code
         self.globals: dict[str, Any] = {}  # that the code names, as they were while it ran
@@ -138,13 +139,15 @@ class _Run:
         with torch.enable_grad(), watched(recorder, self.spots) as writes:
             output, result = record_call(recorder, whole, args, kwargs)
         self.spots.forget()
+        if self.bare and (writes.made or result is None):  # the gradients are those that it left
+            self.began, result = 0, None
         for node in recorder.graph.nodes:
             if node.meta.get("operation") == "part" and "spot" in node.all_input_nodes[0].meta:
                 node.meta.setdefault("spot", node.all_input_nodes[0].meta["spot"])
         if output is None:
-            output = self._loss(result, bool(regions))
+            output = loss_of(recorder, result, asked.loss, asked.name, bool(regions))
         elif asked.reference is not None and not self.began:
-            self.own = next((o for o in self._scalars(result) if self._alike(o, output)), None)
+            self.own = next((o for o in scalars_in(result) if self._alike(o, output)), None)
         entry = recorder.entry(output)
         if entry is None:
             raise ChainruleError(
@@ -190,7 +193,7 @@ class _Run:
             takes = _required(asked.code.backward)
             self.began = self.spots.count + 1 if takes else 0
             if takes > 1:
-                given = self._by_name(asked.code.backward, out, None, args, kwargs)
+                given = self._by_name(asked.code.backward, out, out, None, args, kwargs)
                 return out, as_tensors(code.backward(*self._given(asked.code, given)))
             if out.numel() != 1 or takes:
                 self.upstream = self._given_upstream(out)
@@ -198,10 +201,8 @@ class _Run:
                 return out, as_tensors(code.backward(*self._given(asked.code, (self.upstream,))))
             if self.upstream is not None:
                 out.g = self.upstream  # type: ignore[attr-defined]
-            self.began = self.spots.count + 1
-            result = as_tensors(code.backward())
-            self.began = 0 if result is None else self.began
-        return out, result
+            self.began, self.bare = self.spots.count + 1, True
+            return out, as_tensors(code.backward())
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -230,7 +231,7 @@ class _Run:
                 return self._several(out)
             if isinstance(out, tuple):
                 out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
-            theirs = out = self._behind(out)
+            theirs = out = tensor_behind(self.recorder, out)
             if asked.reference is not None:
                 out = asked.reference(*args, **kwargs)
                 self.own = theirs if self._alike(theirs, out) else None
@@ -246,7 +247,7 @@ class _Run:
                 self.upstream = self._given_upstream(out)
                 given = [self.upstream]
             else:
-                given = self._by_name(asked.code, out if theirs is None else theirs, cache, args, kwargs)
+                given = self._by_name(asked.code, out, out if theirs is None else theirs, cache, args, kwargs)
             return out, as_tensors(asked.code(*self._given(asked.code, given)))
 
     def _alike(self, theirs: Any, out: Any) -> bool:
@@ -288,32 +289,20 @@ class _Run:
         self.began = self.spots.count + 1
         return total, self.asked.code(*upstreams)
 
-    def _by_name(self, function: Any, out: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
-        """The arguments of a backward function, found by the names and the number of its parameters. Where none of them
-        is the upstream gradient, that is left on the output, or is one."""
+    def _by_name(self, function: Any, out: Any, theirs: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
+        """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
+        `theirs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
         names = list(inspect.signature(function).parameters)
         known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
         taken = upstream_of(names, known)
         if taken is not None or out.numel() != 1:
             self.upstream = self._given_upstream(out)
             if taken is None:
-                out.g = self.upstream
-        nothing_kept = cache is None or cache is args  # then what is neither an input nor called a cache is the output
-        if len(names) == 2 and taken == names[0] and names[1] not in known and not nothing_kept:
-            return [self.upstream, cache]
-        entry = self.recorder.entry(out)
-        called = {"out", "output", "y", "a", entry.node.meta.get("name") if entry is not None else None}
-        if taken is None and len(names) == len(args) and names[1:] == list(known)[1:]:
-            known[names[0]] = args[0]
-        found: list[Any] = []
-        for name in names:
-            if name in known:
-                found.append(known[name])
-            elif name == taken:
-                found.append(self.upstream)
-            else:
-                found.append(out if name in called or (nothing_kept and not is_cache(name)) else cache)
-        return found
+                theirs.g = self.upstream
+        entry = self.recorder.entry(theirs)
+        called = entry.node.meta.get("name") if entry is not None else None
+        kept = None if cache is args else cache
+        return arguments_by_name(names, known, taken, self.upstream, theirs, called, kept, args)
 
     @contextmanager
     def _numpy(self, code: Any) -> Iterator[None]:
@@ -342,49 +331,6 @@ class _Run:
         with torch._C.DisableTorchFunction():  # no operation of the person's program
             return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
 
-    def _loss(self, result: Any, any_shape: bool) -> torch.Tensor:
-        """The loss: what was asked for, what the code returned, or its local variable `loss`."""
-        recorder, loss, name = self.recorder, self.asked.loss, self.asked.name
-        local = loss if isinstance(loss, str) else "loss"
-        named = recorder.locals.get(local)
-        scalars = self._scalars(result)
-        scalars = [r for r in scalars if r is named] or scalars
-        several = (
-            [r for r in result if isinstance(r, torch.Tensor)][:1] if any_shape and isinstance(result, tuple) else []
-        )
-        candidates = [named] if isinstance(loss, str) else [loss, result, named, *scalars[:1], *several]
-        for candidate in candidates:
-            value = as_tensors(self._behind(candidate))
-            if isinstance(value, torch.Tensor):
-                if value.numel() != 1 and not any_shape:
-                    if value is result and isinstance(named, torch.Tensor) and named.numel() == 1:
-                        continue
-                    raise ChainruleError(
-                        f"{name} returned shape {tuple(value.shape)}, not a scalar; "
-                        "return the loss, or call the local that holds it `loss`, or name it with loss="
-                    )
-                if recorder.entry(value) is not None:
-                    return value
-        raise ChainruleError(
-            f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
-            "return the loss, or call the local that holds it `loss`, or name it with loss="
-        )
-
-    def _behind(self, value: Any) -> Any:
-        """The tensor of which a person took the number: `loss.item()` remembers it, `float(loss)` is equal to it."""
-        if isinstance(value, Tracked):
-            operand = value.node().args[0]
-            return operand.meta["val"] if isinstance(operand, fx.Node) else None
-        if type(value) is not float:
-            return value
-        tensors = (n.meta.get("val") for n in reversed(self.recorder.graph.nodes) if differentiable(n))
-        with torch._C.DisableTorchFunction():
-            return next((t for t in tensors if t.numel() == 1 and float(t) == value), value)
-
-    @staticmethod
-    def _scalars(result: Any) -> list[Any]:
-        return [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
-
 
 def _owner(code: Any) -> Any:
     """The object whose attributes the code may use for parameters and gradients: itself, or that of its method."""
@@ -407,10 +353,6 @@ def _required(function: Any) -> int:
 def _takes_upstream(code: Any) -> bool:
     first = next(iter(inspect.signature(code).parameters), "")
     return first.lower() in ("dout", "grad_out", "grad_output", "g", "upstream", "dy", "out_g", "grad", "dl_dout")
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tracked) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 def _as_it_was(output: fx.Node) -> None:

@@ -16,7 +16,7 @@ from chainrule.arrays.array import Array, Unfollowed
 from chainrule.arrays.values import mapped
 from chainrule.diagnosis import source
 from chainrule.diagnosis.claims import names_meant
-from chainrule.diagnosis.forms import is_cache, upstream_of
+from chainrule.diagnosis.forms import arguments_by_name, upstream_of
 from chainrule.diagnosis.function_calls import slope
 from chainrule.diagnosis.handwritten import Asked, has_backward
 from chainrule.diagnosis.labels import lines_that_set
@@ -118,23 +118,20 @@ class _Run:
         out, cache = self.forward(owner)
         names = [n for n in inspect.signature(self.backward).parameters if owner is None or n != "self"]
         taken = upstream_of(names, self.given)
-        values = [
-            self.upstream if n == taken else self.given[n] if n in self.given
-            else out if cache is None and not is_cache(n) else cache
-            for n in names
-        ]  # fmt: skip
         if taken is None:
             self.upstream = np.ones(np.shape(out))
+        inputs = tuple(self.given.values())
+        values = arguments_by_name(names, self.given, taken, self.upstream, out, None, cache, inputs)
         found = self.backward(*([] if owner is None else [owner]), *values)
         lines = _Lines(self.backward)
-        inputs = [n for n in self.arrays if n.split(".")[0] in self.given]
+        of_inputs = [n for n in self.arrays if n.split(".")[0] in self.given]
         pairs = (
             list(found.items())
             if isinstance(found, dict)
             else list(zip(lines.returned(found), _several(found), strict=False))
         )
         for k, (label, value) in enumerate(pairs):
-            name = self._meant(str(label)) or (inputs[k] if k < len(inputs) else None)
+            name = self._meant(str(label)) or (of_inputs[k] if k < len(of_inputs) else None)
             if name is not None and value is not None:
                 yield _Gradient(name, str(label) or f"the gradient of {name}", value, lines.of(str(label)))
         for label, value in vars(owner).items() if owner is not None else ():
