@@ -112,6 +112,17 @@ class Gate:
         return dW, dX
 
 
+class Product:
+    def forward(self, x, w):
+        self.kept = x, w
+        return x @ w
+
+    def backward(self, dout):
+        x, w = self.kept
+        self.dw = x.T @ dout
+        return dout @ w.T
+
+
 class SoftmaxLoss:
     def forward(self, x, y):
         p = np.exp(x)
@@ -170,6 +181,7 @@ CASES: dict[str, tuple[tuple[Any, ...], str, str]] = {  # name: inputs, a change
     "Sigmoid": ((t(3, 4),), "out * (1 - out)", "out * (1 + out)"),
     "Tanh": ((n(3, 4),), "np.tanh(X) ** 2", "np.tanh(X)"),
     "Gate": ((n(4, 3), n(5, 4)), "dW = X.T @ dZ", "dW = -X.T @ dZ"),
+    "Product": ((n(5, 4), n(4, 3)), "self.dw = x.T @ dout", "self.dw = 2 * x.T @ dout"),
     "SoftmaxLoss": ((n(5, 3), np.array([0, 2, 1, 1, 0])), "d[np.arange(len(self.y)), self.y] -= 1", "d[np.arange(len(self.y)), self.y] -= 2"),
     "smooth_backward": ((n(7), n(3)), 'dw = np', 'dw = 2 * np'),
     "Gelu": ((n(6),), "return dout * slope", "return -dout * slope"),

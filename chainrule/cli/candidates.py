@@ -12,6 +12,28 @@ from chainrule.diagnosis.labels import Function, gradients_left_by
 _LEFT_OUT = frozenset(("__pycache__", "site-packages", "node_modules"))
 
 
+def expanded(name: str) -> list[str]:
+    """The targets that a person means by a file or a folder: all in it that can be checked."""
+    path = Path(name)
+    if path.is_dir():
+        files = files_in(path)
+        if not files:
+            raise Refused(f"no Python file in {name} has a hand-written backward pass to check")
+        return [target for file in files for target in expanded(str(file))]
+    if not path.is_file():
+        return [name]
+    try:
+        found = candidates(path)
+    except Refused:
+        return [name]  # a target that is refused in its turn
+    if not found:
+        raise Refused(
+            f"{name} has nothing to check: no function that leaves gradients (w.g = ..., dw = ...), no pair such as "
+            "affine_forward and affine_backward, no class with backward; put the step into a function"
+        )
+    return [f"{name}:{n}" for n in found]
+
+
 def files_in(folder: Path) -> list[Path]:
     """The Python files below a folder in which something can be checked; no tests, nothing hidden, no environments."""
     found = []

@@ -19,7 +19,7 @@ import click
 from chainrule.arrays.code import reached
 from chainrule.cli import MISUSE, WRONG, Refused, refusals, targets
 from chainrule.cli.answers import print_json
-from chainrule.cli.candidates import candidates, files_in
+from chainrule.cli.candidates import candidates, expanded
 from chainrule.cli.repairs import Change, changes
 from chainrule.diagnosis.forms import form_of
 from chainrule.diagnosis.report import Finding, Report, clickable
@@ -48,7 +48,7 @@ def run(names: Sequence[str], inputs: Sequence[str], as_json: bool, fix: bool, y
         style = "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "text"
     # what the person's code prints is no part of the JSON
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        wanted = [t for name in names for t in _expanded(name)]
+        wanted = [t for name in names for t in expanded(name)]
         whole = wanted != list(names)  # files and folders, without a name
         checked = _each(wanted, inputs) if len(wanted) > 1 or whole else [_one(wanted[0], inputs)]
         checked = _without_parts(checked) if whole else checked
@@ -63,28 +63,6 @@ def run(names: Sequence[str], inputs: Sequence[str], as_json: bool, fix: bool, y
     if as_json:
         print_json(answer)
     return code
-
-
-def _expanded(name: str) -> list[str]:
-    """The targets that a person means by a file or a folder: all in it that can be checked."""
-    path = Path(name)
-    if path.is_dir():
-        files = files_in(path)
-        if not files:
-            raise Refused(f"no Python file in {name} has a hand-written backward pass to check")
-        return [target for file in files for target in _expanded(str(file))]
-    if not path.is_file():
-        return [name]
-    try:
-        found = candidates(path)
-    except Refused:
-        return [name]  # a target that is refused in its turn
-    if not found:
-        raise Refused(
-            f"{name} has nothing to check: no function that leaves gradients (w.g = ..., dw = ...), no pair such as "
-            "affine_forward and affine_backward, no class with backward; put the step into a function"
-        )
-    return [f"{name}:{n}" for n in found]
 
 
 def _one(name: str, inputs: Sequence[str]) -> Checked:
@@ -156,12 +134,23 @@ def _print(checked: list[Checked], style: str, whole: bool) -> None:
     if whole:
         click.echo(f"\n{_counted(checked)}")
     if style == "github":
-        for line in dict.fromkeys(  # a layer and the net that holds it have the same mistake
-            annotation(finding, _in_workspace(finding.file or str(one.path.resolve())))
-            for one in checked
-            for finding in (one.report.findings if one.report is not None else [])
-        ):
-            click.echo(line)
+        _annotate(checked)
+
+
+def _annotate(checked: list[Checked]) -> None:
+    """An annotation for each finding; a mistake that a layer and the net that holds it have is said once."""
+    before: set[tuple[str, int | None, str]] = set()
+    for one in checked:
+        found = one.report.findings if one.report is not None else []
+        for finding in found:
+            file = _file_of(finding, one)
+            if (file, finding.line, finding.cause) not in before:
+                click.echo(annotation(finding, _in_workspace(file)))
+        before |= {(_file_of(f, one), f.line, f.cause) for f in found}
+
+
+def _file_of(finding: Finding, one: Checked) -> str:
+    return finding.file or str(one.path.resolve())
 
 
 def _counted(checked: list[Checked]) -> str:

@@ -226,6 +226,8 @@ class Claims:
     def _attributes(self) -> list[Claim]:
         """Gradients that an object keeps, or one that it holds: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
         found: list[Claim] = []
+        inputs = [n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters]
+        given = {n.meta["name"]: n.meta.get("given", n.meta["val"]) for n in inputs}
         for owner, path in self.hand.objects:
             for name, held in vars(owner).items():
                 own: dict[str, Any] = {}
@@ -242,6 +244,8 @@ class Claims:
                         for n in [*names_meant(str(label)), *([str(label)] if isinstance(held, dict) else [])]
                         if n in own
                     ]
+                    if not meant and path == "self":  # of what the layer was called with: forward(x, w)
+                        meant = [given[n] for n in names_meant(str(label)) if n in given]
                     found += self._kept(target, _tensor(value), [_tensor(m) for m in meant])
         return found
 
