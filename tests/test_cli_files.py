@@ -87,8 +87,9 @@ def test_what_of_a_file_can_be_checked(tmp_path: Path) -> None:
         + "\n\ndef step(x, w):\n    w.g = x\n\n\ndef test_step():\n    w.g = 1\n\n\nclass Old:\n    def loss(self, W):\n        dW = W\n"
     )
     text += "\n\nclass Base:\n    def backward(self): ...\n\n\nclass Layer(Base):\n    def backward(self): ...\n"
+    text += "\n\nclass Last(Layer):\n    def bwd(self): ...\n"
     found = candidates(written(tmp_path, text))
-    assert found == ["Linear", "Net", "affine_backward", "step", "Old.loss", "Layer"]
+    assert found == ["Linear", "Net", "affine_backward", "step", "Old.loss", "Last"]
 
 
 def test_a_file_without_a_name(tmp_path: Path) -> None:

@@ -123,6 +123,32 @@ class Product:
         return dout @ w.T
 
 
+class Dense:
+    def __init__(self, rate=0.1):
+        self.rate, self.weights, self.biases = rate, np.ones((4, 3)), np.zeros(3)
+
+    def forward(self, input):
+        return input @ self.weights + self.biases
+
+    def backward(self, input, grad_output):
+        grad_weights = input.T @ grad_output
+        grad_biases = grad_output.sum(axis=0)
+        grad_input = grad_output @ self.weights.T
+        self.weights = self.weights - self.rate * grad_weights
+        self.biases = self.biases - self.rate * grad_biases
+        return grad_input
+
+
+def losses(logits, y):
+    return np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(y)), y]
+
+
+def grad_losses(logits, y):
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    p[np.arange(len(y)), y] -= 1
+    return p / len(y)
+
+
 class SoftmaxLoss:
     def forward(self, x, y):
         p = np.exp(x)
@@ -182,6 +208,7 @@ CASES: dict[str, tuple[tuple[Any, ...], str, str]] = {  # name: inputs, a change
     "Tanh": ((n(3, 4),), "np.tanh(X) ** 2", "np.tanh(X)"),
     "Gate": ((n(4, 3), n(5, 4)), "dW = X.T @ dZ", "dW = -X.T @ dZ"),
     "Product": ((n(5, 4), n(4, 3)), "self.dw = x.T @ dout", "self.dw = 2 * x.T @ dout"),
+    "Dense": ((n(5, 4),), "grad_biases = grad_output.sum(axis=0)", "grad_biases = grad_output.mean(axis=0)"),
     "SoftmaxLoss": ((n(5, 3), np.array([0, 2, 1, 1, 0])), "d[np.arange(len(self.y)), self.y] -= 1", "d[np.arange(len(self.y)), self.y] -= 2"),
     "smooth_backward": ((n(7), n(3)), 'dw = np', 'dw = 2 * np'),
     "Gelu": ((n(6),), "return dout * slope", "return -dout * slope"),
@@ -229,6 +256,12 @@ def test_numeric_differences_tell_the_shape_the_sign_and_the_scale(tmp_path: Pat
     text = FILE.replace('dx = np.correlate(dz, w, mode="valid")', 'dx = np.correlate(dz, w, mode="full")')
     (finding,) = cr.check(module(tmp_path, text).smooth_backward, n(7), n(3)).findings
     assert (finding.name, finding.cause) == ("x", "wrong-shape")
+
+
+def test_a_gradient_of_no_known_loss_is_refused(tmp_path: Path) -> None:
+    """Of the mean of the losses, or of their sum? It may be either, so that neither is a mistake."""
+    with pytest.raises(ChainruleError, match=r"takes no upstream gradient, .* shape \(4,\), not a scalar"):
+        cr.check(module(tmp_path).grad_losses, n(4, 3), np.array([0, 1, 2, 0]))
 
 
 def test_a_step_that_is_whole_is_not_paired(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def candidates(path: Path) -> list[str]:
         raise Refused(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from error
     functions = {n.name: n for n in tree.body if isinstance(n, Function)}
     pairs = pairs_of_names(functions)
-    bases = {ast.unparse(b) for n in tree.body if isinstance(n, ast.ClassDef) for b in n.bases}
+    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
+    bases = {ast.unparse(b) for n in classes.values() for b in n.bases}
     found: list[str] = []
     for node in tree.body:
         if isinstance(node, Function) and not node.name.startswith("test"):
@@ -71,8 +72,17 @@ def candidates(path: Path) -> list[str]:
                 found.append(node.name)
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("Test"):
             methods = {n.name: n for n in node.body if isinstance(n, Function)}
-            if "backward" in methods:
+            if "backward" in methods or any("backward" in _methods(b, classes) for b in node.bases):
                 found += [node.name] if node.name not in bases else []  # a base of layers is none itself
             elif node.name not in bases:
                 found += [f"{node.name}.{n}" for n, method in methods.items() if gradients_left_by(method)]
     return found
+
+
+def _methods(base: ast.expr, classes: dict[str, ast.ClassDef]) -> set[str]:
+    """The methods that a class has from a base of the same file, and from the bases of that."""
+    node = classes.get(ast.unparse(base))
+    if node is None:
+        return set()
+    own = {n.name for n in node.body if isinstance(n, Function)}
+    return own.union(*(_methods(b, {k: v for k, v in classes.items() if v is not node}) for b in node.bases))

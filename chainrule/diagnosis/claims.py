@@ -60,7 +60,7 @@ class Claims:
     def explicit(self) -> list[Claim]:
         found = self._left()
         if self.hand.began or not any(c.value.op == "placeholder" for c in found):
-            for claim in [*self._returned(), *self._attributes()]:
+            for claim in [*self._returned(), *self._attributes(), *self._stepped()]:
                 if all(claim.value is not c.value for c in found):
                     found.append(claim)
         return self._in_order(found or self._in_variables())
@@ -247,6 +247,26 @@ class Claims:
                     if not meant and path == "self":  # of what the layer was called with: forward(x, w)
                         meant = [given[n] for n in names_meant(str(label)) if n in given]
                     found += self._kept(target, _tensor(value), [_tensor(m) for m in meant])
+        return found
+
+    def _stepped(self) -> list[Claim]:
+        """Gradients that an object keeps nowhere: what it has stepped along, `self.w = self.w - self.lr * grad_w`."""
+        found: list[Claim] = []
+        for owner, _ in self.hand.objects:
+            for attribute, held in vars(owner).items():
+                entry = self.recorder.entry(tensor) if isinstance(tensor := _tensor(held), torch.Tensor) else None
+                before = entry.node.args[0] if entry is not None and entry.node.args else None
+                if (
+                    entry is None
+                    or not isinstance(before, fx.Node)
+                    or entry.node.meta["operation"] not in ("sub", "add")
+                ):
+                    continue
+                for node in needed([entry.node], given=self.forward) if before in self.forward else ():
+                    label = node.meta.get("name") or ""
+                    alike = getattr(node.meta["val"], "shape", None) == before.meta["val"].shape
+                    if node not in self.forward and alike and attribute in names_meant(label):
+                        found.append(self._claim(before, label, node.meta["val"]))
         return found
 
     def _in_variables(self) -> list[Claim]:

@@ -302,7 +302,13 @@ class _Run:
         entry = self.recorder.entry(theirs)
         called = entry.node.meta.get("name") if entry is not None else None
         kept = None if cache is args else cache
-        return arguments_by_name(names, known, taken, self.upstream, theirs, called, kept, args)
+        found = arguments_by_name(names, known, taken, self.upstream, theirs, called, kept, args)
+        if taken is None and out.numel() != 1 and kept is None and all(a is not theirs for a in found):
+            raise ChainruleError(
+                f"{function.__name__} takes no upstream gradient, and its forward pass gives shape {tuple(out.shape)}, not "
+                "a scalar, so it is not known of which loss it is the gradient; give the whole loss: forward="
+            )
+        return found
 
     @contextmanager
     def _numpy(self, code: Any) -> Iterator[None]:
