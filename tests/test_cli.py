@@ -56,7 +56,7 @@ class Model(torch.nn.Module):
         return self.layer(inp).tanh().sum()
 
 class Sized(torch.nn.Module):
-    def __init__(self, size):
+    def __init__(self, width):
         super().__init__()
 
 def broken(inp):
@@ -214,7 +214,7 @@ def test_numbers_that_json_has_no_word_for(tmp_path: Path) -> None:
         (["derive", "{net}:nothing"], "has no nothing; it has lin, forward"),
         (["derive", "{net}"], "write it as FILE.py:NAME"),
         (["derive", "missing.py:forward"], "there is no file missing.py"),
-        (["derive", "{net}:forward"], "forward needs the input inp"),
+        (["derive", "{net}:forward"], "forward needs the inputs inp, targ; define inputs() in"),
         (["derive", "{net}:size"], "cannot be called"),
         (["derive", "{net}:Sized"], "needs arguments to be made"),
         (["derive", "{net}:Model", "--input", "inp=norm:3"], "is not understood"),

@@ -284,11 +284,15 @@ def plain_values(value: Any) -> Any:
     return copy.copy(value) if isinstance(value, dict) else value
 
 
-def unfollowed(what: str, array: Any = None) -> ChainruleError:
+class Unfollowed(ChainruleError):
+    """NumPy code that has no torch operation here."""
+
+
+def unfollowed(what: str, array: Any = None) -> Unfollowed:
     """The refusal of what has no torch operation here, with the person's line."""
     shape = f", on an array of shape {plain_values(array).shape}," if isinstance(array, Array) else ""
     text = f"{what}{shape} cannot be followed; write it with basic operations on arrays"
-    return ChainruleError(text, site_of(sys._getframe()))
+    return Unfollowed(text, site_of(sys._getframe()))
 
 
 def _tensor_behind(array: Any) -> torch.Tensor:

@@ -41,14 +41,14 @@ def is_numpy_code(function: Any, args: Any) -> bool:
 def _modules_used(function: Any) -> set[str]:
     """Which of NumPy and torch a function names, and the functions of the person's that it calls."""
     kinds: set[str] = set()
-    for item in _reached(function):
+    for item in reached(function):
         module = getattr(item, "__module__", None) or type(item).__module__
         name = item.__name__ if isinstance(item, types.ModuleType) else module
         kinds |= {name.partition(".")[0]} & {"numpy", "torch"}
     return kinds
 
 
-def _reached(*functions: Any) -> Iterator[Any]:
+def reached(*functions: Any) -> Iterator[Any]:
     """What the functions name, and what the person's functions among that name."""
     stack, met = list(functions), set()
     while stack:
@@ -57,17 +57,16 @@ def _reached(*functions: Any) -> Iterator[Any]:
             met.add(id(item))
             yield item
             if isinstance(item, types.FunctionType):
-                stack.extend(_named(item) if is_person(item.__code__) else ())
+                stack.extend(named(item).values() if is_person(item.__code__) else ())
             elif not isinstance(item, types.ModuleType):
                 stack.extend(code_of(item))
 
 
-def _named(function: types.FunctionType) -> Iterator[Any]:
-    for code in _codes(function):
-        yield from (function.__globals__[n] for n in code.co_names if n in function.__globals__)
-    for cell in function.__closure__ or ():
-        if content(cell) is not ABSENT:
-            yield cell.cell_contents
+def named(function: types.FunctionType) -> dict[str, Any]:
+    """The globals and closed-over variables that a function names."""
+    found = {n: function.__globals__[n] for c in _codes(function) for n in c.co_names if n in function.__globals__}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return found | {n: cell.cell_contents for n, cell in cells if content(cell) is not ABSENT}
 
 
 def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:
@@ -80,7 +79,7 @@ def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:
 
 def refuse_imports(functions: tuple[Any, ...]) -> None:
     """What a function imports itself cannot be replaced."""
-    for item in _reached(*functions):
+    for item in reached(*functions):
         if not isinstance(item, types.FunctionType) or not is_person(item.__code__):
             continue
         for code in _codes(item):

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 
 from chainrule.arrays import arithmetic, shapes  # noqa: F401  (they fill FUNCTIONS)
 from chainrule.arrays.array import FUNCTIONS, Array, forget, plain_values, unfollowed
 from chainrule.arrays.code import ABSENT, code_of, content, is_numpy_code, refuse_imports
-from chainrule.arrays.values import as_arrays, as_tensors
+from chainrule.arrays.values import as_arrays, as_tensors, copied, is_record
 from chainrule.recording.names import is_person, is_person_file
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.unseen import drawn
@@ -96,7 +95,7 @@ def _places(functions: tuple[Any, ...]) -> list[tuple[Callable[[Any], None], Any
 
 def _replacement(value: Any, memo: dict[int, Any]) -> Any:
     """What stands for `value`, a person's variable, on torch."""
-    if isinstance(value, np.ndarray | dict | list | tuple):
+    if isinstance(value, np.ndarray | dict | list | tuple) or is_record(value):
         return as_arrays(value, memo)
     if isinstance(value, types.ModuleType):
         return _Module(value) if value.__name__.partition(".")[0] == "numpy" else value
@@ -187,5 +186,5 @@ def _number(value: Any) -> Any:
 def _constant(value: Any) -> Any:
     """What NumPy made itself (random numbers, np.linspace) as inputs of the program, which pass no gradient."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        return Array(drawn(torch.tensor(value), "drawn"))
+        return Array(drawn(copied(value), "drawn"))
     return tuple(_constant(v) for v in value) if type(value) is tuple else value

@@ -31,7 +31,7 @@ def as_arrays(value: Any, memo: dict[int, Any] | None = None) -> Any:
     def convert(v: Any) -> Any:
         if isinstance(v, torch.Tensor):
             return Array(v)
-        return Array(_copied(v)) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
+        return Array(copied(v)) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
 
     return mapped(value, convert, {} if memo is None else memo)
 
@@ -46,12 +46,12 @@ def as_tensors(value: Any) -> Any:
     def convert(v: Any) -> Any:
         if isinstance(v, Array):
             return v.tensor
-        return _copied(v) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
+        return copied(v) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub" else v
 
     return mapped(value, convert, {}, (Array, np.ndarray))
 
 
-def _copied(array: np.ndarray[Any, Any]) -> torch.Tensor:
+def copied(array: np.ndarray[Any, Any]) -> torch.Tensor:
     """A copy as a tensor, which a recorder meets as an input: no operation of the program made it."""
     with torch._C.DisableTorchFunction():
         return torch.tensor(array)
@@ -92,10 +92,10 @@ def _has_leaf(value: Any, leaves: tuple[type, ...], seen: set[int]) -> bool:
         return any(_has_leaf(v, leaves, seen) for v in value.values())
     if isinstance(value, tuple | list) and not isinstance(value, torch.Size):
         return any(_has_leaf(v, leaves, seen) for v in value)
-    return _is_record(value) and any(_has_leaf(v, leaves, seen) for v in vars(value).values())
+    return is_record(value) and any(_has_leaf(v, leaves, seen) for v in vars(value).values())
 
 
-def _is_record(value: Any) -> bool:
+def is_record(value: Any) -> bool:
     """Whether `value` is an object of the person's that holds its arrays as attributes."""
     if isinstance(value, type | types.ModuleType | types.FunctionType | types.MethodType | torch.nn.Module):
         return False

@@ -117,7 +117,7 @@ def derive(
 
 
 @main.command()
-@click.argument("targets", metavar="FILE.py:NAME...", nargs=-1, required=True)
+@click.argument("targets", metavar="FILE.py[:NAME]...", nargs=-1, required=True)
 @given
 @click.option("--fix", is_flag=True, help="Show the proved repairs as a diff, ask, write them, and check again.")
 @click.option("--yes", is_flag=True, help="With --fix: write without asking.")
@@ -133,7 +133,8 @@ def check(
     """Compare hand-written gradients with the truth, and find the line that is wrong.
 
     Each mistake is one line, FILE:LINE: CAUSE MESSAGE, with the line as it is (-) and as it should be (+). "proved"
-    says that the repaired code was run. Several targets are checked one after another.
+    says that the repaired code was run. NAME may be a function, one of a pair such as affine_backward, a layer or a
+    class. Without it, all of a file (or a folder) that can be checked is. Several are checked one after another.
     """
     if yes and not fix:
         raise Refused("--yes goes with --fix, which writes the repairs")

@@ -16,7 +16,9 @@ import torch
 import chainrule as cr
 from chainrule.cli import targets
 from chainrule.cli.answers import print_json
+from chainrule.cli.inputs import inputs_of
 from chainrule.diagnosis.audit_report import Mutant
+from chainrule.diagnosis.forms import form_of
 from chainrule.diagnosis.report import clickable
 
 
@@ -28,7 +30,7 @@ def run(test: str, target: str, inputs: Sequence[str], as_json: bool) -> bool:
         path, name = targets.parts(target)
         torch.manual_seed(0)  # the same numbers in every run
         tests, module = _loaded(test_path, path)
-        code = targets._named(module, name, path)
+        code = targets.named(module, name, path)
         args, kwargs = _inputs(module, code, name, path, inputs)
         own = _test(tests, test_name, test_path)
         with targets.blamed_on(path):
@@ -57,14 +59,14 @@ def _inputs(
     module: ModuleType, code: Any, name: str, path: Path, given: Sequence[str]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """None where nothing was said, so that those of the test's own call are used."""
-    if not given and (isinstance(code, type) or not callable(getattr(module, "inputs", None))):
+    if not given and (isinstance(code, type) or getattr(module, "inputs", None) is None):
         return (), {}
-    return targets._inputs(module, code, name, path, given)
+    return inputs_of(module, form_of(code).called, name, path, given)
 
 
 def _test(module: ModuleType, name: str, path: Path) -> Callable[[], Any]:
     """A function, or a method of a test class, written Class.test_name."""
-    found: Callable[[], Any] = targets._named(module, name, path)
+    found: Callable[[], Any] = targets.named(module, name, path)
     kind, _, method = name.rpartition(".")
     owner = getattr(module, kind, None) if kind else None
     if not isinstance(owner, type):

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Any
 
 import click
 
+from chainrule.arrays.code import reached
 from chainrule.cli import MISUSE, WRONG, Refused, refusals, targets
 from chainrule.cli.answers import print_json
+from chainrule.cli.candidates import candidates, expanded
 from chainrule.cli.repairs import Change, changes
+from chainrule.diagnosis.forms import form_of
 from chainrule.diagnosis.report import Finding, Report, clickable
 
 _AGAIN = "import sys; from chainrule.cli import main; main(sys.argv[1:])"
@@ -31,6 +35,7 @@ class Checked:
     path: Path
     report: Report | None = None
     refused: str = ""
+    code: Any = None
 
     def file(self, file: str | None) -> str:
         """The file as the person wrote it on the command line, or from the current folder."""
@@ -43,12 +48,15 @@ def run(names: Sequence[str], inputs: Sequence[str], as_json: bool, fix: bool, y
         style = "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "text"
     # what the person's code prints is no part of the JSON
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        checked = [_one(names[0], inputs)] if len(names) == 1 else _each(names, inputs)
+        wanted = [t for name in names for t in expanded(name)]
+        whole = wanted != list(names)  # files and folders, without a name
+        checked = _each(wanted, inputs) if len(wanted) > 1 or whole else [_one(wanted[0], inputs)]
+        checked = _without_parts(checked) if whole else checked
     answer: dict[str, Any] = {}
     if as_json:
-        answer = of_checked(checked)
+        answer = of_checked(checked, whole)
     else:
-        _print(checked, style)
+        _print(checked, style, whole)
     code = MISUSE if any(c.report is None for c in checked) else 0 if all(c.report for c in checked) else WRONG
     if fix and any(c.report is not None and not c.report.ok for c in checked):
         code = _repair(checked, names, inputs, yes, answer if as_json else None, code)
@@ -58,8 +66,32 @@ def run(names: Sequence[str], inputs: Sequence[str], as_json: bool, fix: bool, y
 
 
 def _one(name: str, inputs: Sequence[str]) -> Checked:
-    found = targets.load(name, inputs)
-    return Checked(name, found.path, found.check())
+    if Path(name).is_file():
+        candidates(Path(name))  # which says what is wrong with it
+    found = targets.load_to_check(name, inputs)
+    return Checked(name, found.path, found.check(), code=found.code)
+
+
+def _without_parts(checked: list[Checked]) -> list[Checked]:
+    """Without what could not be checked by itself (a layer whose inputs nobody gave), where it is a part of what was."""
+    used = {
+        _place(item)
+        for one in checked
+        if one.report is not None
+        for item in reached(one.code, form_of(one.code).forward)
+    }
+    return [
+        one
+        for one in checked
+        if one.report is not None or (one.path.resolve(), one.target.rpartition(":")[2]) not in used
+    ]
+
+
+def _place(item: Any) -> tuple[Path, str] | None:
+    """The file and the name of a function, or of a class with methods."""
+    methods = vars(item).values() if isinstance(item, type) else [item]
+    codes = [m.__code__ for m in methods if isinstance(m, types.FunctionType)]
+    return (Path(codes[0].co_filename).resolve(), item.__qualname__) if codes else None
 
 
 def _each(names: Sequence[str], inputs: Sequence[str]) -> list[Checked]:
@@ -67,7 +99,7 @@ def _each(names: Sequence[str], inputs: Sequence[str]) -> list[Checked]:
     checked: list[Checked] = []
     before = set(sys.modules)
     for name in names:
-        path = Path(name.rpartition(":")[0])
+        path = Path(name) if Path(name).is_file() else Path(name.rpartition(":")[0])
         if checked and checked[-1].path.parent.resolve() != path.parent.resolve():
             _forget(checked[-1].path.parent.resolve(), before)
         try:
@@ -91,18 +123,44 @@ def _own(module: str) -> bool:
     return module.split(".")[0] == "chainrule"
 
 
-def _print(checked: list[Checked], style: str) -> None:
+def _print(checked: list[Checked], style: str, whole: bool) -> None:
     for i, one in enumerate(checked):
-        if len(checked) > 1:
+        if len(checked) > 1 or whole:
             click.secho(f"{chr(10) if i else ''}{one.target}", bold=True)
         if one.report is None:
             click.echo(f"error: {one.refused}", err=True)
         else:
             _print_report(one, one.report)
+    if whole:
+        click.echo(f"\n{_counted(checked)}")
     if style == "github":
-        for one in checked:
-            for finding in one.report.findings if one.report is not None else []:
-                click.echo(annotation(finding, _in_workspace(finding.file or str(one.path.resolve()))))
+        _annotate(checked)
+
+
+def _annotate(checked: list[Checked]) -> None:
+    """An annotation for each finding; a mistake that a layer and the net that holds it have is said once."""
+    before: set[tuple[str, int | None, str]] = set()
+    for one in checked:
+        found = one.report.findings if one.report is not None else []
+        for finding in found:
+            file = _file_of(finding, one)
+            if (file, finding.line, finding.cause) not in before:
+                click.echo(annotation(finding, _in_workspace(file)))
+        before |= {(_file_of(f, one), f.line, f.cause) for f in found}
+
+
+def _file_of(finding: Finding, one: Checked) -> str:
+    return finding.file or str(one.path.resolve())
+
+
+def _counted(checked: list[Checked]) -> str:
+    right, wrong, refused = (
+        sum(c.report is not None and c.report.ok for c in checked),
+        sum(c.report is not None and not c.report.ok for c in checked),
+        sum(c.report is None for c in checked),
+    )
+    told = [f"{n} {word}" for n, word in ((right, "right"), (wrong, "wrong"), (refused, "not checked")) if n]
+    return f"{len(checked)} to check: {', '.join(told)}"
 
 
 def _print_report(one: Checked, report: Report) -> None:
@@ -141,10 +199,10 @@ def _in_workspace(file: str) -> str:
     return Path(os.path.relpath(file, root) if below else clickable(file)).as_posix()
 
 
-def of_checked(checked: list[Checked]) -> dict[str, Any]:
-    """The answer for programs: the report of one target, or a list of them."""
+def of_checked(checked: list[Checked], whole: bool = False) -> dict[str, Any]:
+    """The answer for programs: the report of one target, or a list of them, as of a whole file."""
     answers = [_of_one(one) for one in checked]
-    return answers[0] if len(answers) == 1 else {"ok": all(a["ok"] for a in answers), "reports": answers}
+    return answers[0] if len(answers) == 1 and not whole else {"ok": all(a["ok"] for a in answers), "reports": answers}
 
 
 def _of_one(one: Checked) -> dict[str, Any]:

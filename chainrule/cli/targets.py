@@ -1,11 +1,13 @@
-"""FILE.py:NAME and its example inputs, from the file's own `inputs()` or from the command line."""
+"""FILE.py:NAME: the code that a person means by it, with its example inputs."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import inspect
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +20,10 @@ import torch
 
 import chainrule as cr
 from chainrule.cli import Refused
+from chainrule.cli.candidates import candidates
+from chainrule.cli.inputs import inputs_of, own_inputs, required, signature_of, variables
+from chainrule.diagnosis.forms import form_of, is_function_class
 from chainrule.errors import ChainruleError
-
-_KINDS: dict[str, Callable[..., torch.Tensor]] = {
-    "randn": torch.randn,
-    "rand": torch.rand,
-    "zeros": torch.zeros,
-    "ones": torch.ones,
-}
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,10 @@ class Target:
     kwargs: dict[str, Any]
 
     def derive(self, wrt: Sequence[str] | None = None, upstream: bool = False) -> cr.Derivation:
+        code = self.code if callable(self.code) else self.code.forward
         with blamed_on(self.path):
-            given = torch.randn_like(self.code(*self.args, **self.kwargs)) if upstream else None
-            d = cr.derive(self.code, *self.args, wrt=wrt, upstream=given, **self.kwargs)
+            given = torch.randn_like(code(*self.args, **self.kwargs)) if upstream else None
+            d = cr.derive(code, *self.args, wrt=wrt, upstream=given, **self.kwargs)
         if not d.grads:
             raise Refused(f"{self.name} has no gradient: its output is computed from no floating-point input")
         return d
@@ -52,20 +51,38 @@ class Target:
 
 
 def load(target: str, given: Sequence[str] = ()) -> Target:
-    """The target that a person wrote as FILE.py:NAME, with `given` inputs written as NAME=KIND:SHAPE."""
+    """The function or model that a person wrote as FILE.py:NAME, with `given` inputs written as NAME=KIND:SHAPE."""
     path, name = parts(target)
+    return loaded(path, name, given, lambda code: code if callable(code) else code.forward)
+
+
+def load_to_check(target: str, given: Sequence[str] = ()) -> Target:
+    """As `load`, for code with a hand-written backward pass: the inputs are those of the forward pass that goes with it."""
+    path, name = parts(target)
+    methods = [c for c in candidates(path) if c.startswith(f"{name}.")]
+    if len(methods) > 1:
+        raise Refused(f"{name} in {path} has no backward; name the method that leaves gradients: {', '.join(methods)}")
+    return loaded(path, methods[0] if methods else name, given, lambda code: form_of(code).called)
+
+
+def loaded(path: Path, name: str, given: Sequence[str], called: Callable[[Any], Any]) -> Target:
+    """The code under a name, an object of it where it is a class, and the inputs of what `called` says is called."""
     torch.manual_seed(0)  # the same numbers in every run
     module = import_file(path)
-    code = _named(module, name, path)
-    if isinstance(code, type):
-        code = _instance(code, path)
-    args, kwargs = _inputs(module, code, name, path, given)
+    with blamed_on(path):
+        code = object_of(module, named(module, name, path), path)
+        subject = called(code)
+        forward = subject.__name__ if isinstance(subject, types.FunctionType) else name.rpartition(".")[2]
+        other = "" if forward == name.rpartition(".")[2] else forward
+        args, kwargs = inputs_of(module, subject, name, path, given, other)
     return Target(path, name, code, args, kwargs)
 
 
 def parts(target: str) -> tuple[Path, str]:
     """The file and the name in FILE.py:NAME."""
     file, _, name = target.rpartition(":")
+    if not Path(target).exists() and target.endswith(".py"):
+        raise Refused(f"there is no file {target}; give the path of a Python file")
     if not file or not name:
         raise Refused(f"{target!r} does not say which function to take; write it as FILE.py:NAME")
     path = Path(file)
@@ -109,87 +126,60 @@ def blamed_on(path: Path) -> Iterator[None]:
         raise Refused(f"{path}:{frames[-1].lineno}: {type(error).__name__}: {message}") from error
 
 
-def _named(module: ModuleType, name: str, path: Path) -> Any:
+def named(module: ModuleType, name: str, path: Path) -> Any:
+    """What the file has under a name; a method of a class is that of an object."""
     found: Any = module
     for part in name.split("."):
-        found = getattr(found, part, None)
+        owner, found = found, getattr(found, part, None)
         if found is None:
-            own = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-            raise Refused(f"{path} has no {name}; it has {', '.join(own) or 'no functions'}")
-    if not callable(found):
-        raise Refused(f"{name} in {path} cannot be called (it is {type(found).__name__}); name a function or a model")
+            raise Refused(_not_there(owner, part, name, path))
+        if (
+            isinstance(owner, type)
+            and isinstance(found, types.FunctionType)
+            and "self" in inspect.signature(found).parameters
+        ):
+            found = types.MethodType(found, object_of(module, owner, path))
+    if not callable(found) and not callable(getattr(found, "forward", None)):
+        kind = type(found).__name__
+        raise Refused(
+            f"{name} in {path} cannot be called (it is {kind}); name a function, a model, or a layer with forward"
+        )
     return found
 
 
-def _instance(kind: type, path: Path) -> Any:
-    try:
-        return kind()
-    except TypeError as error:
-        raise Refused(
-            f"{kind.__name__} in {path} needs arguments to be made; make one in the file, model = {kind.__name__}(...), "
-            "and name that"
-        ) from error
-
-
-def _inputs(
-    module: ModuleType, code: Any, name: str, path: Path, given: Sequence[str]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    parameters = _parameters(code)
-    if given:
-        made = dict(one_input(text) for text in given)
-        unknown = next((n for n in made if parameters and n not in parameters), None)
-        if unknown:
-            raise Refused(f"{name} has no argument {unknown}; it has {', '.join(parameters)}")
-        _refuse_missing(parameters, made, name)
-        return (), made
-    if not parameters:
-        return (), {}
-    if not callable(own := getattr(module, "inputs", None)):
-        _refuse_missing(parameters, {}, name)
-        return (), {}
-    with blamed_on(path):
-        found = own()
-    if isinstance(found, dict):
-        return (), found
-    return (tuple(found) if isinstance(found, tuple | list) else (found,)), {}
-
-
-def _refuse_missing(parameters: dict[str, inspect.Parameter], made: dict[str, Any], name: str) -> None:
-    required = [
-        n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+def _not_there(owner: Any, part: str, name: str, path: Path) -> str:
+    """What stands in the file instead of a name: the nearest ones, or all."""
+    own = isinstance(owner, ModuleType)
+    known = [
+        n
+        for n, v in vars(owner).items()
+        if not n.startswith("_")
+        and (inspect.isfunction(v) or inspect.isclass(v) or callable(getattr(v, "backward", None)))
+        and (not own or getattr(v, "__module__", owner.__name__) == owner.__name__)
     ]
-    if missing := [n for n in required if n not in made]:
+    near = difflib.get_close_matches(part, known, 3)
+    if near:
+        return f"{path} has no {name}; did you mean {' or '.join(near)}?"
+    return f"{path} has no {name}; it has {', '.join(known) or 'no functions'}"
+
+
+def object_of(module: ModuleType, code: Any, path: Path) -> Any:
+    """Of a class the object that the file has of it, or one that is made here: with no arguments, or with those that the
+    file has under their names."""
+    if not isinstance(code, type) or is_function_class(code):
+        return code
+    for value in vars(module).values():
+        if type(value) is code:
+            return value
+    signature = signature_of(code)
+    parameters = dict(signature.parameters) if signature is not None else {}
+    needed = required(parameters)
+    given = variables(vars(module), needed)
+    if needed and len(given) < len(needed) and isinstance(own := own_inputs(module), dict):
+        given |= {n: own[n] for n in needed if n in own}
+    if missing := [n for n in needed if n not in given]:
         raise Refused(
-            f"{name} needs the input {missing[0]}; define inputs() in the file, or give --input {missing[0]}=randn:64,784"
+            f"{code.__name__} in {path} needs arguments to be made ({', '.join(missing)}); add an object of it to the "
+            f"file, such as {code.__name__.lower()} = {code.__name__}(...)"
         )
-
-
-def _parameters(code: Any) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(inspect.signature(code.forward if isinstance(code, torch.nn.Module) else code).parameters)
-    except (TypeError, ValueError):
-        return {}
-
-
-def one_input(text: str) -> tuple[str, torch.Tensor]:
-    """A name and a tensor from `NAME=KIND:SHAPE`.
-
-    >>> name, x = one_input("x=zeros:2,3")
-    >>> name, x.shape
-    ('x', torch.Size([2, 3]))
-    >>> one_input("y=randint:10:4")[1].dtype
-    torch.int64
-    """
-    name, _, rest = text.partition("=")
-    kind, *numbers = rest.split(":")
-    try:
-        shape = [int(n) for n in numbers[-1].split(",") if n] if numbers else []
-        if name.isidentifier() and kind in _KINDS and len(numbers) <= 1:
-            return name, _KINDS[kind](shape)
-        if name.isidentifier() and kind == "randint" and len(numbers) == 2:
-            return name, torch.randint(int(numbers[0]), shape)
-    except (ValueError, RuntimeError):
-        pass  # a number that is none, or a negative size
-    raise Refused(
-        f"--input {text} is not understood; write x=randn:64,784 (or rand, zeros, ones) or y=randint:10:64 (below 10)"
-    )
+    return code(**given)

@@ -10,6 +10,7 @@ from typing import Any
 from chainrule.diagnosis import source
 from chainrule.diagnosis.audit_report import Audit, Mutant
 from chainrule.diagnosis.case import Case
+from chainrule.diagnosis.forms import form_of
 from chainrule.diagnosis.handwritten import Asked, Handwritten
 from chainrule.diagnosis.locate import Located
 from chainrule.diagnosis.mutants import Planted, Planter, changes
@@ -54,6 +55,9 @@ def audit(
     ['an error of 1 % in w.g passes, one of 10 % does not: make the tolerance smaller']
     """
     _refuse_arguments(test)
+    form = form_of(code)
+    if forward is None and form.forward is not None and (form.certain or form.code is not code):
+        code, forward = form.code, form.forward
     asked = Asked(code, args, kwargs, loss, wrt, forward)
     state = State([test, code, forward, args, kwargs])
     try:

@@ -15,8 +15,9 @@ from chainrule.deriving import EVERYTHING, derivation
 from chainrule.diagnosis import points
 from chainrule.diagnosis.aliases import give_nodes
 from chainrule.diagnosis.boundaries import handed_claims
-from chainrule.diagnosis.claims import Claim, Claims
+from chainrule.diagnosis.claims import Claim, Claims, names_meant
 from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.made import take_as_inputs
 from chainrule.diagnosis.rounding import rounding
 from chainrule.errors import ChainruleError, Site
 from chainrule.program import differentiable
@@ -68,6 +69,7 @@ class Case:
         self.until = time.thread_time() + _SECONDS
         self.hand, self.recorder = hand, hand.recorder
         self.graph = hand.recorder.graph
+        take_as_inputs(self.recorder, self._output(), (w.owner for w in hand.writes), self._meant())
         self.base = derivation(hand.recorder, hand.output, EVERYTHING, hand.upstream)._base
         self.forward = self._forward()
         give_nodes(self.graph, self.forward)
@@ -89,6 +91,16 @@ class Case:
                 f"{hand.asked.name} left no .g on any tensor and returned no gradients; "
                 "write the gradients as w.g = ..., return them, or give a model with backward()"
             )
+
+    def _output(self) -> fx.Node:
+        entry = self.recorder.entry(self.hand.output)
+        assert entry is not None
+        return entry.node
+
+    def _meant(self) -> set[str]:
+        """The names of which a name in the code says that it is the gradient."""
+        labels = [n.meta.get("name") or "" for n in self.graph.nodes if n.meta.get("phase") == "forward"]
+        return {m.casefold() for label in [*labels, *self.hand.labels()] for m in names_meant(label)}
 
     def _forward(self) -> set[fx.Node]:
         """The nodes that are no part of the hand-written backward pass."""

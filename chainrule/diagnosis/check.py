@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from chainrule.arrays.array import Unfollowed
 from chainrule.diagnosis.case import Case, same
 from chainrule.diagnosis.claims import names_meant
 from chainrule.diagnosis.findings import Findings
+from chainrule.diagnosis.forms import form_of, made
 from chainrule.diagnosis.handwritten import Asked, Handwritten, Run, run_handwritten
 from chainrule.diagnosis.hidden import Again, revealed
 from chainrule.diagnosis.identities import identities
@@ -42,10 +44,11 @@ def check(
       (names or tensors), else told by the names of the variables (`dw`, `w_grad`), else by the order of the
       arguments. Its loss is what it returns, or its local `loss`, or the local that `loss=` names;
     - an object with `forward` (or a call) and `backward`: one that leaves `.g`, or takes the upstream gradient,
-      returns that of its input and keeps the others as attributes (`self.dw`);
-    - a function that calls a torch.autograd.Function;
-    - a backward function, `layer_backward(dout, cache)`, with its forward function as `forward=`. Both may be
-      NumPy code; `reference=` is a forward pass in torch to be compared with, where theirs cannot be recorded.
+      returns that of its input and keeps the others as attributes (`self.dw`); or its class, if that needs no arguments;
+    - a torch.autograd.Function, or a function that calls one;
+    - a backward function, `layer_backward(dout, cache)`, with its forward function as `forward=`, or found beside
+      it by its name, `layer_forward`. Both may be NumPy code; `reference=` is a forward pass in torch to be compared
+      with, where theirs cannot be recorded.
 
     The hand-written pass is recorded and run again in float64, so that rounding is not taken for a mistake. Each
     finding names the line that is wrong given the gradients that it was computed from, the cause (one of
@@ -62,14 +65,40 @@ def check(
     >>> report.ok, report.rows[0].status, report.findings[0].cause, report.findings[0].repair
     (False, 'wrong', 'wrong-scale', 'w.g = x')
     """
-    asked = Asked(code, args, kwargs, loss, wrt, forward, reference)
     with torch.inference_mode(False):  # where autograd could not be asked
-        hand = run_handwritten(asked)
-        if hand.regions and not hand.writes and not hand.asked.forward:
-            from chainrule.diagnosis.functions import check_functions
+        *others, last = _meant(Asked(code, args, kwargs, loss, wrt, forward, reference))
+        for asked in others:
+            try:
+                return _checked(asked)
+            except ChainruleError:  # no step that is whole in itself
+                continue
+        return _checked(last)
 
-            return check_functions(hand)
-        return report_of(asked, hand)
+
+def _meant(asked: Asked) -> list[Asked]:
+    """What may be meant: the code as it is, or with the forward pass that goes with it by its name."""
+    form = form_of(asked.code)
+    if asked.forward is not None:
+        return [asked]
+    alone = replace(asked, code=made(form.code) if isinstance(form.code, type) else form.code)
+    if form.forward is None or asked.reference is not None:
+        return [alone]
+    paired = replace(asked, code=form.code, forward=form.forward)
+    return [paired] if form.certain else [asked, paired]
+
+
+def _checked(asked: Asked) -> Report:
+    try:
+        hand = run_handwritten(asked)
+    except Unfollowed as error:
+        from chainrule.diagnosis.numeric import by_differences
+
+        return by_differences(asked, error)
+    if hand.regions and not hand.writes and not hand.asked.forward:
+        from chainrule.diagnosis.functions import check_functions
+
+        return check_functions(hand)
+    return report_of(asked, hand)
 
 
 def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:

@@ -14,6 +14,7 @@ from torch import fx
 from chainrule.diagnosis import source
 from chainrule.diagnosis.aliases import node_for
 from chainrule.diagnosis.handwritten import Handwritten
+from chainrule.diagnosis.made import is_parameter_of_an_object
 from chainrule.diagnosis.spots import Spot
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
@@ -67,10 +68,10 @@ class Claims:
     def explicit(self) -> list[Claim]:
         found = self._left()
         if self.hand.began or not any(c.value.op == "placeholder" for c in found):
-            for claim in [*self._returned(), *self._attributes()]:
+            for claim in [*self._returned(), *self._attributes(), *self._stepped()]:
                 if all(claim.value is not c.value for c in found):
                     found.append(claim)
-        return self._in_order(found)
+        return self._in_order(found or self._in_variables())
 
     def by_convention(self, taken: Iterable[Claim]) -> list[Claim]:
         """Values on the way whose names say that they are gradients: `dz`, `l1_grad`."""
@@ -238,7 +239,9 @@ class Claims:
     def _attributes(self) -> list[Claim]:
         """Gradients that an object keeps, or one that it holds: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
         found: list[Claim] = []
-        for owner, path in _objects(self.hand.of_object, "self"):
+        inputs = [n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters]
+        given = {n.meta["name"]: n.meta.get("given", n.meta["val"]) for n in inputs}
+        for owner, path in self.hand.objects:
             for name, held in vars(owner).items():
                 own: dict[str, Any] = {}
                 for other, values in vars(owner).items():
@@ -254,17 +257,50 @@ class Claims:
                         for n in [*names_meant(str(label)), *([str(label)] if isinstance(held, dict) else [])]
                         if n in own
                     ]
+                    if not meant and path == "self":  # of what the layer was called with: forward(x, w)
+                        meant = [given[n] for n in names_meant(str(label)) if n in given]
                     found += self._kept(target, _tensor(value), [_tensor(m) for m in meant])
         return found
 
-    def _kept(self, target: str, value: Any, meant: list[Any]) -> list[Claim]:
+    def _stepped(self) -> list[Claim]:
+        """Gradients that an object keeps nowhere: what it has stepped along, `self.w = self.w - self.lr * grad_w`."""
+        found: list[Claim] = []
+        for owner, _ in self.hand.objects:
+            for attribute, held in vars(owner).items():
+                entry = self.recorder.entry(tensor) if isinstance(tensor := _tensor(held), torch.Tensor) else None
+                before = entry.node.args[0] if entry is not None and entry.node.args else None
+                if (
+                    entry is None
+                    or not isinstance(before, fx.Node)
+                    or entry.node.meta["operation"] not in ("sub", "add")
+                ):
+                    continue
+                for node in needed([entry.node], given=self.forward) if before in self.forward else ():
+                    label = node.meta.get("name") or ""
+                    alike = getattr(node.meta["val"], "shape", None) == before.meta["val"].shape
+                    if node not in self.forward and alike and attribute in names_meant(label):
+                        found.append(self._claim(before, label, node.meta["val"]))
+        return found
+
+    def _in_variables(self) -> list[Claim]:
+        """Gradients that a function leaves nowhere but in its variables: `grad_w1`, where there is a `w1`."""
+        space = self.recorder.locals
+        found: list[Claim] = []
+        for label, value in space.items():
+            meant = [_tensor(space[n]) for n in names_meant(label) if n in space]
+            found += self._kept(label, _tensor(value), meant, anything=True)
+        return found
+
+    def _kept(self, target: str, value: Any, meant: list[Any], anything: bool = False) -> list[Claim]:
         entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
         if entry is None or (entry.node in self.forward and entry.node.op != "placeholder"):
             return []
         for parameter in meant:
             of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None
             node = _before_step(of.node, entry.node) if of is not None else entry.node
-            if node is not entry.node and node in self.forward and node.op == "placeholder":
+            stepped = of is not None and node is not of.node
+            kept = stepped or node.op == "placeholder" or is_parameter_of_an_object(node)
+            if node is not entry.node and node in self.forward and (kept or anything):
                 return [self._claim(node, target, value)]
         return []
 
@@ -314,34 +350,3 @@ def _before_zeroing(node: fx.Node) -> fx.Node:
 
 def _tensor(value: Any) -> Any:
     return value if isinstance(value, torch.Tensor) else getattr(value, "tensor", value)
-
-
-def _objects(owner: Any, path: str) -> list[tuple[Any, str]]:
-    """An object of the person's, and those that it holds, in lists and dictionaries too, with the way to them."""
-    found: list[tuple[Any, str]] = []
-    seen: set[int] = set()
-    stack = [(owner, path)]
-    while stack:
-        value, where = stack.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, list | tuple):
-            held = [(v, f"{where}[{i}]") for i, v in enumerate(value)]
-        elif isinstance(value, dict):
-            held = [(v, f'{where}["{k}"]') for k, v in value.items()]
-        elif _is_record(value):
-            found.append((value, where))
-            held = [(v, f"{where}.{k}") for k, v in vars(value).items()]
-        else:
-            continue
-        stack += held[::-1]
-    return found
-
-
-def _is_record(value: Any) -> bool:
-    if not hasattr(value, "__dict__") or isinstance(value, torch.Tensor | type):
-        return False
-    if callable(getattr(value, "__code__", None)):
-        return False
-    return type(value).__module__.split(".")[0] not in ("torch", "numpy", "chainrule", "builtins")

@@ -13,13 +13,17 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.arrays.code import is_numpy_code
+from chainrule.arrays.code import is_numpy_code, named
 from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.aliases import saved
 from chainrule.diagnosis.caches import kept
+from chainrule.diagnosis.forms import arguments_by_name, upstream_of
 from chainrule.diagnosis.handed import Call, followed
+from chainrule.diagnosis.losses import loss_of, scalars_in, tensor_behind
+from chainrule.diagnosis.made import name_parameters
+from chainrule.diagnosis.objects import objects, objects_in
 from chainrule.diagnosis.spots import Spot, Spots
 from chainrule.diagnosis.writes import Write, watched
 from chainrule.errors import ChainruleError
@@ -69,6 +73,19 @@ class Handwritten:
     kept: dict[str, tuple[float, Spot]] = field(default_factory=dict)  # numbers that a forward pass keeps on `ctx`
     own: torch.Tensor | None = None  # what their own forward pass gave, where another one is compared with
     calls: list[Call] = field(default_factory=list)  # of layers, where they were followed
+    objects: list[tuple[Any, str]] = field(
+        default_factory=list
+    )  # of_object, or those that a function reaches, with the way to each
+
+    def labels(self) -> Iterator[str]:
+        """The names under which gradients may be kept or returned: attributes, and keys."""
+        held = [vars(owner) for owner, _ in self.objects] + [self.returned]
+        for space in held:
+            if isinstance(space, dict):
+                yield from (str(k) for k in space)
+                yield from (str(k) for v in space.values() if isinstance(v, dict) for k in v)
+        if isinstance(self.returned, tuple):
+            yield from (str(k) for v in self.returned if isinstance(v, dict) for k in v)
 
     @property
     def by_own(self) -> Handwritten:
@@ -84,10 +101,6 @@ def run_handwritten(asked: Asked, seed: int = 0, met: Met | None = None) -> Hand
             f"check was given a {type(asked.code).__name__}; give it a function that computes gradients by hand, or an "
             "object with forward and backward"
         )
-    if isinstance(asked.code, type):
-        raise ChainruleError(
-            f"check was given the class {asked.name}; give it an object, {asked.name}(...), or a function that calls it"
-        )
     return _Run(asked, seed, met).handwritten()
 
 
@@ -102,8 +115,10 @@ class _Run:
         self.upstream: torch.Tensor | None = None
         self.own: torch.Tensor | None = None
         self.began = 0
+        self.bare = False  # whether backward() took no upstream gradient
         self.kept: dict[str, tuple[float, Spot]] = {}
         self.code = asked.code
+        self.globals: dict[str, Any] = {}  # that the code names, as they were while it ran
         self.object = _owner(asked.code)
 
     def handwritten(self) -> Handwritten:
@@ -133,13 +148,15 @@ class _Run:
         with torch.enable_grad(), watched(recorder, self.spots) as writes, following as calls:
             output, result = record_call(recorder, whole, args, kwargs)
         self.spots.forget()
+        if self.bare and (writes.made or result is None):  # the gradients are those that it left
+            self.began, result = 0, None
         for node in recorder.graph.nodes:
             if node.meta.get("operation") == "part" and "spot" in node.all_input_nodes[0].meta:
                 node.meta.setdefault("spot", node.all_input_nodes[0].meta["spot"])
         if output is None:
-            output = self._loss(result, bool(regions))
+            output = loss_of(recorder, result, asked.loss, asked.name, bool(regions))
         elif asked.reference is not None and not self.began:
-            self.own = next((o for o in self._scalars(result) if self._alike(o, output)), None)
+            self.own = next((o for o in scalars_in(result) if self._alike(o, output)), None)
         entry = recorder.entry(output)
         if entry is None:
             raise ChainruleError(
@@ -148,15 +165,22 @@ class _Run:
             )
         if output.numel() != 1 and self.upstream is None:
             self.upstream = self._random(output)
-        held = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
+        ids = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
         passed = {id(v) for v in recorder.arguments.values()}  # data, which often has a .g from elsewhere
         set_now = {id(w.tensor) for w in writes.made}
-        stale = [n for n, at in held.items() if before.get(at) is not None and at not in passed | set_now]
+        stale = [n for n, at in ids.items() if before.get(at) is not None and at not in passed | set_now]
         _as_it_was(entry.node)
+        held = self._objects()
+        name_parameters(recorder, held)
         return Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
-            list(recorder.arguments), self.kept, self.own, calls,
+            list(recorder.arguments), self.kept, self.own, calls, held,
         )  # fmt: skip
+
+    def _objects(self) -> list[tuple[Any, str]]:
+        if self.object is not None:
+            return objects(self.object, "self")
+        return objects_in({**self.globals, **self.recorder.locals})
 
     def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:
         """The forward and the backward pass; the output where it is known, and what was returned."""
@@ -165,24 +189,29 @@ class _Run:
             return self._pair(args, kwargs)
         if not has_backward(asked.code):
             with self._numpy(asked.code):
-                return None, as_tensors(self._called(*self._given(asked.code, args), **kwargs))
+                result = self._called(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs))
+                self.globals = named(asked.code) if isinstance(asked.code, types.FunctionType) else {}
+                return None, as_tensors(result)
         code = self.object
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
-            out = as_tensors(forward(*self._given(asked.code, args), **kwargs))
+            out = as_tensors(forward(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs)))
             out = out[0] if isinstance(out, tuple) and out else out
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError(f"{asked.name} returned {type(out).__name__}, not a tensor; return the output")
             takes = _required(asked.code.backward)
+            self.began = self.spots.count + 1 if takes else 0
+            if takes > 1:
+                given = self._by_name(asked.code.backward, out, out, None, args, kwargs)
+                return out, as_tensors(code.backward(*self._given(asked.code, given)))
             if out.numel() != 1 or takes:
                 self.upstream = self._given_upstream(out)
-            self.began = self.spots.count + 1 if takes else 0
             if takes:
                 return out, as_tensors(code.backward(*self._given(asked.code, (self.upstream,))))
             if self.upstream is not None:
                 out.g = self.upstream  # type: ignore[attr-defined]
-            code.backward()
-        return out, None
+            self.began, self.bare = self.spots.count + 1, True
+            return out, as_tensors(code.backward())
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -205,24 +234,29 @@ class _Run:
                 context.saved, context.kept = self._saved, self._kept
             if asked.forward is not None:
                 with self._numpy(asked.forward):
-                    out = as_tensors(asked.forward(*self._given(asked.forward, args), **kwargs))
+                    named = self._given_by_name(asked.forward, kwargs)
+                    out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
             if asked.function and isinstance(out, tuple):
                 return self._several(out)
             if isinstance(out, tuple):
                 out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
-            theirs = out
+            theirs = out = tensor_behind(self.recorder, out)
             if asked.reference is not None:
                 out = asked.reference(*args, **kwargs)
                 self.own = theirs if self._alike(theirs, out) else None
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError("forward= and reference= return the output, a tensor; one of them gave none")
             if asked.forward is None and "backward" not in asked.name and not _takes_upstream(asked.code):
-                return out, as_tensors(asked.code(*self._given(asked.code, args), **kwargs))
-            self.upstream = self._given_upstream(out)
+                named = self._given_by_name(asked.code, kwargs)
+                return out, as_tensors(asked.code(*self._given(asked.code, args), **named))
             self.began = self.spots.count + 1
             if asked.forward is not None and not asked.function:
                 cache = kept(self.recorder, asked.forward, cache, self.began)
-            given = self._by_name(self.upstream, out if theirs is None else theirs, cache, args)
+            if asked.function:
+                self.upstream = self._given_upstream(out)
+                given = [self.upstream]
+            else:
+                given = self._by_name(asked.code, out, out if theirs is None else theirs, cache, args, kwargs)
             return out, as_tensors(asked.code(*self._given(asked.code, given)))
 
     def _alike(self, theirs: Any, out: Any) -> bool:
@@ -264,22 +298,25 @@ class _Run:
         self.began = self.spots.count + 1
         return total, self.asked.code(*upstreams)
 
-    def _by_name(self, upstream: Any, out: Any, cache: Any, args: Any) -> list[Any]:
-        """The arguments of a backward function, found by the names and the number of its parameters."""
-        names = list(inspect.signature(self.asked.code).parameters)
-        known = dict(zip(self.recorder.arguments, args, strict=False))
-        if len(names) == 2 and names[1] not in known:
-            return [upstream, cache]
-        found: list[Any] = []
-        for position, name in enumerate(names):
-            if name in known:
-                found.append(known[name])
-            elif position == 0:
-                found.append(upstream)
-            elif name in ("out", "output", "y", "a"):
-                found.append(out)
-            else:
-                found.append(cache)
+    def _by_name(self, function: Any, out: Any, theirs: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
+        """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
+        `theirs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
+        names = list(inspect.signature(function).parameters)
+        known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
+        taken = upstream_of(names, known)
+        if taken is not None or out.numel() != 1:
+            self.upstream = self._given_upstream(out)
+            if taken is None:
+                theirs.g = self.upstream
+        entry = self.recorder.entry(theirs)
+        called = entry.node.meta.get("name") if entry is not None else None
+        kept = None if cache is args else cache
+        found = arguments_by_name(names, known, taken, self.upstream, theirs, called, kept, args)
+        if taken is None and out.numel() != 1 and kept is None and all(a is not theirs for a in found):
+            raise ChainruleError(
+                f"{function.__name__} takes no upstream gradient, and its forward pass gives shape {tuple(out.shape)}, not "
+                "a scalar, so it is not known of which loss it is the gradient; give the whole loss: forward="
+            )
         return found
 
     @contextmanager
@@ -295,6 +332,9 @@ class _Run:
     def _given(self, code: Any, values: Any) -> Any:
         return as_arrays(tuple(values)) if is_numpy_code(code, self.asked.args) else values
 
+    def _given_by_name(self, code: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(values, self._given(code, values.values()), strict=True))
+
     def _given_upstream(self, out: torch.Tensor) -> torch.Tensor:
         """The upstream gradient that the backward pass is called with: random, for a loss too."""
         upstream = self._random(out)
@@ -305,42 +345,6 @@ class _Run:
         generator = torch.Generator().manual_seed(self.seed)
         with torch._C.DisableTorchFunction():  # no operation of the person's program
             return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
-
-    def _loss(self, result: Any, any_shape: bool) -> torch.Tensor:
-        """The loss: what was asked for, what the code returned, or its local variable `loss`."""
-        recorder, loss, name = self.recorder, self.asked.loss, self.asked.name
-        local = loss if isinstance(loss, str) else "loss"
-        named = recorder.locals.get(local)
-        scalars = self._scalars(result)
-        scalars = [r for r in scalars if r is named] or scalars
-        several = (
-            [r for r in result if isinstance(r, torch.Tensor)][:1] if any_shape and isinstance(result, tuple) else []
-        )
-        candidates = [named] if isinstance(loss, str) else [loss, result, named, *scalars[:1], *several]
-        for candidate in candidates:
-            value = candidate
-            if isinstance(candidate, Tracked):  # loss.item() remembers its tensor
-                operand = candidate.node().args[0]
-                value = operand.meta["val"] if isinstance(operand, fx.Node) else None
-            value = as_tensors(value)
-            if isinstance(value, torch.Tensor):
-                if value.numel() != 1 and not any_shape:
-                    if value is result and isinstance(named, torch.Tensor) and named.numel() == 1:
-                        continue
-                    raise ChainruleError(
-                        f"{name} returned shape {tuple(value.shape)}, not a scalar; "
-                        "return the loss, or call the local that holds it `loss`, or name it with loss="
-                    )
-                if recorder.entry(value) is not None:
-                    return value
-        raise ChainruleError(
-            f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
-            "return the loss, or call the local that holds it `loss`, or name it with loss="
-        )
-
-    @staticmethod
-    def _scalars(result: Any) -> list[Any]:
-        return [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
 
 
 def _owner(code: Any) -> Any:
@@ -364,10 +368,6 @@ def _required(function: Any) -> int:
 def _takes_upstream(code: Any) -> bool:
     first = next(iter(inspect.signature(code).parameters), "")
     return first.lower() in ("dout", "grad_out", "grad_output", "g", "upstream", "dy", "out_g", "grad", "dl_dout")
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tracked) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 def _as_it_was(output: fx.Node) -> None:

@@ -32,7 +32,8 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
     inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream]
     asked = [n for n in inputs if n.meta.get("given", n.meta["val"]).requires_grad or n in case.hand.stale]
-    alike = [n for n in inputs if n not in asked and (roles & _roles(n, used) or _is_kept_like(case, n, claimed))]
+    given_in = [n for n in inputs if n not in asked and not n.meta.get("made")]  # of noise nobody wants a gradient
+    alike = [n for n in given_in if roles & _roles(n, used) or _is_kept_like(case, n, claimed)]
     told = any(n.meta.get("given", n.meta["val"]).requires_grad for n in case.base.inputs)
     steps = [n for n in claimed if n.op != "placeholder"]
     guessed = (
@@ -49,7 +50,9 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
         return []
     used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
+    behind = set(needed(claimed))  # what a parameter with a gradient was made of
     inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]
+    inputs = [n for n in inputs if not (n.meta.get("made") and n in behind)]
     names = [case.names.get(n, n.name) for n in _entering_as_parameters(inputs, used)]
     if not names:
         return []

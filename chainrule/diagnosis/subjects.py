@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from chainrule.diagnosis.forms import is_function_class
 from chainrule.diagnosis.functions import Context, _Forward
 from chainrule.diagnosis.handwritten import Asked, Handwritten, run_handwritten
 from chainrule.diagnosis.trial_runs import Call
@@ -23,10 +24,6 @@ class Subject:
 
     name: str
     again: Callable[[], Handwritten]
-
-
-def is_function_class(code: Any) -> bool:
-    return isinstance(code, type) and issubclass(code, torch.autograd.Function)
 
 
 def subjects(asked: Asked) -> list[Subject]:

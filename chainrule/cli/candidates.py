@@ -1,0 +1,88 @@
+"""What of a file can be checked, told from its source: functions that leave gradients, pairs, classes with a backward."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from chainrule.cli import Refused
+from chainrule.diagnosis.forms import pairs_of_names
+from chainrule.diagnosis.labels import Function, gradients_left_by
+
+_LEFT_OUT = frozenset(("__pycache__", "site-packages", "node_modules"))
+
+
+def expanded(name: str) -> list[str]:
+    """The targets that a person means by a file or a folder: all in it that can be checked."""
+    path = Path(name)
+    if path.is_dir():
+        files = files_in(path)
+        if not files:
+            raise Refused(f"no Python file in {name} has a hand-written backward pass to check")
+        return [target for file in files for target in expanded(str(file))]
+    if not path.is_file():
+        return [name]
+    try:
+        found = candidates(path)
+    except Refused:
+        return [name]  # a target that is refused in its turn
+    if not found:
+        raise Refused(
+            f"{name} has nothing to check: no function that leaves gradients (w.g = ..., dw = ...), no pair such as "
+            "affine_forward and affine_backward, no class with backward; put the step into a function"
+        )
+    return [f"{name}:{n}" for n in found]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The Python files below a folder in which something can be checked; no tests, nothing hidden, no environments."""
+    found = []
+    for file in sorted(folder.rglob("*.py")):
+        inside = file.relative_to(folder).parts
+        environment = any((folder.joinpath(*inside[:k]) / "pyvenv.cfg").exists() for k in range(len(inside)))
+        hidden = any(part.startswith(".") or part in _LEFT_OUT for part in inside)
+        if hidden or environment or file.name.startswith("test_") or file.name == "conftest.py":
+            continue
+        try:
+            if candidates(file):
+                found.append(file)
+        except Refused:
+            found.append(file)  # which will say so
+    return found
+
+
+def candidates(path: Path) -> list[str]:
+    """The names in a file that can be checked, in its order. Of a pair of functions it is the backward one.
+
+    Raises Refused where the file is no Python.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise Refused(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from error
+    functions = {n.name: n for n in tree.body if isinstance(n, Function)}
+    pairs = pairs_of_names(functions)
+    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
+    bases = {ast.unparse(b) for n in classes.values() for b in n.bases}
+    found: list[str] = []
+    for node in tree.body:
+        if isinstance(node, Function) and not node.name.startswith("test"):
+            if node.name in pairs or (node.name not in pairs.values() and gradients_left_by(node)):
+                found.append(node.name)
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("Test"):
+            methods = {n.name: n for n in node.body if isinstance(n, Function)}
+            if "backward" in methods or any("backward" in _methods(b, classes) for b in node.bases):
+                found += [node.name] if node.name not in bases else []  # a base of layers is none itself
+            elif node.name not in bases:
+                found += [f"{node.name}.{n}" for n, method in methods.items() if gradients_left_by(method)]
+    return found
+
+
+def _methods(base: ast.expr, classes: dict[str, ast.ClassDef]) -> set[str]:
+    """The methods that a class has from a base of the same file, and from the bases of that."""
+    node = classes.get(ast.unparse(base))
+    if node is None:
+        return set()
+    own = {n.name for n in node.body if isinstance(n, Function)}
+    return own.union(*(_methods(b, {k: v for k, v in classes.items() if v is not node}) for b in node.bases))

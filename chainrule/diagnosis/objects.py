@@ -1,0 +1,49 @@
+"""The objects of a person's that may keep parameters and their gradients: layers, and what holds layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def objects_in(space: Mapping[str, Any]) -> list[tuple[Any, str]]:
+    """The objects in a function's variables, each once, with the way to it."""
+    found: dict[int, tuple[Any, str]] = {}
+    for name, value in space.items():
+        for held, path in objects(value, name):
+            found.setdefault(id(held), (held, path))
+    return list(found.values())
+
+
+def objects(owner: Any, path: str) -> list[tuple[Any, str]]:
+    """An object of the person's, and those that it holds, in lists and dictionaries too, with the way to them."""
+    found: list[tuple[Any, str]] = []
+    seen: set[int] = set()
+    stack = [(owner, path)] if _may_hold(owner) else []
+    while stack:
+        value, where = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, list | tuple):
+            held = [(v, f"{where}[{i}]") for i, v in enumerate(value)]
+        elif isinstance(value, dict):
+            held = [(v, f'{where}["{k}"]' if isinstance(k, str) else f"{where}[{k!r}]") for k, v in value.items()]
+        else:
+            found.append((value, where))
+            held = [(v, f"{where}.{k}") for k, v in vars(value).items()]
+        stack += [pair for pair in reversed(held) if _may_hold(pair[0])]
+    return found
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether it is one of the person's objects, or may have some in it."""
+    if isinstance(value, list | tuple | dict):
+        return True
+    if not hasattr(value, "__dict__") or isinstance(value, torch.Tensor | type):
+        return False
+    if callable(getattr(value, "__code__", None)):
+        return False
+    return type(value).__module__.split(".")[0] not in ("torch", "numpy", "chainrule", "builtins")
