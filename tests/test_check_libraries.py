@@ -117,7 +117,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_library_is_right() -> None:
     report = checked(LIBRARY, *data())
-    assert report.ok and len(report.rows) == 7
+    assert report.ok and len(report.rows) == 8  # what backward returns is the gradient of x
 
 
 @pytest.mark.parametrize(("right", "wrong", "cause", "repair"), IN_A_LAYER, ids=lambda t: str(t)[:40])

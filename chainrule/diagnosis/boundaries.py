@@ -22,9 +22,10 @@ def handed_claims(case: Case) -> list[Claim]:
     taken = {c.node for c in case.claims}
     used = set(needed([case.base.output]))
     found: dict[fx.Node, Claim] = {}
+    last = max((c.forward.began for c in case.hand.calls if c.forward is not None), default=0)
     for call in case.hand.calls:
         forward = call.forward
-        if forward is None:
+        if forward is None or call.ended < last:  # of a step before the one whose loss it is
             continue
         pairs = list(zip(call.given, forward.returned, strict=False))
         inputs = [_read_by(case, forward, i, used) for i in forward.given[: len(call.returned)]]

@@ -168,6 +168,8 @@ class Claims:
                     "name one for each, in order"
                 )
             return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
+        if self.hand.bare:
+            labelled = [(label, t) for label, t in labelled if self._is_of_an_input(t)]
         found = [(self._meant(label, None), label, t) for label, t in labelled]
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
@@ -178,6 +180,11 @@ class Claims:
             if len(inputs) == 1:
                 return [self._claim(inputs[0], *labelled[0])]
         return self._by_position(labelled)
+
+    def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
+        """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
+        shapes = {n.meta["val"].shape for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters}
+        return tensor.shape in shapes
 
     def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
         """What the backward of an autograd.Function returns."""
@@ -310,7 +317,10 @@ class Claims:
         """The forward value of which `name` says that it is the gradient."""
         for candidate in [*names_meant(name), *([name] if shape is None else [])]:
             node = self.by_name.get(candidate.casefold())
-            if node is not None and (shape is None or tuple(node.meta["val"].shape) == shape):
+            bound_again = candidate == name and self.recorder.locals.get(name) is not None  # d = loss.backward()
+            if node is None or (bound_again and node.op != "placeholder"):
+                continue
+            if shape is None or tuple(node.meta["val"].shape) == shape:
                 return node
         return None
 

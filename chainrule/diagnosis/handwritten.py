@@ -73,9 +73,8 @@ class Handwritten:
     kept: dict[str, tuple[float, Spot]] = field(default_factory=dict)  # numbers that a forward pass keeps on `ctx`
     own: torch.Tensor | None = None  # what their own forward pass gave, where another one is compared with
     calls: list[Call] = field(default_factory=list)  # of layers, where they were followed
-    objects: list[tuple[Any, str]] = field(
-        default_factory=list
-    )  # of_object, or those that a function reaches, with the way to each
+    objects: list[tuple[Any, str]] = field(default_factory=list)  # of_object, or those reached, with the way to each
+    bare: bool = False  # whether backward() took no upstream gradient
 
     def labels(self) -> Iterator[str]:
         """The names under which gradients may be kept or returned: attributes, and keys."""
@@ -174,7 +173,7 @@ class _Run:
         name_parameters(recorder, held)
         return Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
-            list(recorder.arguments), self.kept, self.own, calls, held,
+            list(recorder.arguments), self.kept, self.own, calls, held, self.bare,
         )  # fmt: skip
 
     def _objects(self) -> list[tuple[Any, str]]:
