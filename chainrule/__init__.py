@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from chainrule.compiling.optimisers import SGD, Adam, AdamW
     from chainrule.derivation import Derivation
     from chainrule.deriving import derive
-    from chainrule.diagnosis.audit import audit
+    from chainrule.diagnosis.auditing.audit import audit
     from chainrule.diagnosis.check import check
     from chainrule.errors import ChainruleError
     from chainrule.module import Module
@@ -28,7 +28,7 @@ _HOMES = {
     "ChainruleError": "chainrule.errors",
     "Derivation": "chainrule.derivation",
     "Module": "chainrule.module",
-    "audit": "chainrule.diagnosis.audit",
+    "audit": "chainrule.diagnosis.auditing.audit",
     "check": "chainrule.diagnosis.check",
     "compile": "chainrule.compiling.compiler",
     "derive": "chainrule.deriving",

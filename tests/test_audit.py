@@ -44,7 +44,7 @@ from audited import (
 )
 
 import chainrule as cr
-from chainrule.diagnosis.audit_report import Audit
+from chainrule.diagnosis.auditing.audit_report import Audit
 
 
 @cache

@@ -56,8 +56,8 @@ from planted import Program, programs, subject
 
 import chainrule as cr
 from chainrule.diagnosis.causes import CAUSES
-from chainrule.diagnosis.contracts import broken_promises
-from chainrule.diagnosis.function_calls import is_once_differentiable
+from chainrule.diagnosis.functions.contracts import broken_promises
+from chainrule.diagnosis.functions.function_calls import is_once_differentiable
 
 LINEAR = (rand(5, 3), rand(4, 3, seed=1), rand(4, seed=2))
 NORM = (rand(5, 6), rand(6, seed=1), rand(6, seed=2), 1e-5)

@@ -6,7 +6,7 @@ import torch
 from autograd_functions.broken import rand
 from torch import Tensor
 
-from chainrule.diagnosis.contracts import broken_promises_of_operator
+from chainrule.diagnosis.functions.contracts import broken_promises_of_operator
 
 
 @torch.library.custom_op("chainrule_tests::scaled", mutates_args=())

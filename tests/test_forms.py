@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import chainrule as cr
-from chainrule.diagnosis.forms import pairs_of_names
+from chainrule.diagnosis.reading.forms import pairs_of_names
 from chainrule.errors import ChainruleError
 
 FILE = """\

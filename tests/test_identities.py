@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from chainrule.diagnosis.case import Case
 from chainrule.diagnosis.check import check
-from chainrule.diagnosis.handwritten import Asked, run_handwritten
-from chainrule.diagnosis.identities import IDENTITIES, identities
-from chainrule.diagnosis.locate import Located
+from chainrule.diagnosis.identities.identities import IDENTITIES, identities
+from chainrule.diagnosis.locating.locate import Located
+from chainrule.diagnosis.reading.handwritten import Asked, run_handwritten
+from chainrule.diagnosis.truth.case import Case
 
 torch.manual_seed(0)
 X, W, B, T = torch.randn(5, 3), torch.randn(3, 4), torch.randn(4), torch.tensor([0, 3, 1, 1, 2])

@@ -18,7 +18,7 @@ from programs import FAMILIES, random_program
 from torch import Tensor, fx
 
 import chainrule as cr
-from chainrule.diagnosis.rounding import rounding
+from chainrule.diagnosis.truth.rounding import rounding
 from chainrule.rules import BOOK
 from chainrule.run import double, needed, run
 
@@ -287,7 +287,7 @@ def test_elements_that_are_not_finite_and_complex_numbers() -> None:
 
 def test_what_is_far_off_is_not_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs with errors take most of the time of a check of a large program."""
-    from chainrule.diagnosis import case
+    from chainrule.diagnosis.truth import case
 
     units: list[float] = []
 

@@ -23,7 +23,7 @@ from zoo import ENTRIES, Entry
 import chainrule as cr
 from chainrule.bench.works import WORKS, Work
 from chainrule.checking.examples import Sample
-from chainrule.diagnosis.contracts import broken_promises
+from chainrule.diagnosis.functions.contracts import broken_promises
 from chainrule.rules import BOOK
 from chainrule.run import needed, run
 from chainrule.saving.cut import Network

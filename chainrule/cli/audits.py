@@ -17,8 +17,8 @@ import chainrule as cr
 from chainrule.cli import targets
 from chainrule.cli.answers import print_json
 from chainrule.cli.inputs import inputs_of
-from chainrule.diagnosis.audit_report import Mutant
-from chainrule.diagnosis.forms import form_of
+from chainrule.diagnosis.auditing.audit_report import Mutant
+from chainrule.diagnosis.reading.forms import form_of
 from chainrule.diagnosis.report import clickable
 
 

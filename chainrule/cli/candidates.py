@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 
 from chainrule.cli import Refused
-from chainrule.diagnosis.forms import pairs_of_names
-from chainrule.diagnosis.labels import Function, gradients_left_by
+from chainrule.diagnosis.reading.forms import pairs_of_names
+from chainrule.diagnosis.reading.labels import Function, gradients_left_by
 
 _LEFT_OUT = frozenset(("__pycache__", "site-packages", "node_modules"))
 

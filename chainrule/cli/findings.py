@@ -21,7 +21,7 @@ from chainrule.cli import MISUSE, WRONG, Refused, refusals, targets
 from chainrule.cli.answers import print_json
 from chainrule.cli.candidates import candidates, expanded
 from chainrule.cli.repairs import Change, changes
-from chainrule.diagnosis.forms import form_of
+from chainrule.diagnosis.reading.forms import form_of
 from chainrule.diagnosis.report import Finding, Report, clickable
 
 _AGAIN = "import sys; from chainrule.cli import main; main(sys.argv[1:])"

@@ -22,7 +22,7 @@ import chainrule as cr
 from chainrule.cli import Refused
 from chainrule.cli.candidates import candidates
 from chainrule.cli.inputs import inputs_of, own_inputs, required, signature_of, variables
-from chainrule.diagnosis.forms import form_of, is_function_class
+from chainrule.diagnosis.reading.forms import form_of, is_function_class
 from chainrule.errors import ChainruleError
 
 

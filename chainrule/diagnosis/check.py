@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from chainrule.arrays.array import Unfollowed
-from chainrule.diagnosis.case import Case, same
-from chainrule.diagnosis.claims import names_meant
-from chainrule.diagnosis.findings import Findings
-from chainrule.diagnosis.forms import form_of, made
-from chainrule.diagnosis.handwritten import Asked, Handwritten, Run, run_handwritten
-from chainrule.diagnosis.hidden import Again, revealed
-from chainrule.diagnosis.identities import identities
-from chainrule.diagnosis.locate import Located
-from chainrule.diagnosis.missing import not_looked_at
-from chainrule.diagnosis.proof import kept
+from chainrule.diagnosis.identities.identities import identities
+from chainrule.diagnosis.locating.locate import Located
+from chainrule.diagnosis.locating.missing import not_looked_at
+from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.forms import form_of, made
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run, run_handwritten
+from chainrule.diagnosis.repairing.findings import Findings
+from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
+from chainrule.diagnosis.truth.case import Case, same
+from chainrule.diagnosis.truth.hidden import Again, revealed
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
 
@@ -91,11 +91,11 @@ def _checked(asked: Asked) -> Report:
     try:
         hand = run_handwritten(asked)
     except Unfollowed as error:
-        from chainrule.diagnosis.numeric import by_differences
+        from chainrule.diagnosis.truth.numeric import by_differences
 
         return by_differences(asked, error)
     if hand.regions and not hand.writes and not hand.asked.forward:
-        from chainrule.diagnosis.functions import check_functions
+        from chainrule.diagnosis.functions.functions import check_functions
 
         return check_functions(hand)
     return report_of(asked, hand)

@@ -1,0 +1,72 @@
+"""Changes to how values are laid out: operands and axes in the place of one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.explaining.mutation import REPLACED, Around, Mutation
+from chainrule.diagnosis.truth.sketch import is_tensor
+
+
+def products(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Operands in the place of one another, transposed or not."""
+    a, b = node.args[:2]
+    if not is_tensor(a) or not is_tensor(b) or min(a.meta["val"].ndim, b.meta["val"].ndim) < 2:  # type: ignore[union-attr]
+        return
+    turned = around.sketches.transposed
+    choices: list[Callable[[], tuple[Any, Any]]] = [
+        lambda: (turned(a), b), lambda: (a, turned(b)), lambda: (b, a), lambda: (turned(b), a),  # type: ignore[arg-type]
+        lambda: (b, turned(a)), lambda: (turned(a), turned(b)), lambda: (turned(b), turned(a)),  # type: ignore[arg-type]
+    ]  # fmt: skip
+    for far, choice in enumerate(choices):
+        yield Mutation(node, around.sketches.like(node, choice()), "transposed", REPLACED + 0.01 * far)
+
+
+def transposes(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """A transpose that is not needed, or of other axes."""
+    yield Mutation(node, node.args[0], "transposed", REPLACED)  # type: ignore[arg-type]
+    value = node.meta["val"]
+    if isinstance(value, torch.Tensor) and 2 < value.ndim < 5:
+        for i, j in combinations(range(value.ndim), 2):
+            yield Mutation(node, around.sketches.method("transpose", node.args[0], i, j), "transposed", REPLACED + 0.1)
+
+
+def reshapes(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """`w.reshape(f, -1).T` for `w.reshape(-1, f)`."""
+    sizes = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], tuple | list) else node.args[1:]
+    if len(sizes) == 2:
+        turned = around.sketches.method("reshape", node.args[0], *reversed(sizes))
+        yield Mutation(node, around.sketches.attribute(turned, "T"), "transposed", REPLACED + 0.2)
+
+
+def orders(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Two of the values that are joined in the place of one another."""
+    parts = node.args[0]
+    if not isinstance(parts, tuple | list):
+        return
+    for i, j in combinations(range(min(len(parts), 8)), 2):
+        swapped = list(parts)
+        swapped[i], swapped[j] = swapped[j], swapped[i]
+        by = around.sketches.like(node, (type(parts)(swapped), *node.args[1:]))
+        yield Mutation(node, by, "wrong-tensor", REPLACED + 0.3)
+
+
+def einsums(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Two axes of the result, or of an operand, in the place of one another."""
+    equation, *operands = node.args
+    if not isinstance(equation, str) or "->" not in equation or "." in equation:
+        return
+    given, _, result = equation.partition("->")
+    parts = [*given.split(","), result]
+    for k in reversed(range(len(parts))):
+        for i, j in combinations(range(len(parts[k])), 2):
+            letters = list(parts[k])
+            letters[i], letters[j] = letters[j], letters[i]
+            other = [*parts[:k], "".join(letters), *parts[k + 1 :]]
+            by = around.sketches.like(node, (f"{','.join(other[:-1])}->{other[-1]}", *operands))
+            yield Mutation(node, by, "transposed", REPLACED + 0.1)

@@ -1,0 +1,132 @@
+"""Numbers as people would write them: 0.5 as 1/2, 64 as the batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.truth.sketch import Sketches
+
+_ALIKE = 3  # sizes that are equal to a number here
+_PLAIN = (2, 0.5, 3, 4, 0.25, 1, -1, -2, -0.5, 1.5, -3, 6)
+
+
+class Named(float):
+    """A number of the person's that is written by its name."""
+
+    def __new__(cls, value: float, name: str) -> Named:
+        made = super().__new__(cls, value)
+        made.name = name
+        return made
+
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Scales:
+    """Finds sizes of the values in reach whose number explains a ratio."""
+
+    def __init__(
+        self, sketches: Sketches, reach: list[fx.Node], numbers: Mapping[str, float], sizes: Iterable[fx.Node] = ()
+    ) -> None:
+        """`sizes` are those that have a name of their own: `n, t = x.shape`."""
+        self.sketches, self.reach, self.sizes = sketches, reach, list(sizes)
+        self.named = [Named(value, name) for name, value in numbers.items() if abs(value) not in (0, 1)]
+
+    def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
+        """Literals and sizes that are equal to `wanted`; a size first where one stood there."""
+        plain = next((p for p in _PLAIN if _equal(p, wanted)), None)
+        if plain is not None and instead is None:
+            yield plain
+        yield from (n for n in self.named if _equal(n, wanted))
+        yield from self._sizes(wanted, values)  # no number in the place of a size: it would hold for this batch alone
+
+    def scaled(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """`node` times `ratio`, written with sizes where they explain it."""
+        sketches = self.sketches
+        yield from self._rooted(node, ratio, values)
+        for named in self.named:
+            number = float(named)
+            if _equal(number, ratio):
+                yield sketches.operation("mul", named, node)
+            elif ratio and _equal(number, 1 / ratio):
+                yield sketches.operation("div", node, named)
+            elif ratio and _equal(number, ratio**-2):
+                yield sketches.operation("div", node, sketches.operation("pow", named, 0.5))
+            elif _equal(2 * number, ratio):
+                yield sketches.operation("mul", sketches.operation("mul", 2, named), node)
+            elif _equal(1 / (1 - number), ratio):
+                yield sketches.operation("div", node, sketches.operation("sub", 1, named))
+        for size in islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE):
+            yield sketches.operation("div", node, size)
+        for size in islice(self._sizes(ratio, values), _ALIKE):
+            yield sketches.operation("mul", node, size)
+        for plain in _PLAIN:
+            if _equal(plain, ratio):
+                half = plain == 0.5
+                yield sketches.operation("div", node, 2) if half else sketches.operation("mul", plain, node)
+        for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):
+            yield sketches.operation("div", node, sketches.operation("pow", size, 0.5))
+        for size in self._sizes(ratio**2, values):
+            yield sketches.operation("mul", node, sketches.operation("pow", size, 0.5))
+        for size in self._sizes(1 / (1 - ratio) if abs(1 - ratio) > 1e-9 else math.inf, values):  # (n - 1) / n
+            yield sketches.operation("div", sketches.operation("mul", node, sketches.operation("sub", size, 1)), size)
+        for twice in (2.0, 0.5):
+            for size in self._sizes(twice / ratio if ratio else math.inf, values):
+                yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
+
+    def _rooted(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """`x / d` with the root of what it is divided by: a scale of 1/sqrt(d)."""
+        if node.meta["operation"] in ("div", "mul") and len(node.args) == 2:
+            known = values.get(node.args[1]) if isinstance(node.args[1], fx.Node) else node.args[1]
+            wanted = ratio**2 if node.meta["operation"] == "div" else 1 / ratio**2 if ratio else math.inf
+            if isinstance(known, int | float) and known > 1 and ratio > 0 and _equal(float(known), wanted):
+                root = self.sketches.operation("pow", node.args[1], 0.5)
+                yield self.sketches.operation(node.meta["operation"], node.args[0], root)
+
+    def _sizes(self, wanted: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """Sizes equal to `wanted`: an axis first, then the number of elements."""
+        if not math.isfinite(wanted) or wanted < 1.5 or not _equal(wanted, round(wanted)):
+            return
+        number = round(wanted)
+        for node in self.reach:
+            value = values.get(node)
+            if isinstance(value, torch.Tensor):
+                for axis, size in enumerate(value.shape):
+                    if size == number:
+                        yield self.sketches.size(node, axis)
+        yield from (n for n in self.sizes if values.get(n) == number)
+        for node in self.reach:
+            value = values.get(node)
+            if isinstance(value, torch.Tensor) and value.ndim > 1 and value.numel() == number:
+                yield self.sketches.method("numel", node)
+
+    def said(self, ratio: float, values: Mapping[fx.Node, Any], names: Mapping[fx.Node, str]) -> str:
+        """What a ratio equals here: `1/6 = 1/x.shape[0]`."""
+        for wanted, form in ((ratio, "{}"), (1 / ratio if ratio else 0, "1/{}"), (ratio**2, "sqrt({})"),
+                             (1 / ratio**2 if ratio else 0, "1/sqrt({})")):  # fmt: skip
+            if "sqrt" in form and any(_equal(abs(ratio), plain) for plain in _PLAIN):
+                continue  # 0.5 is a half before it is 1/sqrt(4)
+            for size in self._sizes(wanted, values):
+                owner = size.all_input_nodes[0]
+                of = owner.all_input_nodes[0] if size.meta["operation"] == "shape_entry" else owner
+                name = names.get(of)
+                if name:
+                    text = (
+                        f"{name}.shape[{size.args[1]}]"
+                        if size.meta["operation"] == "shape_entry"
+                        else f"{name}.numel()"
+                    )
+                    return form.format(text)
+        return ""
+
+
+def _equal(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-9 * max(abs(a), abs(b))

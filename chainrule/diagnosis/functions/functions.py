@@ -1,0 +1,170 @@
+"""Checks each torch.autograd.Function that was called: its forward and backward as an ordinary pair of functions."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from chainrule.diagnosis.functions.contracts import broken_promises
+from chainrule.diagnosis.reading import source
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run, run_handwritten
+from chainrule.diagnosis.reading.source import edited
+from chainrule.diagnosis.repairing.spelling import not_in_place
+from chainrule.diagnosis.report import Edit, Finding, Report
+from chainrule.recording import Region
+
+
+class Context:
+    """Stands in the place of autograd's `ctx`, so that forward and backward can be called as plain functions."""
+
+    saved_tensors: tuple[Any, ...] = ()
+    needs_input_grad: tuple[bool, ...] = ()
+    saved: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
+    kept: Callable[[str, Any], Any] | None = None  # told what else is kept, under which name
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.kept is None or name in dir(Context)
+        object.__setattr__(self, name, value if own else self.kept(name, value))  # type: ignore[misc]
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        self.saved_tensors = tensors if self.saved is None else self.saved(tensors)
+
+    def save_for_forward(self, *tensors: Any) -> None:
+        pass  # for forward-mode derivatives alone
+
+    def mark_dirty(self, *tensors: Any) -> None:
+        pass
+
+    def mark_non_differentiable(self, *tensors: Any) -> None:
+        pass
+
+    def set_materialize_grads(self, value: bool) -> None:
+        pass
+
+    @property
+    def saved_variables(self) -> tuple[Any, ...]:
+        return self.saved_tensors
+
+
+def check_functions(hand: Handwritten) -> Report:
+    """A row for each floating input of each Function that was called, with a random upstream gradient."""
+    report = Report([])
+    done: set[Any] = set()
+    for region in hand.regions:
+        if region.function not in done:
+            done.add(region.function)
+            _check_call(region, report, hand.asked.reference)
+    return report
+
+
+def _check_call(region: Region, report: Report, reference: Callable[..., Any] | None) -> None:
+    from chainrule.diagnosis.check import report_of
+
+    function, name = region.function, region.function.__name__
+    args = tuple(v.detach().clone() if isinstance(v, torch.Tensor) else v for v in region.values)
+    for arg, given in zip(args, region.values, strict=True):
+        if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
+            arg.requires_grad_()
+
+    def again(run: Run = run_handwritten) -> Handwritten:
+        context = Context()
+        context.needs_input_grad = tuple(isinstance(a, torch.Tensor) and a.dtype.is_floating_point for a in args)
+        return run(Asked(
+            functools.partial(function.backward, context), args, forward=_Forward(function, context, name),
+            reference=reference, function=name,
+        ))  # fmt: skip
+
+    try:
+        hand = again()
+    except (RuntimeError, ValueError, IndexError):  # an own error of theirs, perhaps for the layout in memory alone
+        if all(a.is_contiguous() for a in args if isinstance(a, torch.Tensor)):
+            raise
+        args = tuple(_contiguous(a) if isinstance(a, torch.Tensor) else a for a in args)
+        hand = again()
+    found = report_of(hand.asked, hand, again)
+    for row in found.rows:
+        row.name = f"{name}.{row.name}"
+    for finding in found.findings:
+        finding.name = f"{name}.{finding.name}"
+        finding.message = f"{name}.backward: {finding.message}"
+    if found.ok:
+        broken = broken_promises(function, args, reference)
+        of_second = [b for b in broken if "once_differentiable" in b.repair]  # derivatives, which few people take
+        found.notes += [b.message for b in of_second]
+        found.findings += _placed(
+            [b for b in broken if b not in of_second], hand, lambda: broken_promises(function, args, reference)
+        )
+    report.rows += found.rows
+    report.findings += found.findings
+    report.notes += found.notes
+
+
+def _contiguous(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().clone(memory_format=torch.contiguous_format).requires_grad_(value.requires_grad)
+
+
+class _Forward:
+    """A Function's forward as a function of its inputs alone."""
+
+    def __init__(self, function: Any, context: Context, name: str) -> None:
+        self.function, self.context, self.__name__ = function, context, name
+        self.apart = "setup_context" in vars(function)
+        self.__wrapped__ = function.forward if self.apart else functools.partial(function.forward, context)
+
+    def __call__(self, *args: Any) -> Any:
+        out = self.__wrapped__(*args)
+        if self.apart:
+            self.function.setup_context(self.context, args, out)
+        return out
+
+
+def _placed(broken: list[Finding], hand: Handwritten, again: Callable[[], list[Finding]]) -> list[Finding]:
+    """Broken promises on the lines that break them, where an edit of those lines has been proved to mend them: a new
+    value for a write in place, `reshape` for `view`. One edit is one finding, whatever it mends."""
+    found: list[Finding] = []
+    edits = list(_edits(broken, hand))
+    while broken:
+        first, *rest = broken
+        for cause, edit, text, code in edits if not first.proved else ():
+            if cause != first.cause:
+                continue
+            try:
+                with edited(edit, code):
+                    left = {f.message for f in again()}
+            except LookupError:
+                continue
+            if first.message not in left:
+                first.line, first.file, first.edit, first.repair, first.proved = edit.line, edit.file, edit, text, True
+                first.text = source.line_at(edit.file, edit.line)
+                rest = [b for b in rest if b.message in left or b.cause != cause]
+                break
+        found.append(first)
+        broken = rest
+    return found
+
+
+def _edits(broken: list[Finding], hand: Handwritten) -> Iterator[tuple[str, Edit, str, types.CodeType]]:
+    """Edits of the backward pass that may mend a broken promise, each with the cause of what it mends."""
+    causes, lines = {b.cause for b in broken}, set()
+    for node in hand.recorder.graph.nodes:
+        spot = node.meta.get("spot")
+        if spot is None or spot.order < hand.began:
+            continue
+        if node.meta.get("written") and "inplace-corruption" in causes:
+            made = not_in_place(node)
+            if made is not None:
+                yield "inplace-corruption", *made, spot.code
+        text = source.line_at(spot.file, spot.line)
+        if "contract" in causes and spot.line not in lines and ".view" in text:
+            lines.add(spot.line)
+            edit = _reshaping(spot.file, spot.line)
+            yield "contract", edit, edit.lines[0].strip(), spot.code
+
+
+def _reshaping(file: str, line: int) -> Edit:
+    text = source.lines_of(file)[line - 1]
+    return Edit(file, line, line, (text.replace(".view(", ".reshape(").replace(".view_as(", ".reshape_as("),))

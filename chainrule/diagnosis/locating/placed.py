@@ -1,0 +1,157 @@
+"""Gradients of values on the way that no name tells: what, were it such a gradient, would make a wrong line right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.reading.claims import Claim, names_meant
+from chainrule.diagnosis.truth.case import Case, same
+from chainrule.run import double, needed, run
+
+_TRIED = 250  # pairs of a variable and a value on the way
+_TURNS = 64
+
+
+Pair = tuple[list[fx.Node], list[fx.Node]]  # a variable in each turn, and the values of which it should be the gradient
+
+
+class Placed:
+    """Looks for variables of the backward pass that stand where the gradient of a value on the way should."""
+
+    def __init__(self, case: Case, known: list[Claim]) -> None:
+        self.case, self.known = case, known
+        self._known_to: dict[tuple[int, Claim], bool] = {}
+        self._reads: dict[Claim, set[fx.Node]] = {}
+
+    def of(self, wrong: list[Claim]) -> list[Claim]:
+        """The variables that make most of `wrong` right if each is the gradient of a value: in all turns of a loop."""
+        pairs = [p for p in islice(self._pairs(wrong), _TRIED) if all(bool(t.any()) for t in self._truth(p).values())]
+        found: list[Claim] = []
+        open_ = list(wrong)
+        while open_ and (best := self._best(pairs, open_)) is not None:
+            pair, repaired = best
+            found += [self._claim(n, v) for n, v in zip(*pair, strict=True)]
+            used = {*pair[0], *pair[1]}
+            pairs = [p for p in pairs if used.isdisjoint((*p[0], *p[1]))]
+            open_ = [c for c in open_ if c not in repaired]
+        return found
+
+    def _best(self, pairs: list[Pair], wrong: list[Claim]) -> tuple[Pair, list[Claim]] | None:
+        """The pair that mends most, first of those that mend all that reads the variable; in a loop another mistake may
+        stand further on."""
+        for all_readers in (True, False):
+            best: tuple[Pair, list[Claim]] | None = None
+            for pair in pairs:
+                repaired = [c for c in wrong if self._mends(pair, c)]
+                readers = [c for c in wrong if not set(pair[0]).isdisjoint(self._read(c))]
+                enough = not all_readers or len(pair[0]) > 1 or len(readers) == len(repaired)
+                if repaired and enough and (best is None or len(repaired) > len(best[1])):
+                    best = pair, repaired
+                if best is not None and len(best[1]) == len(wrong):
+                    break
+            if best is not None:
+                return best
+        return None
+
+    def _mends(self, pair: Pair, claim: Claim) -> bool:
+        key = (id(pair), claim)
+        if key not in self._known_to:
+            self._known_to[key] = self._is_right(claim, self._truth(pair))
+        return self._known_to[key]
+
+    def _truth(self, pair: Pair) -> dict[fx.Node, torch.Tensor]:
+        return {n: self.case.here.truth(v) for n, v in zip(*pair, strict=True)}
+
+    def _read(self, claim: Claim) -> set[fx.Node]:
+        if claim not in self._reads:
+            self._reads[claim] = set(needed([claim.node], given=self.case.forward))
+        return self._reads[claim]
+
+    def _pairs(self, wrong: list[Claim]) -> Iterator[tuple[list[fx.Node], list[fx.Node]]]:
+        """A variable of the person's in each turn, the earliest first; and a value of the forward pass, the last turn
+        first. Those that the names tell come first; what is right already is none."""
+        values, variables = self._values(), self._variables(wrong)
+        named = {n.meta["same_as"]: n for turns in variables for n in turns if "same_as" in n.meta}
+        found: list[tuple[bool, list[fx.Node], list[fx.Node]]] = []
+        open_: set[fx.Node] = set()
+        for turns in sorted(variables, key=lambda turns: "same_as" in turns[0].meta):
+            source = turns[0].meta.get("same_as")
+            if source in open_ and set(source.users) <= set(turns):
+                continue  # `dh = dprev`: what stands there is wrong already
+            fitting = list(_alongside(turns, values))
+            right = 0 if turns[0] in named else len(turns) - 1  # `dz = dh` makes a right value a wrong one
+            if any(all(self._is(n, v) for n, v in zip(ns[: right + 1], vs, strict=False)) for ns, vs in fitting):
+                continue
+            if fitting:
+                open_.add(turns[0])
+            for ns, vs in fitting:
+                told = any(n.meta.get("name") in names_meant(turns[0].meta["name"]) for n in vs)
+                found.append((not told, ns, vs))
+        for _, turns, vs in sorted(found, key=lambda f: f[0]):
+            yield turns, vs
+
+    def _is(self, node: fx.Node, value: fx.Node) -> bool:
+        return same(self.case.here.values.get(node), self.case.here.truth(value))
+
+    def _variables(self, wrong: list[Claim]) -> list[list[fx.Node]]:
+        given = {c.node for c in self.known}
+        read = needed([c.node for c in wrong], given=self.case.forward)
+        groups: dict[object, list[fx.Node]] = {}
+        for node in read:
+            spot = node.meta.get("spot")
+            theirs = node.meta.get("name") and node not in self.case.forward and node not in given
+            if spot is not None and theirs and _is_floating(node):
+                groups.setdefault((spot.code, spot.index, spot.call), []).append(node)
+        return [g for g in groups.values() if len(g) <= _TURNS]
+
+    def _values(self) -> list[list[fx.Node]]:
+        """What the loss was computed from and has a gradient that nobody wrote, in the order of the backward pass."""
+        claimed = {c.value for c in self.known}
+        groups: dict[object, list[fx.Node]] = {}
+        for node in reversed(needed([self.case.base.output])):
+            spot = node.meta.get("spot")
+            if (
+                node.op != "placeholder"
+                and node in self.case.base.gradients
+                and node not in claimed
+                and _is_floating(node)
+            ):
+                place = (spot.code, spot.index, node.target) if spot is not None else node
+                groups.setdefault(place, []).append(node)
+        return sorted(groups.values(), key=lambda g: not any(n.meta.get("name") for n in g))
+
+    def _is_right(self, claim: Claim, truth: dict[fx.Node, torch.Tensor]) -> bool:
+        case = self.case
+        given = {c.node: case.here.truth(c.value) for c in self.known if c is not claim} | truth
+        forward = {n: v for n, v in case.here.values.items() if n in case.forward}
+        try:
+            with torch.no_grad():
+                nodes = needed([claim.node], given=[*given, *forward])
+                return same(run(nodes, {**forward, **given}, double)[claim.node], case.here.truth(claim.value))
+        except (RuntimeError, IndexError, ValueError, KeyError, TypeError):
+            return False
+
+    def _claim(self, node: fx.Node, value: fx.Node) -> Claim:
+        target = str(node.meta["name"])
+        name = str(value.meta.get("name") or target)
+        return Claim(value, node, node.meta["val"], name, target, node.meta.get("spot"), False)
+
+
+def _alongside(turns: list[fx.Node], values: list[list[fx.Node]]) -> Iterator[Pair]:
+    """The values of each turn; and those of the turn before, of which a loop carries the gradient on."""
+    for several in values:
+        count, late = len(turns), len(several) - len(turns)
+        choices = [(turns, several)] if not late else [(turns, several[:-1]), (turns, several[1:])] if late == 1 else []
+        choices += [(turns[:-1], several[1:])] if not late and count > 2 else []
+        for ns, vs in choices:
+            if [n.meta["val"].shape for n in ns] == [v.meta["val"].shape for v in vs]:
+                yield ns, vs
+
+
+def _is_floating(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.numel() > 1

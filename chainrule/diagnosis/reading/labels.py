@@ -1,0 +1,57 @@
+"""The names under which assignments keep gradients, told from the source of a function."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from chainrule.diagnosis.reading.claims import names_meant
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def gradients_left_by(function: Function) -> list[str]:
+    """The targets in a function's assignments that say that they are gradients: `w.g`, `dw` where there is a `w`.
+
+    >>> gradients_left_by(ast.parse("def f(x, w):\\n    out = x @ w\\n    dw = x.T\\n    w.g = dw\\n    data = 1").body[0])
+    ['dw', 'w.g']
+    """
+    names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)} | {a.arg for a in function.args.args}
+    names |= {str(k) for n in ast.walk(function) for k in _keys(n)}
+    names |= {n.attr for n in ast.walk(function) if isinstance(n, ast.Attribute)}
+    found: dict[str, None] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            emptied = isinstance(node.value, ast.Constant) and not node.value.value
+            for target in _targets(node) if not emptied else ():
+                if isinstance(target, ast.Attribute) and target.attr in ("g", "grad"):
+                    found[ast.unparse(target)] = None
+                label = _label(target)
+                if label is not None and any(m in names for m in names_meant(label)):
+                    found[label] = None
+    return list(found)
+
+
+def lines_that_set(label: str, function: Function) -> list[int]:
+    """The lines of a function that set a variable, an attribute or a key of this name."""
+    sets = [n for n in ast.walk(function) if isinstance(n, ast.Assign | ast.AugAssign | ast.AnnAssign)]
+    return sorted(n.lineno for n in sets for target in _targets(n) if _label(target) == label)
+
+
+def _targets(node: ast.Assign | ast.AugAssign | ast.AnnAssign) -> Iterator[ast.expr]:
+    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        yield from target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+
+
+def _label(target: ast.expr) -> str | None:
+    """The name under which an assignment keeps its value: a variable, a key, an attribute."""
+    if isinstance(target, ast.Name):
+        return target.id
+    if isinstance(target, ast.Attribute):
+        return target.attr
+    return next(iter(_keys(target)), None)
+
+
+def _keys(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+        yield node.slice.value

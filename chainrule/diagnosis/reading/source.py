@@ -1,0 +1,341 @@
+"""The person's source: statements, edits of a stretch of one, and running a function with an edit made."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import gc
+import linecache
+import types
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from chainrule.diagnosis.reading.spots import Span
+from chainrule.diagnosis.report import Edit
+from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY
+
+Targets = (ast.Assign, ast.AugAssign, ast.AnnAssign)
+
+
+def lines_of(file: str) -> list[str]:
+    """The lines of a file, without their ends; none where there is no source (exec)."""
+    return [line.rstrip("\n") for line in linecache.getlines(file)]
+
+
+def line_at(file: str, line: int) -> str:
+    """One line of a file, without its indentation; nothing where there is no source."""
+    lines = lines_of(file)
+    return lines[line - 1].strip() if len(lines) >= line else ""
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(file: str, text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return ast.Module([], [])
+
+
+def tree_of(file: str) -> ast.Module:
+    return _parsed(file, "\n".join(lines_of(file)))
+
+
+def span_of(node: ast.AST, file: str) -> Span:
+    return Span(file, node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)  # type: ignore[attr-defined]
+
+
+def text_at(span: Span) -> str:
+    """The source in a span, as it stands."""
+    lines = [line.encode() for line in lines_of(span.file)[span.line - 1 : span.end_line]]
+    if not lines:
+        return ""
+    lines[-1] = lines[-1][: span.end_column]
+    lines[0] = lines[0][span.column :]
+    return b"\n".join(lines).decode()
+
+
+def statement_at(span: Span) -> ast.stmt | None:
+    """The innermost simple statement around a span."""
+    found: ast.stmt | None = None
+    for node in _statements(tree_of(span.file)):
+        if span.within(span_of(node, span.file)):
+            found = node
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _statements(tree: ast.Module) -> list[ast.stmt]:
+    return [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and not hasattr(n, "body")]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What is set, and the source of what it is set to."""
+
+    statement: ast.stmt
+    target: str
+    value: Span
+    augmented: str = ""  # "+" of `+=`
+
+
+def assignment_at(span: Span) -> Assignment | None:
+    """The assignment that a span lies in; of `a, b = f(x), g(x)`, the part that the span belongs to."""
+    statement = statement_at(span)
+    if isinstance(statement, ast.Return) and statement.value is not None:
+        parts = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+        part = next((p for p in parts if span.within(span_of(p, span.file))), None)  # the rest stays as it is
+        return Assignment(statement, "return", span_of(part, span.file)) if part is not None else None
+    if isinstance(statement, ast.Expr):
+        return Assignment(statement, "", span_of(statement.value, span.file))
+    if not isinstance(statement, Targets) or statement.value is None:
+        return None
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    if len(targets) == 1 and isinstance(targets[0], ast.Tuple) and isinstance(statement.value, ast.Tuple):
+        pairs = list(zip(targets[0].elts, statement.value.elts, strict=False))
+        for target, value in pairs:
+            if span.within(span_of(target, span.file)) or span.within(span_of(value, span.file)):
+                return Assignment(statement, ast.unparse(target), span_of(value, span.file))
+        return None
+    symbol = _SYMBOLS.get(type(statement.op), "") if isinstance(statement, ast.AugAssign) else ""
+    chosen = next((t for t in targets if span.within(span_of(t, span.file))), targets[0])
+    return Assignment(statement, ast.unparse(chosen), span_of(statement.value, span.file), symbol)
+
+
+def loop_variables(file: str, line: int) -> list[str]:
+    """The variables of the `for` loops around a line, the innermost first."""
+    loops = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.For) and n.lineno < line <= (n.end_lineno or 0)]
+    targets = [t for n in loops[::-1] for t in (n.target.elts if isinstance(n.target, ast.Tuple) else [n.target])]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
+
+
+def argument_at(call: Span, place: int) -> Span | None:
+    """One argument of the call in a span."""
+    calls = (n for n in ast.walk(tree_of(call.file)) if isinstance(n, ast.Call) and span_of(n, call.file) == call)
+    found = next(calls, None)
+    return span_of(found.args[place], call.file) if found is not None and place < len(found.args) else None
+
+
+def subscript_at(span: Span) -> ast.Subscript | None:
+    """The expression `x[...]` in a span."""
+    nodes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Subscript))
+    return next((n for n in nodes if span_of(n, span.file) == span), None)
+
+
+def written_into(statement: ast.stmt) -> str:
+    """What a statement writes into without binding a name: `w.g` of `w.g[i] = x`, `w.g.add_(x)`, `np.add.at(w.g, i, x)`."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    if len(targets) == 1 and isinstance(targets[0], ast.Subscript):
+        key = targets[0].slice
+        named = isinstance(key, ast.Constant) and isinstance(key.value, str)  # an entry of a dictionary
+        return "" if named else ast.unparse(targets[0].value)
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+        method = call.func.attr.endswith("_")
+        into = call.func.value if method else call.args[0] if call.func.attr == "at" and call.args else None
+        return ast.unparse(into) if into is not None else ""
+    return ""
+
+
+_SYMBOLS: dict[type[ast.operator], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**",
+}  # fmt: skip
+
+
+def operands_at(span: Span) -> list[str]:
+    """The source of what the operation in a span is applied to, numbers apart: `hs[t]` and `dz` of `hs[t] * dz`."""
+    node = next(
+        (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.expr) and span_of(n, span.file) == span), None
+    )
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.BinOp):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Attribute):
+        parts = [node.value]
+    elif isinstance(node, ast.UnaryOp):
+        parts = [node.operand]
+    elif isinstance(node, ast.Compare) and len(node.comparators) == 1:
+        parts = [node.left, node.comparators[0]]
+    elif isinstance(node, ast.Call):
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        module = isinstance(owner, ast.Name) and owner.id in ("torch", "F", "np", "numpy")
+        parts = [*([owner] if owner is not None and not module else []), *node.args]
+    return [text_at(span_of(p, span.file)) for p in parts if not isinstance(p, ast.Constant)]
+
+
+_BINDING: dict[type[ast.operator], int] = {
+    ast.Add: SUM, ast.Sub: SUM, ast.Mult: PRODUCT, ast.Div: PRODUCT, ast.MatMult: PRODUCT, ast.FloorDiv: PRODUCT,
+    ast.Mod: PRODUCT, ast.Pow: POWER, ast.BitAnd: 4, ast.BitXor: 3, ast.BitOr: 2,
+}  # fmt: skip
+
+
+def binding_of(text: str) -> int:
+    """How tightly an expression binds, read from its text.
+
+    >>> binding_of("a + b") < binding_of("a * b") < binding_of("f(a)")
+    True
+    """
+    try:
+        return _binding(ast.parse(text, mode="eval").body)
+    except SyntaxError:
+        return 0
+
+
+def _binding(node: ast.expr) -> int:
+    if isinstance(node, ast.BinOp):
+        return _BINDING.get(type(node.op), 0)
+    if isinstance(node, ast.UnaryOp):
+        return UNARY if not isinstance(node.op, ast.Not) else 0
+    if isinstance(node, ast.Compare):
+        return COMPARISON
+    return 0 if isinstance(node, ast.BoolOp | ast.IfExp | ast.Lambda | ast.Tuple) else ATOM
+
+
+def binding_around(span: Span) -> int:
+    """How tightly what stands in a span must bind, so that it needs no parentheses there."""
+    for parent in ast.walk(tree_of(span.file)):
+        for child in ast.iter_child_nodes(parent):
+            if isinstance(child, ast.expr) and span_of(child, span.file) == span:
+                if isinstance(parent, ast.BinOp):
+                    return _binding(parent) + (parent.right is child or isinstance(parent.op, ast.MatMult))
+                if isinstance(parent, ast.UnaryOp | ast.Compare):
+                    return _binding(parent) + 1
+                if isinstance(parent, ast.Attribute | ast.Starred) or (
+                    isinstance(parent, ast.Subscript) and parent.value is child
+                ):
+                    return ATOM
+                return ATOM if isinstance(parent, ast.Call) and parent.func is child else 0
+    return ATOM
+
+
+def in_parentheses(span: Span) -> bool:
+    """Whether parentheses stand around a span already."""
+    lines = lines_of(span.file)
+    before = lines[span.line - 1].encode()[: span.column].rstrip()
+    after = lines[span.end_line - 1].encode()[span.end_column :].lstrip()
+    return before.endswith(b"(") and after.startswith(b")")
+
+
+def replaced(span: Span, text: str) -> Edit:
+    """The edit that writes `text` in place of a span."""
+    lines = lines_of(span.file)
+    before = lines[span.line - 1].encode()[: span.column].decode()
+    after = lines[span.end_line - 1].encode()[span.end_column :].decode()
+    return Edit(span.file, span.line, span.end_line, tuple(f"{before}{text}{after}".split("\n")))
+
+
+def replaced_several(changes: list[tuple[Span, str]]) -> Edit:
+    """The edit that writes texts in place of several spans of one line, the last of which may go on below it."""
+    changes = sorted(changes, key=lambda change: change[0].column)
+    first, last = changes[0][0], changes[-1][0]
+    lines = lines_of(first.file)
+    line, end, text = lines[first.line - 1].encode(), lines[last.end_line - 1].encode(), ""
+    column = 0
+    for span, new in changes:
+        text += line[column : span.column].decode() + new
+        column = span.end_column
+    text += end[last.end_column :].decode()
+    return Edit(first.file, first.line, last.end_line, tuple(text.split("\n")))
+
+
+def moved_below(statement: Span, other: Span) -> Edit | None:
+    """The edit that puts a statement below a later one of the same block."""
+    lines = lines_of(statement.file)
+    block = lines[statement.line - 1 : other.end_line]
+    indents = {len(line) - len(line.lstrip()) for line in (lines[statement.line - 1], lines[other.line - 1])}
+    if statement.file != other.file or statement.end_line >= other.line or len(indents) != 1:
+        return None
+    height = statement.end_line - statement.line + 1
+    return Edit(statement.file, statement.line, other.end_line, (*block[height:], *block[:height]))
+
+
+def deleted(statement: Span) -> Edit:
+    """The edit that takes a statement away, with its lines."""
+    return Edit(statement.file, statement.line, statement.end_line, ())
+
+
+def inserted_after(statement: Span, text: str) -> Edit:
+    """The edit that puts a line after a statement, as far in as it."""
+    lines = lines_of(statement.file)
+    first = lines[statement.line - 1]
+    indent = first[: len(first) - len(first.lstrip())]
+    added = tuple(indent + line for line in text.split("\n"))
+    return Edit(statement.file, statement.end_line + 1, statement.end_line, added)
+
+
+@contextmanager
+def edited(edit: Edit, code: types.CodeType) -> Iterator[None]:
+    """While open, the functions that run `code` run it with the edit made.
+
+    Raises LookupError where the functions, or the edited code in the file, cannot be found.
+    """
+    outer = _outermost(code)
+    functions = _running(outer)
+    if not functions:
+        raise LookupError("no function runs this code")
+    new = _compiled(edit, outer)
+    if new.co_freevars != outer.co_freevars:
+        raise LookupError("the edit needs other variables of the enclosing function")
+    try:
+        for function in functions:
+            function.__code__ = new
+        yield
+    finally:
+        for function in functions:
+            function.__code__ = outer
+
+
+_FOUND: weakref.WeakKeyDictionary[types.CodeType, weakref.WeakSet[types.FunctionType]] = weakref.WeakKeyDictionary()
+
+
+def _running(code: types.CodeType) -> list[types.FunctionType]:
+    """The functions that run `code`. All objects are looked through for them: once, but for nested functions, which
+    may be made anew at any time."""
+    known = [f for f in _FOUND.get(code, ()) if f.__code__ is code]
+    if known:
+        return known
+    found = [f for f in gc.get_referrers(code) if isinstance(f, types.FunctionType) and f.__code__ is code]
+    if "<locals>" not in code.co_qualname:
+        _FOUND[code] = weakref.WeakSet(found)
+    return found
+
+
+def _outermost(code: types.CodeType) -> types.CodeType:
+    """The function in which a nested one is written; code of a module's or a class's own function as it is."""
+    if "<locals>" not in code.co_qualname:
+        return code
+    for holder in gc.get_referrers(code):
+        if isinstance(holder, types.FunctionType) and holder.__code__ is code:
+            return code  # alive itself
+    for held in gc.get_objects():
+        if isinstance(held, types.FunctionType) and _contains(held.__code__, code):
+            return held.__code__
+    return code
+
+
+def _contains(outer: types.CodeType, code: types.CodeType) -> bool:
+    return any(c is code or (isinstance(c, types.CodeType) and _contains(c, code)) for c in outer.co_consts)
+
+
+def _compiled(edit: Edit, outer: types.CodeType) -> types.CodeType:
+    source = edit.applied(lines_of(edit.file))
+    try:
+        module = compile("\n".join(source) + "\n", edit.file, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise LookupError("the edit is no Python") from error
+    found = [
+        c for c in _codes(module) if c.co_qualname == outer.co_qualname and c.co_firstlineno == outer.co_firstlineno
+    ]
+    if not found:
+        found = [c for c in _codes(module) if c.co_name == outer.co_name and c.co_firstlineno == outer.co_firstlineno]
+    if len(found) != 1:
+        raise LookupError("the edited function was not found in the file")
+    return found[0]
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    for held in code.co_consts:
+        if isinstance(held, types.CodeType):
+            yield held
+            yield from _codes(held)

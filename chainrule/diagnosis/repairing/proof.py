@@ -1,0 +1,61 @@
+"""Proves a repair: the person's function is run with the edit made, and its gradients are compared again."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from chainrule.diagnosis.locating.locate import Located
+from chainrule.diagnosis.reading.handwritten import Handwritten
+from chainrule.diagnosis.reading.source import edited
+from chainrule.diagnosis.report import Edit
+from chainrule.diagnosis.truth.case import Case
+from chainrule.recording.names import reachable
+
+
+def repaired(edit: Edit, code: types.CodeType, again: Callable[[], Handwritten], before: Located) -> set[str]:
+    """The gradients that are right by themselves with the edit made; none if another one has become wrong."""
+    try:
+        with edited(edit, code), kept(before.case):
+            located = Located(Case(again()))
+    except Exception:  # whatever the edited code raises: it is no repair
+        return set()
+    then = {w.claim.name for w in before.wrong} | {before.case.names.get(n, n.name) for n in before.missing}
+    now = {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
+    return then - now if now <= then else set()
+
+
+@contextmanager
+def kept(case: Case) -> Iterator[None]:
+    """Afterwards the tensors that the code can reach are as before: their numbers and their gradients."""
+    hand = case.hand
+    tensors = {id(t): t for t in reachable(hand.recorder.arguments, hand.recorder.forward)}
+    tensors |= {id(t): t for n in case.base.inputs if isinstance(t := n.meta.get("given", n.meta["val"]), torch.Tensor)}
+    state: list[tuple[torch.Tensor, torch.Tensor, Any]] = []
+    with torch._C.DisableTorchFunction():
+        for tensor in tensors.values():
+            state.append((tensor, tensor.detach().clone(), tensor.__dict__.get("g")))
+    originals = {id(n.meta["given"]): n.meta["val"] for n in case.base.inputs if "given" in n.meta}
+    for tensor, _, _ in state:
+        if id(tensor) in originals:
+            _put(tensor, originals[id(tensor)])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for tensor, value, g in state:
+            _put(tensor, value)
+            if g is None:
+                tensor.__dict__.pop("g", None)
+            else:
+                tensor.__dict__["g"] = g
+
+
+def _put(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    if tensor.shape == value.shape and not torch.equal(tensor.detach(), value):
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            tensor.detach().copy_(value)

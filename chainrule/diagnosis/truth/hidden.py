@@ -1,0 +1,261 @@
+"""Mistakes that the given data hide: a scale of ones, biases of zeros, a mask that lets everything through, reg=0.0."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.auditing.trial_runs import State
+from chainrule.diagnosis.locating.locate import Located
+from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run, run_handwritten
+from chainrule.diagnosis.repairing.proof import kept
+from chainrule.diagnosis.report import Report
+from chainrule.diagnosis.truth import points
+from chainrule.diagnosis.truth.case import RIGHT, Case, Point, errors
+from chainrule.errors import ChainruleError
+from chainrule.program import differentiable
+from chainrule.recording import Recorder
+from chainrule.run import double, needed
+
+_NUMBERS = {0.0: 0.3, 1.0: 0.7}  # Python numbers that hide a term or a factor, and what is tried instead
+
+Again = Callable[[Run], Handwritten]
+
+
+@dataclass
+class Moves:
+    """Other values for some inputs of a run: tensors by their place among the inputs, numbers by that of the argument."""
+
+    tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)  # as it was, as it is to be
+    numbers: dict[int | str, float] = field(default_factory=dict)
+    _made: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def _met(self, place: int, tensor: torch.Tensor) -> None:
+        """A run meets an input: it takes its other value, in place, until `undo`."""
+        was, other = self.tensors.get(place, (None, None))
+        if was is None or other is None or was.shape != tensor.shape or was.dtype != tensor.dtype:
+            return
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            if torch.equal(tensor.detach(), was):
+                self._made.append((tensor, was))
+                tensor.data.copy_(other)
+
+    def run(self, asked: Asked) -> Handwritten:
+        """Run the code with these values."""
+        return run_handwritten(self._of(asked), met=self._met)
+
+    def _of(self, asked: Asked) -> Asked:
+        """What was asked, with the other numbers."""
+        if not self.numbers:
+            return asked
+        args = tuple(self.numbers.get(i, a) for i, a in enumerate(asked.args))
+        named = {k: v for k, v in self.numbers.items() if isinstance(k, str)}
+        return replace(asked, args=args, kwargs={**asked.kwargs, **named})
+
+    def undo(self) -> None:
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            for tensor, was in reversed(self._made):
+                tensor.data.copy_(was)
+        self._made.clear()
+
+
+def revealed(located: Located, again: Again, report: Callable[[Handwritten, Run], Report]) -> Report | None:
+    """The report on a run with other values, where gradients that are right for the given ones are wrong; else None.
+
+    Told first from the recorded program, then by a run of the person's code, so that nothing is said of what the
+    recorder did not see.
+    """
+    for moves, said in _candidates(located, again):
+        asked = located.case.hand.asked
+        state = State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference])
+        try:
+            with kept(located.case):
+                found = report(again(moves.run), moves.run)
+        except Exception:  # whatever their code raises for other values: it is not meant for them
+            continue
+        finally:
+            moves.undo()
+            state.restore()
+        if any(row.status not in ("right", "close", "missing") for row in found.rows):
+            for finding in found.findings:
+                finding.message += f"; hidden by the given data, in which {said}"
+            found.notes.insert(0, f"all is right where {said}; shown is a run with other values there")
+            return found
+    return None
+
+
+def _candidates(located: Located, again: Again) -> Iterator[tuple[Moves, str]]:
+    """Other values for which a gradient is wrong, by the recorded program; and what of the given ones hides it."""
+    for nodes, kinds in _constant(located.case):
+        tried = [(known, _is_wrong(located, known)) for kind in kinds if (known := kind(nodes))]
+        runs = [(known, wrong) for known, wrong in tried if wrong is not None]
+        if not runs or not all(wrong for _, wrong in runs):
+            continue
+        known = runs[0][0]
+        alone = [n for n in nodes if _is_wrong(located, {n: known[n]})] if len(nodes) > 1 else []
+        yield _moves(located.case.recorder, known), _said(located.case, alone or nodes)
+    yield from _numbers(located, again)
+
+
+def _is_wrong(located: Located, known: dict[fx.Node, Any]) -> bool | None:
+    """Whether a gradient is wrong for other values of some inputs; None where the program does not run for them."""
+    point = located.case.at(known)
+    if point is None:
+        return None
+    return any(_differs(located, claim, point) for claim in located.case.claims)
+
+
+def _differs(located: Located, claim: Claim, point: Point) -> bool:
+    got = point.values.get(claim.node)
+    if got is None or not located.case.tracked(claim) or located.rows[claim].status not in ("right", "close"):
+        return False
+    truth = point.truth(claim.value)
+    return errors(got, truth)[1] > RIGHT and not (got.shape == truth.shape and located.is_rounding(claim, point))
+
+
+def _moves(recorder: Recorder, known: dict[fx.Node, Any]) -> Moves:
+    places = {n: i for i, n in enumerate(recorder.inputs)}
+    was = {n: n.meta["val"].detach().clone() for n in known}
+    return Moves({places[n]: (was[n], v.to(was[n].dtype)) for n, v in known.items()})
+
+
+# -- tensors that are the same everywhere --------------------------------------------------------
+
+_Kind = Callable[[list[fx.Node]], dict[fx.Node, Any]]
+
+
+def _constant(case: Case) -> Iterator[tuple[list[fx.Node], list[_Kind]]]:
+    """The inputs that are one number everywhere, with the kinds of values that each may have: parameters, which may be
+    any numbers, together; each argument that is data, which may be a mask or labels, by itself.
+
+    What is neither, a constant of the program, it may rely on."""
+    used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
+    nodes = [n for n in case.recorder.inputs if n in used and n is not case.base.upstream and _is_constant(n)]
+    nodes = [n for n in nodes if n.meta["operation"] == "input"]
+    parameters = [n for n in nodes if n in claimed or (n.meta.get("given", n.meta["val"]).requires_grad)]
+    parameters = [n for n in parameters if differentiable(n)]
+    if parameters:
+        yield parameters, [_any_numbers]
+    passed = {id(t) for v in case.recorder.arguments.values() for t in _tensors_in(v)}
+    for node in nodes:
+        if node not in parameters and id(node.meta.get("given", node.meta["val"])) in passed:
+            yield [node], [_any_numbers, _other_value, _other_sign]
+
+
+def _tensors_in(value: Any) -> Iterable[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [t for v in held for t in _tensors_in(v)]
+
+
+def _is_constant(node: fx.Node) -> bool:
+    value = node.meta["val"]
+    if not isinstance(value, torch.Tensor) or value.dtype.is_complex or not value.numel():
+        return False
+    first = value.flatten()[0]
+    if value.numel() == 1 and (not value.is_floating_point() or float(first) not in (0.0, 1.0)):
+        return False
+    return bool(torch.isfinite(first)) and bool((value == first).all())
+
+
+def _any_numbers(nodes: list[fx.Node]) -> dict[fx.Node, Any]:
+    """Real numbers near those given."""
+    real = [n for n in nodes if n.meta["val"].is_floating_point()]
+    return {n: points.varied(double(n.meta["val"].detach()), _generator(i)) for i, n in enumerate(real)}
+
+
+def _other_value(nodes: list[fx.Node]) -> dict[fx.Node, Any]:
+    """A mask that hides something, labels of several classes."""
+    return {n: v for i, n in enumerate(nodes) if (v := _mixed(n.meta["val"].detach(), _generator(i))) is not None}
+
+
+def _other_sign(nodes: list[fx.Node]) -> dict[fx.Node, Any]:
+    """Labels 1 and -1."""
+    found = {n: double(n.meta["val"].detach()) for n in nodes if n.meta["val"].is_floating_point()}
+    found = {n: v for n, v in found.items() if abs(float(v.flatten()[0])) == 1.0}
+    return {n: torch.where(_some(v, _generator(i)), -v, v) for i, (n, v) in enumerate(found.items())}
+
+
+def _mixed(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
+    first = value.flatten()[0]
+    if value.dtype == torch.bool:
+        return value.logical_xor(_some(value, generator))
+    if float(first) not in (0.0, 1.0) and (value.is_floating_point() or first < 0):
+        return None
+    other = 1 - first if float(first) in (0.0, 1.0) else first - 1
+    mixed = torch.where(_some(value, generator), other, value)
+    return double(mixed) if value.is_floating_point() else mixed
+
+
+def _some(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Some of the elements, not all."""
+    drawn = torch.rand(value.shape, generator=generator).to(value.device)
+    return drawn <= drawn.flatten().sort().values[(value.numel() - 1) // 2]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _said(case: Case, nodes: list[fx.Node]) -> str:
+    """`norm.g is 1 everywhere`."""
+    values = {case.names.get(n, n.name): n.meta["val"].flatten()[0].item() for n in nodes}
+    said = [f"{name} is {f'{value:g}' if isinstance(value, float) else value}" for name, value in values.items()]
+    return f"{' and '.join([', '.join(said[:-1]), said[-1]] if len(said) > 1 else said)} everywhere"
+
+
+# -- Python numbers ------------------------------------------------------------------------------
+
+
+def _numbers(located: Located, again: Again) -> Iterator[tuple[Moves, str]]:
+    """Arguments that are 0.0 or 1.0, each by itself: a label may be 0 or 1 alone, so that gradient must be wrong for
+    the one that it is not, too."""
+    for place, name, value in _zeros_and_ones(located.case.hand.asked):
+        moves = Moves(numbers={place: _NUMBERS[value]})
+        if _is_wrong_in(located, again, moves):
+            flipped = _is_wrong_in(located, again, Moves(numbers={place: 1.0 - value}))
+            if flipped is None or flipped:
+                yield moves, f"{name} is {value:g}"
+
+
+def _is_wrong_in(located: Located, again: Again, moves: Moves) -> bool | None:
+    """Whether a gradient is wrong in a run with other numbers; None where that does not run."""
+    asked = located.case.hand.asked
+    state = State([asked.code, asked.args, asked.kwargs])
+    try:
+        with kept(located.case):
+            other = Located(Case(again(moves.run)))
+    except (ChainruleError, RuntimeError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, AssertionError):
+        return None
+    finally:
+        state.restore()
+    here = other.case.here
+    if not all(bool(torch.isfinite(here.truth(c.value)).all()) for c in other.case.claims):
+        return None
+    return any(row.status not in ("right", "close") for row in other.rows.values())
+
+
+def _zeros_and_ones(asked: Asked) -> Iterator[tuple[int | str, str, float]]:
+    """The arguments that are, with their places and names; defaults too."""
+    code = asked.forward or asked.reference or asked.code
+    code = code if callable(code) else getattr(code, "forward", code)
+    try:
+        parameters = inspect.signature(code).parameters
+    except (TypeError, ValueError):
+        parameters = types.MappingProxyType({})
+    names = list(parameters)
+    for i, value in enumerate(asked.args):
+        if type(value) is float and value in _NUMBERS:
+            yield i, names[i] if i < len(names) else f"argument {i + 1}", value
+    given = {**{k: p.default for k, p in list(parameters.items())[len(asked.args) :]}, **asked.kwargs}
+    for name, value in given.items():
+        if type(value) is float and value in _NUMBERS:
+            yield name, name, value
