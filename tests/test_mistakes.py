@@ -63,13 +63,14 @@ def test_a_sample_of_the_mistakes_is_caught(hand: int, tmp_path: Path) -> None:
         assert outcome.caught, f"seed {DAY}: {planted} -> {outcome.said()}"
 
 
-@pytest.mark.parametrize(
-    "name", ["two_layers", "linear_regression", "attention", "layer_norm_parts", "library_averaged", "library_blocks"]
-)
+WHOLE = ["two_layers", "linear_regression", "attention", "layer_norm_parts", "library_averaged", "library_blocks"]
+
+
+@pytest.mark.parametrize("name", of_today(WHOLE, 3))
 def test_line_cause_and_repair_are_found(name: str, tmp_path: Path) -> None:
     (program,) = (p for p in PROGRAMS if p.name == name)
     mistakes = [m for m in of_kind(program, "mistake") if known(m) is None]
-    outcomes = [diagnosed(planted, tmp_path) for planted in of_today(mistakes, 3)]
+    outcomes = [diagnosed(planted, tmp_path) for planted in mistakes]
     for what in ("caught", "line", "cause", "proved", "counted"):
         missed = [f"{o.planted} -> {o.said()}" for o in outcomes if not getattr(o, what)]
         assert len(missed) <= len(outcomes) / 10, f"{what}:\n" + "\n".join(missed)
