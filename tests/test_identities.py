@@ -13,7 +13,8 @@ import torch
 from chainrule.diagnosis.check import check
 from chainrule.diagnosis.identities.identities import IDENTITIES, identities
 from chainrule.diagnosis.locating.locate import Located
-from chainrule.diagnosis.reading.handwritten import Asked, run_handwritten
+from chainrule.diagnosis.reading.handwritten import Asked
+from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.truth.case import Case
 
 torch.manual_seed(0)

@@ -12,7 +12,8 @@ from programs import FAMILIES, random_program
 from torch import Tensor, fx
 
 import chainrule as cr
-from chainrule.diagnosis.truth.points import fresh, unequal
+from chainrule.diagnosis.truth.points import fresh
+from chainrule.diagnosis.truth.sizes import unequal
 from chainrule.run import double, needed, run
 
 

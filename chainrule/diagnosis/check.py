@@ -15,7 +15,8 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.missing import not_looked_at
 from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.forms import form_of, made
-from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run, run_handwritten
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.repairing.findings import Findings
 from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report

@@ -151,7 +151,7 @@ class _Audited:
     def _outcome(self, planted: Planted, planter: Planter, subject: Subject) -> tuple[Mutant, bool] | None:
         """The mistake, and whether the test passes with it; None where it does not run, or changes nothing."""
         try:
-            with source.edited(planted.edit, planted.spot.code):
+            with edited(planted.edit, planted.spot.code):
                 changed = self._changed(planted, planter, subject)
                 if not changed:
                     return None
@@ -177,7 +177,7 @@ class _Audited:
 
     def _passes_with(self, planted: Planted) -> bool:
         try:
-            with source.edited(planted.edit, planted.spot.code):
+            with edited(planted.edit, planted.spot.code):
                 return passes(self.test, self.state)[0]
         except LookupError:
             return False

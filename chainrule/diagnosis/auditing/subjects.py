@@ -14,7 +14,8 @@ import torch
 from chainrule.diagnosis.auditing.trial_runs import Call
 from chainrule.diagnosis.functions.functions import Context, _Forward
 from chainrule.diagnosis.reading.forms import is_function_class
-from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, run_handwritten
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten
+from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.errors import ChainruleError
 
 

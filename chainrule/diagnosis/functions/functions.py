@@ -11,8 +11,9 @@ import torch
 
 from chainrule.diagnosis.functions.contracts import broken_promises
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run, run_handwritten
-from chainrule.diagnosis.reading.source import edited
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.running import run_handwritten
+from chainrule.diagnosis.repairing.edited import edited
 from chainrule.diagnosis.repairing.spelling import not_in_place
 from chainrule.diagnosis.report import Edit, Finding, Report
 from chainrule.recording import Region

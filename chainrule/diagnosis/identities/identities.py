@@ -88,7 +88,8 @@ def identities(located: Located) -> list[str]:
     values, at the recorded inputs and at others). Nothing is said where no identity of the list is found.
 
     >>> from chainrule.diagnosis.truth.case import Case
-    >>> from chainrule.diagnosis.reading.handwritten import Asked, run_handwritten
+    >>> from chainrule.diagnosis.reading.handwritten import Asked
+    >>> from chainrule.diagnosis.reading.running import run_handwritten
     >>> x, w = torch.randn(5, 3), torch.randn(3)
     >>> def step(x):
     ...     y = (x * w).sum(1).tanh()

@@ -1,15 +1,10 @@
-"""The person's source: statements, edits of a stretch of one, and running a function with an edit made."""
+"""The person's source: statements, and edits of a stretch of one."""
 
 from __future__ import annotations
 
 import ast
 import functools
-import gc
 import linecache
-import types
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from chainrule.diagnosis.reading.spots import Span
@@ -262,80 +257,3 @@ def inserted_after(statement: Span, text: str) -> Edit:
     indent = first[: len(first) - len(first.lstrip())]
     added = tuple(indent + line for line in text.split("\n"))
     return Edit(statement.file, statement.end_line + 1, statement.end_line, added)
-
-
-@contextmanager
-def edited(edit: Edit, code: types.CodeType) -> Iterator[None]:
-    """While open, the functions that run `code` run it with the edit made.
-
-    Raises LookupError where the functions, or the edited code in the file, cannot be found.
-    """
-    outer = _outermost(code)
-    functions = _running(outer)
-    if not functions:
-        raise LookupError("no function runs this code")
-    new = _compiled(edit, outer)
-    if new.co_freevars != outer.co_freevars:
-        raise LookupError("the edit needs other variables of the enclosing function")
-    try:
-        for function in functions:
-            function.__code__ = new
-        yield
-    finally:
-        for function in functions:
-            function.__code__ = outer
-
-
-_FOUND: weakref.WeakKeyDictionary[types.CodeType, weakref.WeakSet[types.FunctionType]] = weakref.WeakKeyDictionary()
-
-
-def _running(code: types.CodeType) -> list[types.FunctionType]:
-    """The functions that run `code`. All objects are looked through for them: once, but for nested functions, which
-    may be made anew at any time."""
-    known = [f for f in _FOUND.get(code, ()) if f.__code__ is code]
-    if known:
-        return known
-    found = [f for f in gc.get_referrers(code) if isinstance(f, types.FunctionType) and f.__code__ is code]
-    if "<locals>" not in code.co_qualname:
-        _FOUND[code] = weakref.WeakSet(found)
-    return found
-
-
-def _outermost(code: types.CodeType) -> types.CodeType:
-    """The function in which a nested one is written; code of a module's or a class's own function as it is."""
-    if "<locals>" not in code.co_qualname:
-        return code
-    for holder in gc.get_referrers(code):
-        if isinstance(holder, types.FunctionType) and holder.__code__ is code:
-            return code  # alive itself
-    for held in gc.get_objects():
-        if isinstance(held, types.FunctionType) and _contains(held.__code__, code):
-            return held.__code__
-    return code
-
-
-def _contains(outer: types.CodeType, code: types.CodeType) -> bool:
-    return any(c is code or (isinstance(c, types.CodeType) and _contains(c, code)) for c in outer.co_consts)
-
-
-def _compiled(edit: Edit, outer: types.CodeType) -> types.CodeType:
-    source = edit.applied(lines_of(edit.file))
-    try:
-        module = compile("\n".join(source) + "\n", edit.file, "exec", dont_inherit=True)
-    except SyntaxError as error:
-        raise LookupError("the edit is no Python") from error
-    found = [
-        c for c in _codes(module) if c.co_qualname == outer.co_qualname and c.co_firstlineno == outer.co_firstlineno
-    ]
-    if not found:
-        found = [c for c in _codes(module) if c.co_name == outer.co_name and c.co_firstlineno == outer.co_firstlineno]
-    if len(found) != 1:
-        raise LookupError("the edited function was not found in the file")
-    return found[0]
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    for held in code.co_consts:
-        if isinstance(held, types.CodeType):
-            yield held
-            yield from _codes(held)

@@ -11,7 +11,7 @@ import torch
 
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading.handwritten import Handwritten
-from chainrule.diagnosis.reading.source import edited
+from chainrule.diagnosis.repairing.edited import edited
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case
 from chainrule.recording.names import reachable

@@ -19,6 +19,7 @@ from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.made import take_as_inputs
 from chainrule.diagnosis.truth import points
 from chainrule.diagnosis.truth.rounding import rounding
+from chainrule.diagnosis.truth.sizes import unequal
 from chainrule.errors import ChainruleError, Site
 from chainrule.program import differentiable
 from chainrule.run import double, needed, run, step
@@ -159,7 +160,7 @@ class Case:
         nodes = needed([*self.base.gradients.values(), self.base.output])
         tensors = {n: v for n, v in self._inputs().items() if isinstance(v, torch.Tensor)}
         try:
-            found = points.unequal(nodes, tensors, 3, guards)
+            found = unequal(nodes, tensors, 3, guards)
         except (RuntimeError, ValueError, KeyError, TypeError):
             return None
         return None if found is None else {n: v for n, v in found.items() if n in self._free()}

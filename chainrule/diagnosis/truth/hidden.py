@@ -14,7 +14,8 @@ from torch import fx
 from chainrule.diagnosis.auditing.trial_runs import State
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading.claims import Claim
-from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run, run_handwritten
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth import points

@@ -18,9 +18,10 @@ from chainrule.diagnosis.functions.function_calls import slope
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.forms import arguments_by_name, upstream_of
-from chainrule.diagnosis.reading.handwritten import Asked, has_backward
+from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import lines_that_set
 from chainrule.diagnosis.reading.returns import function_of
+from chainrule.diagnosis.reading.running import has_backward
 from chainrule.diagnosis.report import Finding, Report, Row
 
 _ENTRIES = 64  # of an input, whose slopes are taken

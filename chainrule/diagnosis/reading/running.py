@@ -1,0 +1,317 @@
+"""Runs a person's forward and backward pass under the recorder, and collects the gradients that it leaves."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import fx
+
+from chainrule.arrays.code import is_numpy_code, named
+from chainrule.arrays.numpy_as_torch import numpy_as_torch
+from chainrule.arrays.values import as_arrays, as_tensors
+from chainrule.deriving import arguments_of, new_recorder, record_call
+from chainrule.diagnosis.reading.aliases import saved
+from chainrule.diagnosis.reading.caches import kept
+from chainrule.diagnosis.reading.forms import arguments_by_name, upstream_of
+from chainrule.diagnosis.reading.handed import followed
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
+from chainrule.diagnosis.reading.losses import loss_of, scalars_in, tensor_behind
+from chainrule.diagnosis.reading.made import name_parameters
+from chainrule.diagnosis.reading.objects import objects, objects_in
+from chainrule.diagnosis.reading.spots import Spot, Spots
+from chainrule.diagnosis.reading.writes import watched
+from chainrule.errors import ChainruleError
+from chainrule.recording import Region
+from chainrule.recording.names import caller, reachable
+from chainrule.recording.numbers import Tracked
+from chainrule.run import needed, restore
+
+
+def run_handwritten(asked: Asked, seed: int = 0, met: Met | None = None) -> Handwritten:
+    """Run the code once; everything that it computes, its hand-written gradients too, is recorded. `met` is told of each
+    input, by its place, before it is read."""
+    if not callable(asked.code) and not has_backward(asked.code):
+        raise ChainruleError(
+            f"check was given a {type(asked.code).__name__}; give it a function that computes gradients by hand, or an "
+            "object with forward and backward"
+        )
+    return _Run(asked, seed, met).handwritten()
+
+
+class _Run:
+    def __init__(self, asked: Asked, seed: int, met: Met | None) -> None:
+        self.asked, self.seed = asked, seed
+        self.recorder = new_recorder()
+        self.recorder.every_path = True
+        self.spots = Spots(self.recorder)
+        self.recorder.noticed = self.spots
+        self.recorder.met = met
+        self.upstream: torch.Tensor | None = None
+        self.own: torch.Tensor | None = None
+        self.began = 0
+        self.bare = False  # whether backward() took no upstream gradient
+        self.kept: dict[str, tuple[float, Spot]] = {}
+        self.code = asked.code
+        self.globals: dict[str, Any] = {}  # that the code names, as they were while it ran
+        self.object = _owner(asked.code)
+
+    def handwritten(self) -> Handwritten:
+        asked, recorder = self.asked, self.recorder
+        subject = asked.forward or asked.reference or asked.code
+        if asked.forward is None and asked.reference is None and callable(getattr(asked.code, "forward", None)):
+            subject = asked.code
+        if has_backward(asked.code) and is_numpy_code(type(asked.code).backward, asked.args):
+            self.object = as_arrays(asked.code)
+            subject = self.object if subject is asked.code else subject
+        elif isinstance(asked.code, types.MethodType) and is_numpy_code(asked.code, asked.args):
+            self.object = as_arrays(self.object)
+            self.code = types.MethodType(asked.code.__func__, self.object)
+            subject = self.code if subject is asked.code else subject
+        recorder.forward = subject
+        args, kwargs = as_tensors((asked.args, asked.kwargs))
+        recorder.arguments = arguments_of(subject, args, kwargs, caller(1))
+        before = {id(t): t.__dict__.get("g") for t in reachable(recorder.arguments, subject)}
+        regions: list[Region] = []
+
+        def whole(*given: Any, **named: Any) -> Any:
+            found = self._run(given, named)
+            regions.extend(r for r in recorder.regions if r.function is not None)
+            return found
+
+        following = followed(recorder, self.spots, asked.following)
+        with torch.enable_grad(), watched(recorder, self.spots) as writes, following as calls:
+            output, result = record_call(recorder, whole, args, kwargs)
+        self.spots.forget()
+        if self.bare and (writes.made or result is None):  # the gradients are those that it left
+            self.began, result = 0, None
+        for node in recorder.graph.nodes:
+            if node.meta.get("operation") == "part" and "spot" in node.all_input_nodes[0].meta:
+                node.meta.setdefault("spot", node.all_input_nodes[0].meta["spot"])
+        if output is None:
+            output = loss_of(recorder, result, asked.loss, asked.name, bool(regions))
+        elif asked.reference is not None and not self.began:
+            self.own = next((o for o in scalars_in(result) if self._alike(o, output)), None)
+        entry = recorder.entry(output)
+        if entry is None:
+            raise ChainruleError(
+                f"the output {tuple(output.shape)} of {asked.name} was made by no recorded operation (a kernel, an "
+                "extension); give its forward pass in torch with reference="
+            )
+        if output.numel() != 1 and self.upstream is None:
+            self.upstream = self._random(output)
+        ids = {n: id(n.meta.get("given", n.meta["val"])) for n in recorder.inputs}
+        passed = {id(v) for v in recorder.arguments.values()}  # data, which often has a .g from elsewhere
+        set_now = {id(w.tensor) for w in writes.made}
+        stale = [n for n, at in ids.items() if before.get(at) is not None and at not in passed | set_now]
+        _as_it_was(entry.node)
+        held = self._objects()
+        name_parameters(recorder, held)
+        return Handwritten(
+            asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
+            list(recorder.arguments), self.kept, self.own, calls, held, self.bare,
+        )  # fmt: skip
+
+    def _objects(self) -> list[tuple[Any, str]]:
+        if self.object is not None:
+            return objects(self.object, "self")
+        return objects_in({**self.globals, **self.recorder.locals})
+
+    def _run(self, args: Any, kwargs: Any) -> tuple[torch.Tensor | None, Any]:
+        """The forward and the backward pass; the output where it is known, and what was returned."""
+        asked = self.asked
+        if asked.forward is not None or asked.reference is not None:
+            return self._pair(args, kwargs)
+        if not has_backward(asked.code):
+            with self._numpy(asked.code):
+                result = self._called(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs))
+                self.globals = named(asked.code) if isinstance(asked.code, types.FunctionType) else {}
+                return None, as_tensors(result)
+        code = self.object
+        forward = code if callable(code) else code.forward
+        with self._numpy(type(asked.code).backward):
+            out = as_tensors(forward(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs)))
+            out = out[0] if isinstance(out, tuple) and out else out
+            if not isinstance(out, torch.Tensor):
+                raise ChainruleError(f"{asked.name} returned {type(out).__name__}, not a tensor; return the output")
+            takes = _required(asked.code.backward)
+            self.began = self.spots.count + 1 if takes else 0
+            if takes > 1:
+                given = self._by_name(asked.code.backward, out, out, None, args, kwargs)
+                return out, as_tensors(code.backward(*self._given(asked.code, given)))
+            if out.numel() != 1 or takes:
+                self.upstream = self._given_upstream(out)
+            if takes:
+                return out, as_tensors(code.backward(*self._given(asked.code, (self.upstream,))))
+            if self.upstream is not None:
+                out.g = self.upstream  # type: ignore[attr-defined]
+            self.began, self.bare = self.spots.count + 1, True
+            return out, as_tensors(code.backward())
+
+    def _called(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.code(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if "backward" not in self.asked.name and not _takes_upstream(self.asked.code):
+                raise
+            raise ChainruleError(
+                f"{self.asked.name} is a backward pass, which fails for the inputs of a forward pass ({error}); "
+                "give that pass too: forward="
+            ) from error
+
+    def _pair(self, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any]:
+        """A backward function of its own, called as its parameters say: upstream, cache, output, inputs."""
+        asked, cache = self.asked, args
+        with self._numpy(asked.code):
+            out = None
+            if asked.function:
+                context = asked.forward.context  # type: ignore[union-attr]
+                context.saved, context.kept = self._saved, self._kept
+            if asked.forward is not None:
+                with self._numpy(asked.forward):
+                    named = self._given_by_name(asked.forward, kwargs)
+                    out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
+            if asked.function and isinstance(out, tuple):
+                return self._several(out)
+            if isinstance(out, tuple):
+                out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
+            theirs = out = tensor_behind(self.recorder, out)
+            if asked.reference is not None:
+                out = asked.reference(*args, **kwargs)
+                self.own = theirs if self._alike(theirs, out) else None
+            if not isinstance(out, torch.Tensor):
+                raise ChainruleError("forward= and reference= return the output, a tensor; one of them gave none")
+            if asked.forward is None and "backward" not in asked.name and not _takes_upstream(asked.code):
+                named = self._given_by_name(asked.code, kwargs)
+                return out, as_tensors(asked.code(*self._given(asked.code, args), **named))
+            self.began = self.spots.count + 1
+            if asked.forward is not None and not asked.function:
+                cache = kept(self.recorder, asked.forward, cache, self.began)
+            if asked.function:
+                self.upstream = self._given_upstream(out)
+                given = [self.upstream]
+            else:
+                given = self._by_name(asked.code, out, out if theirs is None else theirs, cache, args, kwargs)
+            return out, as_tensors(asked.code(*self._given(asked.code, given)))
+
+    def _alike(self, theirs: Any, out: Any) -> bool:
+        """Whether what their own forward pass gave was recorded, and is what the reference gives."""
+        if not isinstance(theirs, torch.Tensor) or not isinstance(out, torch.Tensor) or theirs.shape != out.shape:
+            return False
+        with torch._C.DisableTorchFunction():
+            alike = torch.allclose(theirs, out.to(theirs.dtype), rtol=1e-4, atol=1e-6)
+        return alike and self.recorder.entry(theirs) is not None
+
+    def _saved(self, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What ctx.save_for_backward keeps, under nodes of its own: a mistake may stand there."""
+        spot = self.spots.of(sys._getframe(2))
+        known = [self.recorder.entry(t) if isinstance(t, torch.Tensor) else None for t in tensors]
+        nodes = [e.node if e is not None else None for e in known]
+        return tuple(
+            self.recorder.alias(t, saved(self.recorder.graph, n, spot, k)) if n is not None else t
+            for k, (t, n) in enumerate(zip(tensors, nodes, strict=True))
+        )
+
+    def _kept(self, name: str, value: Any) -> Any:
+        """What is kept as `ctx.name`: a number is noted, and a tensor stands under a node of its own."""
+        spot = self.spots.of(sys._getframe(2))
+        if isinstance(value, bool | int | float | Tracked):
+            self.kept[name] = value.plain() if isinstance(value, Tracked) else value, spot
+        return value
+
+    def _several(self, outs: tuple[Any, ...]) -> tuple[torch.Tensor, Any]:
+        """Several outputs: the loss is their sum, each weighted by its upstream gradient."""
+        upstreams = [self._random(o) if isinstance(o, torch.Tensor) else None for o in outs]
+        terms = [
+            (o * self.recorder.alias(u, self.recorder.leaf(u, name=f"g{i}"))).sum()
+            for i, (o, u) in enumerate(zip(outs, upstreams, strict=True))
+            if u is not None and o.dtype.is_floating_point
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        self.began = self.spots.count + 1
+        return total, self.asked.code(*upstreams)
+
+    def _by_name(self, function: Any, out: Any, theirs: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
+        """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
+        `theirs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
+        names = list(inspect.signature(function).parameters)
+        known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
+        taken = upstream_of(names, known)
+        if taken is not None or out.numel() != 1:
+            self.upstream = self._given_upstream(out)
+            if taken is None:
+                theirs.g = self.upstream
+        entry = self.recorder.entry(theirs)
+        called = entry.node.meta.get("name") if entry is not None else None
+        kept = None if cache is args else cache
+        found = arguments_by_name(names, known, taken, self.upstream, theirs, called, kept, args)
+        if taken is None and out.numel() != 1 and kept is None and all(a is not theirs for a in found):
+            raise ChainruleError(
+                f"{function.__name__} takes no upstream gradient, and its forward pass gives shape {tuple(out.shape)}, not "
+                "a scalar, so it is not known of which loss it is the gradient; give the whole loss: forward="
+            )
+        return found
+
+    @contextmanager
+    def _numpy(self, code: Any) -> Iterator[None]:
+        before, arrays = self.spots.arrays, is_numpy_code(code, self.asked.args)
+        self.spots.arrays = arrays
+        try:
+            with numpy_as_torch(code) if arrays else nullcontext():
+                yield
+        finally:
+            self.spots.arrays = before
+
+    def _given(self, code: Any, values: Any) -> Any:
+        return as_arrays(tuple(values)) if is_numpy_code(code, self.asked.args) else values
+
+    def _given_by_name(self, code: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(values, self._given(code, values.values()), strict=True))
+
+    def _given_upstream(self, out: torch.Tensor) -> torch.Tensor:
+        """The upstream gradient that the backward pass is called with: random, for a loss too."""
+        upstream = self._random(out)
+        self.recorder.leaf(upstream, name="out_g").meta["upstream"] = True
+        return upstream
+
+    def _random(self, out: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch._C.DisableTorchFunction():  # no operation of the person's program
+            return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+
+
+def _owner(code: Any) -> Any:
+    """The object whose attributes the code may use for parameters and gradients: itself, or that of its method."""
+    if isinstance(code, types.MethodType):
+        code = code.__self__
+    return None if isinstance(code, types.FunctionType | types.ModuleType | type) else code
+
+
+def has_backward(code: Any) -> bool:
+    plain = isinstance(code, types.FunctionType | types.MethodType | type)
+    return not plain and callable(getattr(code, "backward", None))
+
+
+def _required(function: Any) -> int:
+    """How many arguments a method must be given."""
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def _takes_upstream(code: Any) -> bool:
+    first = next(iter(inspect.signature(code).parameters), "")
+    return first.lower() in ("dout", "grad_out", "grad_output", "g", "upstream", "dy", "out_g", "grad", "dl_dout")
+
+
+def _as_it_was(output: fx.Node) -> None:
+    """Give the forward values back what they were when the loss was computed, if the code overwrote any since."""
+    for node in needed([output]):
+        node.meta.pop("overwritten", None)
+    restore(output)
