@@ -16,6 +16,7 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.forms import form_of
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten
+from chainrule.diagnosis.repairing.edited import edited
 from chainrule.diagnosis.truth.case import Case
 from chainrule.errors import ChainruleError
 
