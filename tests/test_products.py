@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
+import chainrule as cr
 from chainrule.compiling.straight import products
 
 
@@ -38,3 +41,27 @@ def test_a_way_that_loses_digits_is_left_out() -> None:
 def test_products_without_terms_have_a_way() -> None:
     for rows, depth, columns in [(0, 3, 4), (3, 0, 4), (3, 4, 0)]:
         assert products.fastest(torch.rand(rows, depth), torch.rand(depth, columns), None).way == products.MM
+
+
+W = torch.randn(32, 48)
+
+
+@pytest.mark.filterwarnings("ignore:the engine .* is left out.*unfold")  # it has no spelling in C
+@pytest.mark.parametrize("engine", ["torch", "c"])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x, w: (x @ w).sum(0).pow(2).sum(),
+        lambda x, w: (x @ w).mean(1).sigmoid().sum(),
+        lambda x, w: (x[:1].expand(64, 32) @ w).pow(2).sum(),
+        lambda x, w: (x[0].unfold(0, 16, 4) @ w[:16]).pow(2).sum(),
+        lambda x, w: (x[:, ::2] @ w[::2]).pow(2).sum(),
+        lambda x, w: (x[:1, :1] @ w[:1]).pow(2).sum(),
+    ],
+)
+def test_operands_that_are_expanded_or_overlap(forward: Callable[..., torch.Tensor], engine: str) -> None:
+    x, w = torch.randn(64, 32), W.clone().requires_grad_()
+    loss, found = cr.compile(lambda x: forward(x, w), x, params={"w": w}, engine=engine)(x)
+    expected = forward(x, w)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["w"], torch.autograd.grad(expected, w)[0], rtol=1e-3, atol=1e-3)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from chainrule.compiling.graph.lowering import Lowered
 from chainrule.compiling.optimisers import Optimiser
@@ -27,6 +29,10 @@ ROUNDED = 0.25  # the same of their norms, where products are computed in fewer 
 NOISE = {torch.float64: 1e-12, torch.float32: 3e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 
+# Of the noise: by how many units everything is moved, how often, and how many times what is found is allowed.
+LAST_PLACES, DRAWS, SPREAD = 4.0, 3, 10.0
+
+
 class Autograd:
     """What autograd says of a batch, asked once; `confirm` compares the plans for it."""
 
@@ -44,17 +50,19 @@ class Autograd:
             *(m for ms in self.moments.values() for m in ms),
         ]
         self.batch = [t.detach() for t in batch]
-        with put_back(self.stays, optimiser):
-            asked = _gradients(planner.forward, args, kwargs, list(params.values()))
+        self.given = args, kwargs
+        self.coarsest = _coarsest(lowered)
         self.expected: list[torch.Tensor] | None = None
-        if asked is None:
+        with put_back(self.stays, optimiser):
+            found = _gradients(planner.forward, args, kwargs, list(params.values()))
+        if found is None:
             return
-        self.loss, self.expected = asked
-        self.reach = sum(_norm(p.detach()) * _norm(g) for p, g in zip(params.values(), self.expected))
+        self.loss, self.raw = found
+        self.expected = self.raw
         with put_back(self.stays, optimiser):
             self.writes = Writes(lowered, planner.forward, args, kwargs)
         if optimiser is not None:
-            self.expected = list(optimiser.clipped(self.expected))
+            self.expected = list(optimiser.clipped(self.raw))
 
     def confirm(self, plan: Plan) -> None:
         """Take one step. Raises ChainruleError where a parameter moves otherwise than autograd says."""
@@ -71,32 +79,59 @@ class Autograd:
             else:
                 loss, found = _moved_by(plan, optimiser, self.batch, list(params.values()), list(self.moments.values()))
             torch.set_rng_state(state)  # for the next plan
-        expected, coarsest = self.expected, _coarsest(lowered)
+        expected, coarsest = self.expected, self.coarsest
         size, slack = _norm, 0.02  # of products in another dtype, whose rounding may switch a relu
         if planner.dtype is None:
             size, slack = _largest, NOISE[coarsest]
         largest = max(map(size, expected), default=0.0)
-        self._confirm_loss(loss.item(), ROUNDED if planner.dtype is not None else TOLERANCE[coarsest], NOISE[coarsest])
         for p, right, ours in zip(params, expected, found):
             tolerance = ROUNDED if planner.dtype is not None else TOLERANCE[coarsest]
             rounding = 4 * torch.finfo(coarsest).eps * _largest(params[p].detach())
             error = size((right - ours).masked_fill(~torch.isfinite(right) & ~torch.isfinite(ours), 0.0))
-            if not error <= tolerance * size(right) + rounding + slack * largest:
+            allowed = tolerance * size(right) + rounding + slack * largest
+            if not error <= allowed and not error <= allowed + self.noise[1]:
                 raise ChainruleError(
                     f"the compiled step moves {lowered.names[p]} {tuple(right.shape)} otherwise than autograd says: its "
                     f"gradient is wrong by {error:.2g} where the largest entry is {_largest(right):.2g}; use another "
                     "engine, and please report it"
                 )
-
-    def _confirm_loss(self, found: float, tolerance: float, noise: float) -> None:
-        """A loss may be a difference that cancels: the parameters say how large its terms are."""
-        rounding = noise * (1 + sum(_norm(p.detach()) for p in self.lowered.params.values()))
-        allowed = tolerance * (abs(self.loss) + self.reach) + rounding
-        if isfinite(self.loss) and not abs(found - self.loss) <= allowed:
+        off, tolerance = abs(loss.item() - self.loss), ROUNDED if planner.dtype is not None else TOLERANCE[coarsest]
+        if isfinite(self.loss) and not off <= tolerance * abs(self.loss) and not off <= self.noise[0]:
             raise ChainruleError(
-                f"the compiled step gives the loss {found:.6g} where autograd gives {self.loss:.6g}; use another engine, "
-                "and please report it"
+                f"the compiled step gives the loss {loss.item():.6g} where autograd gives {self.loss:.6g}; use another "
+                "engine, and please report it"
             )
+
+    @cached_property
+    def noise(self) -> tuple[float, float]:
+        """How far rounding may move the loss, and a gradient: where terms cancel, that is all that is left of them.
+
+        It is what autograd itself finds when everything is moved by as much as its last places.
+        """
+        lowered, planner, (args, kwargs) = self.lowered, self.planner, self.given
+        params = list(lowered.params.values())
+        known = {id(p) for p in params}
+        loss = gradient = 0.0
+        draw = torch.Generator().manual_seed(0)
+        step = LAST_PLACES * torch.finfo(self.coarsest if planner.dtype is None else planner.dtype).eps
+
+        def moved(t: Any) -> Any:
+            if not isinstance(t, torch.Tensor) or not t.is_floating_point():
+                return t
+            t = t.detach()
+            return t + step * t * torch.randn(t.shape, generator=draw).to(t)
+
+        for _ in range(DRAWS):
+            with put_back(params + self.stays, planner.inner):
+                with torch.no_grad():
+                    for p in params:
+                        p.copy_(moved(p))
+                given = tree_map(lambda v: v if id(v) in known else moved(v), (args, kwargs))
+                found = _gradients(planner.forward, given[0], given[1], params)
+            assert found is not None
+            loss = max(loss, abs(found[0] - self.loss))
+            gradient = max(gradient, *(_norm(g - right) for g, right in zip(found[1], self.raw)))
+        return SPREAD * loss, SPREAD * gradient
 
 
 def _coarsest(lowered: Lowered) -> torch.dtype:

@@ -94,6 +94,8 @@ def ways(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Wa
     exact = a.device.type == "cpu" and a.dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn
     if not exact or not (a.numel() and b.numel()) or (bias is not None and bias.ndim != 1):
         return found
+    if _overlaps(a) or _overlaps(b):  # oneDNN has no word for that
+        return found
     in_rows = a.stride(-1) == 1
     found.append(ONEDNN)
     if not in_rows:
@@ -103,6 +105,12 @@ def ways(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Wa
         if b.stride(0) != 1:
             found.append(ONEDNN_SWAPPED_COPIED)
     return found
+
+
+def _overlaps(t: torch.Tensor) -> bool:
+    """Whether rows of a matrix share elements, as those of `unfold` do."""
+    (near, length), (far, count) = sorted(zip(t.stride(), t.shape, strict=True))
+    return count > 1 and 0 < far < near * length
 
 
 def fastest(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> Choice:
@@ -133,7 +141,8 @@ def careful(candidates: list[Way], a: torch.Tensor, b: torch.Tensor, bias: torch
     rows, columns = a[:SAMPLE], b[:, :SAMPLE]
     draw = torch.Generator(a.device).manual_seed(0)
     for part in (rows, columns):
-        part.uniform_(generator=draw)
+        if 0 not in part.stride():  # of an expanded operand, all terms are alike
+            part.uniform_(generator=draw)
     right = rows.double() @ columns.double()
     if bias is not None:
         right += bias[:SAMPLE]
