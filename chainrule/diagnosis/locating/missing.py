@@ -31,10 +31,13 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     roles = {role for value in claimed if value.op == "placeholder" for role in _roles(value, used)}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
     inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream]
-    asked = [n for n in inputs if n.meta.get("given", n.meta["val"]).requires_grad or n in case.hand.stale]
+    asked = [n for n in inputs if _requires(n) or n in case.hand.stale]
     given_in = [n for n in inputs if n not in asked and not n.meta.get("made")]  # of noise nobody wants a gradient
-    alike = [n for n in given_in if roles & _roles(n, used) or _is_kept_like(case, n, claimed)]
-    told = any(n.meta.get("given", n.meta["val"]).requires_grad for n in case.base.inputs)
+    told = any(_requires(n) for n in case.base.inputs)
+    marked = told and all(
+        _requires(n) for n in claimed if n.op == "placeholder"
+    )  # what is trained says so: no other is
+    alike = [n for n in given_in if not marked and (roles & _roles(n, used) or _is_kept_like(case, n, claimed))]
     steps = [n for n in claimed if n.op != "placeholder"]
     guessed = (
         [] if told or len(steps) < _STEPS else _parameters(inputs, claimed, used) or _of_layers(case, claimed, used)
@@ -62,9 +65,13 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
 def _not_returned(case: Case) -> list[fx.Node]:
     """Arguments of an autograd.Function for which its backward gives None: all, or those that require a gradient."""
     given = [e.node for a in case.hand.asked.args if isinstance(a, torch.Tensor) and (e := case.recorder.entry(a))]
-    asked = [n for n in given if n.meta.get("given", n.meta["val"]).requires_grad] or given
+    asked = [n for n in given if _requires(n)] or given
     claimed = {c.value for c in case.claims}
     return [n for n in asked if n not in claimed and n in case.base.gradients and bool(case.here.truth(n).any())]
+
+
+def _requires(node: fx.Node) -> bool:
+    return bool(node.meta.get("given", node.meta["val"]).requires_grad)
 
 
 def _returned_as_none(case: Case) -> set[str]:

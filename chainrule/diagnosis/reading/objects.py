@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+DEEPEST = 50  # a linked list is no library of layers
+
 
 def objects_in(space: Mapping[str, Any]) -> list[tuple[Any, str]]:
     """The objects in a function's variables, each once, with the way to it."""
@@ -21,20 +23,20 @@ def objects(owner: Any, path: str) -> list[tuple[Any, str]]:
     """An object of the person's, and those that it holds, in lists and dictionaries too, with the way to them."""
     found: list[tuple[Any, str]] = []
     seen: set[int] = set()
-    stack = [(owner, path)] if _may_hold(owner) else []
+    stack = [(owner, path, 0)] if _may_hold(owner) else []
     while stack:
-        value, where = stack.pop()
-        if id(value) in seen:
+        value, where, depth = stack.pop()
+        if id(value) in seen or depth > DEEPEST:
             continue
         seen.add(id(value))
         if isinstance(value, list | tuple):
-            held = [(v, f"{where}[{i}]") for i, v in enumerate(value)]
+            held = [(v, f"{where}[{i}]") for i, v in enumerate(value) if _may_hold(v)]
         elif isinstance(value, dict):
             held = [(v, f'{where}["{k}"]' if isinstance(k, str) else f"{where}[{k!r}]") for k, v in value.items()]
         else:
             found.append((value, where))
             held = [(v, f"{where}.{k}") for k, v in vars(value).items()]
-        stack += [pair for pair in reversed(held) if _may_hold(pair[0])]
+        stack += [(v, way, depth + 1) for v, way in reversed(held) if _may_hold(v)]
     return found
 
 

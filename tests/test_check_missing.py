@@ -1,0 +1,67 @@
+"""`check`: which gradients are missed, and what of the person's is looked at and left as it was."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import chainrule as cr
+
+
+def data() -> tuple[Tensor, ...]:
+    return torch.randn(8, 4), torch.randn(8, 2), torch.randn(4, 5), torch.randn(5), torch.randn(5, 2), torch.randn(2)
+
+
+def head_alone(x: Tensor, y: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    h = torch.tanh(x @ w1 + b1)
+    out = h @ w2 + b2
+    loss = ((out - y) ** 2).mean()
+    out.g = 2 * (out - y) / out.numel()
+    w2.g = h.T @ out.g
+    b2.g = out.g.sum(0)
+    return loss
+
+
+def test_what_is_frozen_needs_no_gradient() -> None:
+    x, y, w1, b1, w2, b2 = data()
+    report = cr.check(head_alone, x, y, w1, b1, w2.requires_grad_(), b2.requires_grad_())
+    assert report.ok, report
+    report = cr.check(head_alone, x, y, w1.requires_grad_(), b1, w2, b2)
+    assert [(f.cause, f.name) for f in report.findings] == [("missing-gradient", "w1")]
+
+
+class Link:
+    next: Link | None = None
+
+
+HEAD = LAST = Link()
+for _ in range(5000):
+    LAST.next = Link()
+    LAST = LAST.next
+
+
+def beside_a_long_list(x: Tensor, w: Tensor) -> Tensor:
+    assert HEAD is not None
+    loss = (x @ w).sum()
+    w.g = x.T @ torch.ones(8, 5)
+    return loss
+
+
+def test_a_linked_list_is_no_library() -> None:
+    x, _, w, *_ = data()
+    assert cr.check(beside_a_long_list, x, w).ok
+
+
+def test_the_graph_of_autograd_stays_whole() -> None:
+    x, _, w, *_ = data()
+    w.requires_grad_()
+    loss = (x @ w).pow(2).sum()
+
+    def step(x: Tensor, w: Tensor) -> Tensor:
+        total = (x @ w).pow(2).sum()
+        w.g = x.T @ (3 * (x @ w))
+        return total
+
+    assert cr.check(step, x, w).findings[0].cause == "wrong-scale"
+    loss.backward()  # raises where the version of a tensor has moved
+    assert w.grad is not None
