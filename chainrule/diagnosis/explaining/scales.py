@@ -13,6 +13,7 @@ from torch import fx
 from chainrule.diagnosis.truth.sketch import Sketches
 
 _ALIKE = 3  # sizes that are equal to a number here
+_COMMON = (2, 0.5, 1, -1, -2, -0.5)  # numbers of many formulas; others, where a size is equal to them, are that size
 _PLAIN = (2, 0.5, 3, 4, 0.25, 1, -1, -2, -0.5, 1.5, -3, 6)
 
 
@@ -64,12 +65,12 @@ class Scales:
                 yield sketches.operation("mul", sketches.operation("mul", 2, named), node)
             elif _equal(1 / (1 - number), ratio):
                 yield sketches.operation("div", node, sketches.operation("sub", 1, named))
-        for size in islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE):
-            yield sketches.operation("div", node, size)
-        for size in islice(self._sizes(ratio, values), _ALIKE):
-            yield sketches.operation("mul", node, size)
+        below = list(islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE))
+        above = list(islice(self._sizes(ratio, values), _ALIKE))
+        yield from (sketches.operation("div", node, size) for size in below)
+        yield from (sketches.operation("mul", node, size) for size in above)
         for plain in _PLAIN:
-            if _equal(plain, ratio):
+            if _equal(plain, ratio) and (plain in _COMMON or not (below or above)):
                 half = plain == 0.5
                 yield sketches.operation("div", node, 2) if half else sketches.operation("mul", plain, node)
         for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):
