@@ -167,12 +167,19 @@ class Located:
         for guess in sorted(self.case.guessed, key=lambda c: -position[c.node]):
             if guess.node not in here.values or errors(here.values[guess.node], here.truth(guess.value))[1] > RIGHT:
                 readers = [c for c in self._wrong_rows() if guess in self.above_with(c, guess)]
-                if not any(self._repaired(c, guess) for c in readers):
+                if not any(self._repaired(c, guess) for c in readers) or self._is_contradicted(guess):
                     continue
             self._take(guess)
         wrong = [c for c in self._wrong_rows() if self._is_wrong(c, self.above(c))]
         for claim in Placed(self.case, self.known).of(wrong):
-            self._take(claim)
+            if not self._is_contradicted(claim):
+                self._take(claim)
+
+    def _is_contradicted(self, guess: Claim) -> bool:
+        """Whether a gradient is right that would not be if this value were what its name tells: `dZ = A - Y`, where each
+        reader divides by the batch size."""
+        readers = [c for c in self.case.claims if self.rows[c].status in ("right", "close")]
+        return any(guess in self.above_with(c, guess) and not self._repaired(c, guess) for c in readers)
 
     def _take_handed(self) -> None:
         """What layers hand to one another counts as gradients, unless more lines are wrong than right if it is that."""
