@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.auditing.trial_runs import State
+from chainrule.diagnosis.auditing.state import State
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
