@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import types
 from functools import cache
@@ -150,14 +151,12 @@ def test_wrong_code_that_passes_is_noted() -> None:
 
 
 def test_an_interrupted_test_leaves_the_code_as_it_was() -> None:
-    runs = 0
+    runs = itertools.count()  # which no audit sets back
     code = mlp.__code__
 
     def interrupted() -> None:
-        nonlocal runs
-        runs += 1
         mlp(x, y)
-        if runs > 3:
+        if next(runs) > 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

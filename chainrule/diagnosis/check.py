@@ -21,7 +21,8 @@ from chainrule.diagnosis.repairing.findings import Findings
 from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth.case import Case, same
-from chainrule.diagnosis.truth.hidden import Again, revealed
+from chainrule.diagnosis.truth.hidden import revealed
+from chainrule.diagnosis.truth.reruns import Again
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
 
@@ -116,8 +117,9 @@ def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
         torch.manual_seed(0)
         located = Located(Case(hand))
         found = report(located, run_handwritten)
-        hidden = revealed(located, rerun, lambda hand, run: report(Located(Case(hand)), run)) if found.ok else None
-        return found if hidden is None else hidden
+        if not found.ok:
+            return found
+        return revealed(found, located, rerun, lambda hand, run: report(Located(Case(hand)), run))
 
 
 def _report(located: Located, again: Rerun, follow: Rerun | None) -> Report:

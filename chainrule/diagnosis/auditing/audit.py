@@ -9,9 +9,10 @@ from typing import Any
 
 from chainrule.diagnosis.auditing.audit_report import Audit, Mutant
 from chainrule.diagnosis.auditing.mutants import Planted, Planter, changes
+from chainrule.diagnosis.auditing.state import State
 from chainrule.diagnosis.auditing.subjects import Subject, called, subjects, with_call
 from chainrule.diagnosis.auditing.survival import Survival
-from chainrule.diagnosis.auditing.trial_runs import State, calls_of, passes
+from chainrule.diagnosis.auditing.trial_runs import calls_of, passes
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.forms import form_of

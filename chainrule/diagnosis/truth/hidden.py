@@ -3,106 +3,84 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis.auditing.trial_runs import State
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
-from chainrule.diagnosis.reading.running import run_handwritten
-from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth import points
-from chainrule.diagnosis.truth.case import RIGHT, Case, Point, errors
-from chainrule.errors import ChainruleError
+from chainrule.diagnosis.truth.case import RIGHT, Case, Point, errors, same
+from chainrule.diagnosis.truth.reruns import Again, Moves, Reruns, wrong
 from chainrule.program import differentiable
 from chainrule.recording import Recorder
 from chainrule.run import double, needed
 
 _NUMBERS = {0.0: 0.3, 1.0: 0.7}  # Python numbers that hide a term or a factor, and what is tried instead
 
-Again = Callable[[Run], Handwritten]
 
-
-@dataclass
-class Moves:
-    """Other values for some inputs of a run: tensors by their place among the inputs, numbers by that of the argument."""
-
-    tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)  # as it was, as it is to be
-    numbers: dict[int | str, float] = field(default_factory=dict)
-    _made: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-
-    def _met(self, place: int, tensor: torch.Tensor) -> None:
-        """A run meets an input: it takes its other value, in place, until `undo`."""
-        was, other = self.tensors.get(place, (None, None))
-        if was is None or other is None or was.shape != tensor.shape or was.dtype != tensor.dtype:
-            return
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            if torch.equal(tensor.detach(), was):
-                self._made.append((tensor, was))
-                tensor.data.copy_(other)
-
-    def run(self, asked: Asked) -> Handwritten:
-        """Run the code with these values."""
-        return run_handwritten(self._of(asked), met=self._met)
-
-    def _of(self, asked: Asked) -> Asked:
-        """What was asked, with the other numbers."""
-        if not self.numbers:
-            return asked
-        args = tuple(self.numbers.get(i, a) for i, a in enumerate(asked.args))
-        named = {k: v for k, v in self.numbers.items() if isinstance(k, str)}
-        return replace(asked, args=args, kwargs={**asked.kwargs, **named})
-
-    def undo(self) -> None:
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            for tensor, was in reversed(self._made):
-                tensor.data.copy_(was)
-        self._made.clear()
-
-
-def revealed(located: Located, again: Again, report: Callable[[Handwritten, Run], Report]) -> Report | None:
-    """The report on a run with other values, where gradients that are right for the given ones are wrong; else None.
+def revealed(found: Report, located: Located, again: Again, report: Callable[[Handwritten, Run], Report]) -> Report:
+    """What the given data hide of code whose gradients are right for them: the report on a run with other values, where
+    a gradient is wrong there; for data, which may be all that the code is meant for, a note.
 
     Told first from the recorded program, then by a run of the person's code, so that nothing is said of what the
     recorder did not see.
     """
-    for moves, said in _candidates(located, again):
-        asked = located.case.hand.asked
-        state = State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference])
-        try:
-            with kept(located.case):
-                found = report(again(moves.run), moves.run)
-        except Exception:  # whatever their code raises for other values: it is not meant for them
+    reruns = Reruns(located, again)
+    for hiding in _candidates(located, reruns):
+        if reruns.as_given is None:
+            break
+        other = reruns.report(hiding.moves, report)
+        if other is None or all(row.status in ("right", "close", "missing") for row in other.rows):
             continue
-        finally:
-            moves.undo()
-            state.restore()
-        if any(row.status not in ("right", "close", "missing") for row in found.rows):
-            for finding in found.findings:
-                finding.message += f"; hidden by the given data, in which {said}"
-            found.notes.insert(0, f"all is right where {said}; shown is a run with other values there")
-            return found
-    return None
+        if hiding.data:
+            found.notes.insert(0, _of_other_data(hiding, other))
+            continue
+        for finding in other.findings:
+            finding.message += f"; hidden by the given data, in which {hiding.said}"
+        other.notes.insert(0, f"all is right where {hiding.said}; shown is a run with other values there")
+        return other
+    return found
 
 
-def _candidates(located: Located, again: Again) -> Iterator[tuple[Moves, str]]:
-    """Other values for which a gradient is wrong, by the recorded program; and what of the given ones hides it."""
-    for nodes, kinds in _constant(located.case):
+@dataclass
+class _Hiding:
+    """Other values for which a gradient is wrong, and what of the given ones hides it."""
+
+    moves: Moves
+    said: str
+    data: str = ""  # the name of the argument that is data; parameters and numbers have none
+
+
+def _of_other_data(hiding: _Hiding, report: Report) -> str:
+    head = f"all is right where {hiding.said}; with other values of {hiding.data}, "
+    if not report.findings:
+        row = next(r for r in report.rows if r.status not in ("right", "close", "missing"))
+        return f"{head}the gradient of {row.name}{f' (line {row.line})' if row.line else ''} would be wrong"
+    finding = report.findings[0]
+    place = f" (line {finding.line})" if finding.line else ""
+    subject, _, rest = finding.message.partition(" is wrong")
+    return f"{head}{subject.partition(' (')[0]}{place} would be wrong{rest}"
+
+
+def _candidates(located: Located, reruns: Reruns) -> Iterator[_Hiding]:
+    for nodes, kinds, data in _constant(located.case):
         tried = [(known, _is_wrong(located, known)) for kind in kinds if (known := kind(nodes))]
-        runs = [(known, wrong) for known, wrong in tried if wrong is not None]
-        if not runs or not all(wrong for _, wrong in runs):
+        runs = [(known, differs) for known, differs in tried if differs is not None]
+        if not runs or not all(differs for _, differs in runs):
             continue
         known = runs[0][0]
         alone = [n for n in nodes if _is_wrong(located, {n: known[n]})] if len(nodes) > 1 else []
-        yield _moves(located.case.recorder, known), _said(located.case, alone or nodes)
-    yield from _numbers(located, again)
+        name = located.case.names.get(nodes[0], nodes[0].name) if data else ""
+        yield _Hiding(_moves(located.case.recorder, known), _said(located.case, alone or nodes), name)
+    yield from _numbers(located, reruns)
 
 
 def _is_wrong(located: Located, known: dict[fx.Node, Any]) -> bool | None:
@@ -132,9 +110,9 @@ def _moves(recorder: Recorder, known: dict[fx.Node, Any]) -> Moves:
 _Kind = Callable[[list[fx.Node]], dict[fx.Node, Any]]
 
 
-def _constant(case: Case) -> Iterator[tuple[list[fx.Node], list[_Kind]]]:
-    """The inputs that are one number everywhere, with the kinds of values that each may have: parameters, which may be
-    any numbers, together; each argument that is data, which may be a mask or labels, by itself.
+def _constant(case: Case) -> Iterator[tuple[list[fx.Node], list[_Kind], bool]]:
+    """The inputs that are one number everywhere, with the kinds of values that each may have, and whether it is data:
+    parameters, which may be any numbers, together; each argument that is data, a mask or labels, by itself.
 
     What is neither, a constant of the program, it may rely on."""
     used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
@@ -143,11 +121,11 @@ def _constant(case: Case) -> Iterator[tuple[list[fx.Node], list[_Kind]]]:
     parameters = [n for n in nodes if n in claimed or (n.meta.get("given", n.meta["val"]).requires_grad)]
     parameters = [n for n in parameters if differentiable(n)]
     if parameters:
-        yield parameters, [_any_numbers]
+        yield parameters, [_any_numbers], False
     passed = {id(t) for v in case.recorder.arguments.values() for t in _tensors_in(v)}
     for node in nodes:
         if node not in parameters and id(node.meta.get("given", node.meta["val"])) in passed:
-            yield [node], [_any_numbers, _other_value, _other_sign]
+            yield [node], [_any_numbers, _other_value, _other_sign], True
 
 
 def _tensors_in(value: Any) -> Iterable[torch.Tensor]:
@@ -216,32 +194,37 @@ def _said(case: Case, nodes: list[fx.Node]) -> str:
 # -- Python numbers ------------------------------------------------------------------------------
 
 
-def _numbers(located: Located, again: Again) -> Iterator[tuple[Moves, str]]:
+def _numbers(located: Located, reruns: Reruns) -> Iterator[_Hiding]:
     """Arguments that are 0.0 or 1.0, each by itself: a label may be 0 or 1 alone, so that gradient must be wrong for
     the one that it is not, too."""
     for place, name, value in _zeros_and_ones(located.case.hand.asked):
-        moves = Moves(numbers={place: _NUMBERS[value]})
-        if _is_wrong_in(located, again, moves):
-            flipped = _is_wrong_in(located, again, Moves(numbers={place: 1.0 - value}))
-            if flipped is None or flipped:
-                yield moves, f"{name} is {value:g}"
+        other = reruns.run(moves := Moves(numbers={place: _NUMBERS[value]}))
+        near = Moves(numbers={place: value + (_NUMBERS[value] - value) / 100})
+        if other is None or not wrong(other) or not _counts(reruns, other, near):
+            continue
+        flipped = reruns.run(Moves(numbers={place: 1.0 - value}))
+        if flipped is None or wrong(flipped):
+            yield _Hiding(moves, f"{name} is {value:g}")
 
 
-def _is_wrong_in(located: Located, again: Again, moves: Moves) -> bool | None:
-    """Whether a gradient is wrong in a run with other numbers; None where that does not run."""
-    asked = located.case.hand.asked
-    state = State([asked.code, asked.args, asked.kwargs])
-    try:
-        with kept(located.case):
-            other = Located(Case(again(moves.run)))
-    except (ChainruleError, RuntimeError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, AssertionError):
-        return None
-    finally:
-        state.restore()
-    here = other.case.here
-    if not all(bool(torch.isfinite(here.truth(c.value)).all()) for c in other.case.claims):
-        return None
-    return any(row.status not in ("right", "close") for row in other.rows.values())
+def _counts(reruns: Reruns, other: Located, slightly: Moves) -> bool:
+    """Whether a number is part of the loss, and of the true gradient that is wrong with another number. If not, it is an
+    option of the backward pass, such as a weight decay beside the loss; where the loss jumps with it, a switch."""
+    given = reruns.as_given
+    if given is None:
+        return False
+    moved = _loss_moves(given, other)
+    near = reruns.run(slightly) if 0 < moved < math.inf else None
+    if near is None or _loss_moves(given, near) > 0.1 * moved:
+        return False
+    truths = {c.name: given.case.here.truth(c.value) for c in given.case.claims}
+    return any(c.name in truths and not same(other.case.here.truth(c.value), truths[c.name]) for c in wrong(other))
+
+
+def _loss_moves(given: Located, other: Located) -> float:
+    """By how much the loss, or the output, is another one."""
+    then, now = (loc.case.here.values[loc.case.base.output] for loc in (given, other))
+    return 0.0 if same(now, then) else errors(now, then)[0]
 
 
 def _zeros_and_ones(asked: Asked) -> Iterator[tuple[int | str, str, float]]:
