@@ -65,3 +65,25 @@ def test_the_graph_of_autograd_stays_whole() -> None:
     assert cr.check(step, x, w).findings[0].cause == "wrong-scale"
     loss.backward()  # raises where the version of a tensor has moved
     assert w.grad is not None
+
+
+COUNTED = 0
+WEIGHT = torch.randn(4, 5)
+
+
+def moves_its_globals(x: Tensor) -> Tensor:
+    global COUNTED, WEIGHT
+    COUNTED += 1
+    out = x @ WEIGHT
+    loss = out.pow(2).sum()
+    WEIGHT.g = x.T @ (3 * out)  # type: ignore[attr-defined]
+    WEIGHT = WEIGHT - 0.1 * WEIGHT.g  # type: ignore[attr-defined]
+    return loss
+
+
+def test_the_code_has_run_once() -> None:
+    x, before, count = torch.randn(8, 4), WEIGHT.clone(), COUNTED
+    (finding,) = cr.check(moves_its_globals, x).findings
+    assert finding.proved
+    assert count + 1 == COUNTED
+    torch.testing.assert_close(WEIGHT, before - 0.1 * (x.T @ (3 * (x @ before))))

@@ -22,7 +22,7 @@ from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth.case import Case, same
 from chainrule.diagnosis.truth.hidden import revealed
-from chainrule.diagnosis.truth.reruns import Again
+from chainrule.diagnosis.truth.reruns import Again, state_of
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
 
@@ -110,7 +110,12 @@ def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
 
     def report(located: Located, run: Run) -> Report:
         follow = _following(run) if again is None else None
-        return _report(located, lambda: rerun(run), follow and (lambda: rerun(follow)))
+        state = state_of(located.case.hand) if located.wrong or located.missing else None
+        try:
+            return _report(located, lambda: rerun(run), follow and (lambda: rerun(follow)))
+        finally:
+            if state is not None:  # repairs were tried
+                state.restore()
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # of what is tried, which the person did not write

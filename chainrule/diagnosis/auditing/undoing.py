@@ -41,7 +41,7 @@ def of_tensor(tensor: torch.Tensor) -> Undo:
 
 def _put(tensor: torch.Tensor, numbers: torch.Tensor) -> None:
     if tensor.shape == numbers.shape and not torch.equal(tensor.detach(), numbers):
-        tensor.detach().copy_(numbers)
+        tensor.data.copy_(numbers)  # whose version autograd does not count
 
 
 def of_dictionary(space: dict[Any, Any]) -> Undo:

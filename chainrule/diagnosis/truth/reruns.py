@@ -58,6 +58,12 @@ class Moves:
         self._made.clear()
 
 
+def state_of(hand: Handwritten) -> State:
+    """What the code may have changed, as it is after its run."""
+    asked = hand.asked
+    return State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference, hand.recorder.arguments])
+
+
 class Reruns:
     """Runs of the code that was located, after each of which everything is as before."""
 
@@ -66,9 +72,7 @@ class Reruns:
 
     @cached_property
     def _state(self) -> State:
-        hand = self.located.case.hand
-        asked = hand.asked
-        return State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference, hand.recorder.arguments])
+        return state_of(self.located.case.hand)
 
     @contextmanager
     def _undone(self, moves: Moves) -> Iterator[None]:
