@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import types
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from chainrule.diagnosis.reading.returns import function_of
 from chainrule.errors import ChainruleError
 
 _BACKWARD = frozenset("backward backwards back bwd bprop backprop backpropagation grad gradient gradients vjp".split())  # noqa: SIM905
@@ -19,6 +21,8 @@ _FILLING = frozenset(("prop", "propagation", "pass", "propagate"))  # back_prop,
 _LOSS = frozenset(("loss", "cost", "criterion", "objective"))
 _CACHE = re.compile(r"caches?|ctx|saved|memory|mem|tape|state", re.IGNORECASE)
 _OUTPUT = frozenset(("out", "output", "y", "a"))
+_INPUT = frozenset(("input", "inp", "x", "z"))
+_TARGETS = frozenset("y t target targets targ labels label truth y_true ytrue".split())  # noqa: SIM905
 _UPSTREAM = re.compile(
     r"d_?(out|output|y|z|a|h|x|scores?|values?|logits)\w?|d[A-Z]\w*|d[lL]_?d\w+|grad\w*|\w+_grad(ient)?|g|up|g_?(out|y|z)\w*|"
     r"(upstream|top|next)\w*|out_g|delta\w*"
@@ -53,7 +57,7 @@ def form_of(code: Any) -> Form:
         return Form(applied(code))
     if not isinstance(code, types.FunctionType):
         return Form(code)
-    space = {n: v for n, v in code.__globals__.items() if isinstance(v, types.FunctionType)}
+    space = {n: v for n, v in code.__globals__.items() if type(v) is types.FunctionType}  # not what __class__ says
     pairs = pairs_of_names(dict.fromkeys([code.__name__, *space]))
     if code.__name__ in pairs:
         return _pair(code, space[pairs[code.__name__]])
@@ -136,28 +140,82 @@ def arguments_by_name(
 ) -> list[Any]:
     """The arguments of a backward function: the inputs under their names, the upstream gradient for the parameter `taken`,
     the output for one that is named as it is (`called`), and for others what the forward pass kept. Where it kept
-    nothing, what is called a cache is the inputs, and another name the output.
+    nothing, what is called a cache is the inputs, `x` or `z` the input that has another name in the forward pass, and
+    another name the output.
 
     >>> arguments_by_name(["dout", "cache"], {"x": 1}, "dout", "up", "y", None, (1, 2), (1,))
     ['up', (1, 2)]
     >>> arguments_by_name(["dp", "x", "p"], {"x": 1}, "dp", "up", "y", None, None, (1,))
     ['up', 1, 'y']
+    >>> arguments_by_name(["dA", "Z"], {"x": 1}, "dA", "up", "y", None, None, (1,))
+    ['up', 1]
     """
     if len(names) == 2 and taken == names[0] and names[1] not in known and kept is not None:
         return [upstream, kept]
     if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:]:
         known = {**known, names[0]: inputs[0]}  # the first input, called something else
+    free = [n for n in known if n not in names]
+    renamed = dict(
+        zip([n for n in names if n not in known and n != called and n.casefold() in _INPUT], free, strict=False)
+    )
 
     def given(name: str) -> Any:
         if name in known:
             return known[name]
         if name == taken:
             return upstream
+        if kept is None and name in renamed:
+            return known[renamed[name]]
         if name in _OUTPUT or name == called or (kept is None and not is_cache(name)):
             return out
         return inputs if kept is None else kept
 
     return [given(name) for name in names]
+
+
+def with_an_input(backward: Any, forward: Any) -> Any:
+    """A backward function whose parameter of a name that tells nothing is an input of the forward pass, under another
+    name there: `a_backward(dout, s)` of `a(x)`, where `s` may also be the output. None where there is none."""
+    if type(backward) is not types.FunctionType or not callable(forward):
+        return None
+    names, known = list(inspect.signature(backward).parameters), inspect.signature(forward).parameters
+    out = names_returned(forward)
+    taken = upstream_of(names, known)
+    if taken is None or len(out) != 1:
+        return None
+    told = [n for n in names if n.casefold() in _INPUT and n not in (*known, *out)]
+    free = [n for n, p in known.items() if n not in names and p.default is p.empty][len(told) :]
+    open_ = [
+        n for n in names if n not in (*known, *told, *out, taken) and n.casefold() not in _OUTPUT and not is_cache(n)
+    ]
+    return renamed(backward, dict(zip(open_, free, strict=False))) if open_ and free else None
+
+
+def names_returned(function: Any) -> list[str]:
+    """The names of what the last `return` of a function gives, "" for an expression; none where there is no source.
+
+    >>> names_returned(names_returned)
+    ['']
+    """
+    code = getattr(function, "__code__", None)
+    tree = function_of(code) if code is not None else None
+    returns = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return)] if tree is not None else []
+    if not returns:
+        return []
+    parts = returns[-1].elts if isinstance(returns[-1], ast.Tuple) else [returns[-1]]
+    return [p.id if isinstance(p, ast.Name) else "" for p in parts]
+
+
+def renamed(function: types.FunctionType, names: Mapping[str, str]) -> types.FunctionType:
+    """The same function, with other names in its signature."""
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    made.__kwdefaults__, made.__module__ = function.__kwdefaults__, function.__module__
+    own = inspect.signature(function)
+    parameters = [p.replace(name=names.get(n, n)) for n, p in own.parameters.items()]
+    made.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return made
 
 
 def pairs_of_names(names: Iterable[str]) -> dict[str, str]:
@@ -198,7 +256,7 @@ def _with_loss(forward: types.FunctionType, beyond: set[str]) -> Callable[..., A
     targets."""
     own = inspect.signature(forward)
     for name, loss in forward.__globals__.items():
-        if not isinstance(loss, types.FunctionType) or not _words(name) & _LOSS or _words(name) & _BACKWARD:
+        if type(loss) is not types.FunctionType or not _words(name) & _LOSS or _words(name) & _BACKWARD:
             continue
         takes = inspect.signature(loss).parameters
         targets = [p for n, p in takes.items() if n in beyond and n not in own.parameters]
