@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -351,6 +352,50 @@ def test_a_mistake_about_the_output_is_none_about_the_input(tmp_path: Path) -> N
     """The name in the forward pass tells that it is the output."""
     text = NAMES.replace("return g * z * (1.0 - z)", "return g * sigmoid(z) * (1 - sigmoid(z))")
     assert not cr.check(module(tmp_path, text).switch_backward, n(3, 4)).ok
+
+
+TARGETS = """\
+import numpy as np
+
+
+def forward(X, W, b):
+    e = np.exp(X @ W + b)
+    return e / e.sum(1, keepdims=True)
+
+
+def compute_loss(A, Y):
+    return -np.sum(Y * np.log(A)) / len(Y)
+
+
+def backward(X, Y, A):
+    dZ = (A - Y) / len(Y)
+    dW = X.T @ dZ
+    db = dZ.sum(axis=0)
+    return dW, db
+"""
+
+
+def test_a_backward_function_that_takes_the_targets_and_the_output(tmp_path: Path) -> None:
+    given = n(5, 4), n(4, 3), n(3), np.eye(3)[[0, 2, 1, 0, 1]]
+    for name in ("backward", "forward"):
+        report = cr.check(getattr(module(tmp_path, TARGETS), name), *given)
+        assert report.ok and [r.name for r in report.rows] == ["W", "b"], str(report)
+    (finding,) = cr.check(module(tmp_path, TARGETS.replace("dZ.sum", "dZ.mean")).backward, *given).findings
+    assert (finding.line, finding.cause) == (16, "wrong-scale")
+    no_loss = module(tmp_path, TARGETS.replace("compute_loss", "measured"))
+    for args in (given, given[:3]):
+        with pytest.raises(ChainruleError, match="takes Y, which forward does not, .* give the whole loss"):
+            cr.check(no_loss.backward, *args)
+
+
+def test_a_global_that_cannot_be_asked_what_it_is(tmp_path: Path) -> None:
+    made = module(tmp_path)
+
+    class Owner:
+        pass
+
+    made.dead = weakref.proxy(Owner())  # type: ignore[attr-defined]
+    assert cr.check(made.affine_backward, *AFFINE).ok and cr.check(made.softmax, t(3, 4)).ok
 
 
 def test_a_gradient_of_no_known_loss_is_refused(tmp_path: Path) -> None:

@@ -214,6 +214,8 @@ def _find(tensor: torch.Tensor, space: Mapping[str, Any], depth: int = _DEPTH) -
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if not tells_its_class(value):
+        return
     if isinstance(value, torch.Tensor | str | bytes | type | types.ModuleType | types.FunctionType):
         return
     if isinstance(value, Mapping):
@@ -222,6 +224,19 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(i), v) for i, v in enumerate(value[:2000]))
     elif not type(value).__module__.startswith(("torch.fx", "chainrule.recording", "chainrule.rules", "builtins")):
         yield from _attributes(value).items()
+
+
+def tells_its_class(value: Any) -> bool:
+    """Whether a person's variable may be asked what it is: not a proxy of an object that is gone.
+
+    >>> tells_its_class(3)
+    True
+    """
+    try:
+        isinstance(value, type)
+    except Exception:  # whatever its __class__ raises
+        return False
+    return True
 
 
 def caller(depth: int = 1) -> types.FrameType:

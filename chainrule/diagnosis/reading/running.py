@@ -17,8 +17,8 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
+from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
 from chainrule.diagnosis.reading.caches import kept
-from chainrule.diagnosis.reading.forms import arguments_by_name, names_returned, upstream_of
 from chainrule.diagnosis.reading.handed import followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
 from chainrule.diagnosis.reading.losses import loss_of, scalars_in, tensor_behind
