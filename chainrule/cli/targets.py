@@ -137,7 +137,7 @@ def named(module: ModuleType, name: str, path: Path) -> Any:
         if (
             isinstance(owner, type)
             and isinstance(found, types.FunctionType)
-            and "self" in inspect.signature(found).parameters
+            and not isinstance(inspect.getattr_static(owner, part), staticmethod)
         ):
             found = types.MethodType(found, object_of(module, owner, path))
     if not callable(found) and not callable(getattr(found, "forward", None)):
