@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import textwrap
 import types
@@ -126,6 +127,16 @@ def test_a_mistake_is_found_in_the_layer_that_made_it(right: str, wrong: str, ca
     (finding,) = report.findings
     assert (finding.text, finding.cause, finding.proved) == (wrong.partition("\n")[0], cause, True)
     assert repair == "" or finding.repair == (right if repair is None else repair)
+
+
+def test_a_layer_may_call_itself_otherwise_than_self() -> None:
+    """A mistake that only what the layers hand to one another tells."""
+    for name in ("self", "s", "layer"):
+        text = re.sub(r"\bself\b", name, LIBRARY)
+        assert checked(text, *data()).ok
+        before, after = f"return dout * {name}.mask", "return dout"
+        (finding,) = checked(text.replace(before, after), *data()).findings
+        assert (finding.text, finding.repair, finding.proved) == (after, before, True)
 
 
 def test_two_mistakes_in_two_layers_are_two_findings() -> None:

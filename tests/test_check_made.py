@@ -103,6 +103,35 @@ def in_variables():
         b -= 1e-3 * grad_b
 
 
+def on_the_way():
+    x, w1, w2 = torch.randn(8, 4), torch.randn(4, 5) * 0.1, torch.randn(5, 2) / 5**0.5
+    h = torch.tanh(x @ w1)
+    out = h @ w2
+    loss = (out**2).sum()
+    dout = 2 * out
+    dw2 = h.T @ dout
+    dh = (dout @ w2.T) * (1 - h**2)  # of what h is computed from
+    dw1 = x.T @ dh
+    return loss
+
+
+def with_a_factor():
+    x, t = np.random.randn(4, 9), np.random.randn(1, 9)
+    W1, b1 = np.random.randn(5, 4) * 0.1, np.zeros((5, 1))
+    W2, b2 = np.random.randn(1, 5) * np.sqrt(1 / 5), np.zeros((1, 1))
+    m = x.shape[1]
+    A1 = np.tanh(W1 @ x + b1)
+    Z2 = W2 @ A1 + b2
+    cost = np.sum((Z2 - t) ** 2) / (2 * m)
+    dZ2 = Z2 - t  # without 1 / m, which its readers have
+    dW2 = dZ2 @ A1.T / m
+    db2 = dZ2.sum(axis=1, keepdims=True) / m
+    dZ1 = W2.T @ dZ2 * (1 - A1**2)
+    dW1 = dZ1 @ x.T / m
+    db1 = dZ1.sum(axis=1, keepdims=True) / m
+    return cost
+
+
 def with_noise(x=torch.ones(5, 4)):
     w, b = torch.randn(4, 3), torch.zeros(3)
     mask = (torch.rand(5, 3) > 0.5).float() / 0.5
@@ -155,6 +184,23 @@ def test_wrong(tmp_path: Path, name: str) -> None:
     assert not report.ok
     assert {f.cause for f in report.findings} == {"wrong-scale"}
     assert all("# LINE" in lines[f.line - 1] for f in report.findings if f.line), str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "rows"),
+    [
+        ("on_the_way", "(1 - h**2)", "(1 - h)", {"w1": "wrong", "w2": "right"}),
+        ("with_a_factor", "dZ1 @ x.T / m", "dZ1 @ x.T", {"W1": "wrong", "W2": "right"}),
+    ],
+)
+def test_a_gradient_on_the_way_may_be_of_another_value_than_its_name_says(
+    tmp_path: Path, name: str, right: str, wrong: str, rows: dict[str, str]
+) -> None:
+    report = cr.check(getattr(module(tmp_path, FUNCTIONS), name))
+    assert report.ok and {r.status for r in report.rows} == {"right"}, str(report)
+    report = cr.check(getattr(module(tmp_path, FUNCTIONS.replace(right, wrong)), name))
+    assert rows.items() <= {r.name: r.status for r in report.rows}.items(), str(report)
+    assert len(report.findings) == 1, str(report)
 
 
 def test_parameters_are_named_as_the_objects_keep_them(tmp_path: Path) -> None:

@@ -108,6 +108,20 @@ def test_what_could_not_be_checked_is_listed(tmp_path: Path) -> None:
     assert "3 to check: 3 not checked" in result.stdout
 
 
+def test_a_class_that_cannot_be_made_is_listed(tmp_path: Path) -> None:
+    """An abstract class, a protocol, and a global that raises when it is asked what it is keep nothing from the rest."""
+    text = NET + INPUTS + "net = Net()\n\n\nimport abc, typing, weakref\n\n\nclass Layer(abc.ABC):\n"
+    text += "    @abc.abstractmethod\n    def forward(self, x): ...\n    def backward(self, dout): ...\n"
+    text += "\n\nclass Told(typing.Protocol):\n    def forward(self, x): ...\n    def backward(self, dout): ...\n"
+    text += "\n\nclass Gone: ...\n\n\ngone = weakref.proxy(Gone())\n"
+    file = written(tmp_path, text)
+    result = run(file, code=2)
+    assert f"Layer in {file} is abstract (it has no forward)" in result.stderr
+    assert f"Told in {file} cannot be made: Protocols cannot be instantiated" in result.stderr
+    assert "4 to check: 2 right, 2 not checked" in result.stdout
+    assert "has no affine; did you mean" in run(f"{file}:affine", code=2).stderr
+
+
 def test_a_folder(tmp_path: Path) -> None:
     written(tmp_path / "code", NET + INPUTS, "a.py")
     written(tmp_path / "code" / "more", WRONG + INPUTS, "b.py")

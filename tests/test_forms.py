@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -256,6 +257,145 @@ def test_numeric_differences_tell_the_shape_the_sign_and_the_scale(tmp_path: Pat
     text = FILE.replace('dx = np.correlate(dz, w, mode="valid")', 'dx = np.correlate(dz, w, mode="full")')
     (finding,) = cr.check(module(tmp_path, text).smooth_backward, n(7), n(3)).findings
     assert (finding.name, finding.cause) == ("x", "wrong-shape")
+
+
+NAMES = """\
+import numpy as np
+import torch
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def sigmoid_backward(dA, Z):
+    return dA * sigmoid(Z) * (1 - sigmoid(Z))
+
+
+def softplus(z):
+    return np.log1p(np.exp(z))
+
+
+def softplus_backward(x, dout):
+    return dout * sigmoid(x)
+
+
+def gelu_forward(inp):
+    return torch.nn.functional.gelu(inp)
+
+
+def gelu_backward(grad_output, input):
+    c = 0.5 * (1 + torch.erf(input / 2**0.5))
+    return grad_output * (c + input * torch.exp(-(input**2) / 2) / (2 * torch.pi) ** 0.5)
+
+
+def cube(x):
+    return x**3
+
+
+def cube_backward(g, v):
+    return 3 * g * v**2
+
+
+def gate(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gate_backward(g, v):
+    return g * v * (1 - v)
+
+
+def switch(x):
+    z = 1 / (1 + np.exp(-x))
+    return z
+
+
+def switch_backward(g, z):
+    return g * z * (1.0 - z)
+
+
+def product(x, w):
+    return x @ w
+
+
+def product_backward(g, x, m):
+    return g @ m.T, x.T @ g
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("sigmoid", "(1 - sigmoid(Z))", "(1 + sigmoid(Z))"),
+        ("softplus", "dout * sigmoid(x)", "-dout * sigmoid(x)"),
+        ("gelu", "c + input *", "c - input *"),
+        ("cube", "3 * g", "2 * g"),
+        ("gate", "(1 - v)", "(1 + v)"),
+        ("switch", "(1.0 - z)", "(1.0 + z)"),
+        ("product", "g @ m.T,", "2 * g @ m.T,"),
+    ],
+)
+def test_what_a_backward_function_calls_an_input_or_the_output(
+    tmp_path: Path, name: str, right: str, wrong: str
+) -> None:
+    given = (t(3, 4),) if name == "gelu" else (n(3, 4), n(4, 2)) if name == "product" else (n(3, 4),)
+    report = cr.check(getattr(module(tmp_path, NAMES), f"{name}_backward"), *given)
+    assert report.ok and report.rows, str(report)
+    text = NAMES.replace(right, wrong)
+    report = cr.check(getattr(module(tmp_path, text), f"{name}_backward"), *given)
+    assert [text.splitlines()[f.line - 1].strip() for f in report.findings if f.line] == [
+        next(line.strip() for line in text.splitlines() if wrong in line)
+    ], str(report)
+
+
+def test_a_mistake_about_the_output_is_none_about_the_input(tmp_path: Path) -> None:
+    """The name in the forward pass tells that it is the output."""
+    text = NAMES.replace("return g * z * (1.0 - z)", "return g * sigmoid(z) * (1 - sigmoid(z))")
+    assert not cr.check(module(tmp_path, text).switch_backward, n(3, 4)).ok
+
+
+TARGETS = """\
+import numpy as np
+
+
+def forward(X, W, b):
+    e = np.exp(X @ W + b)
+    return e / e.sum(1, keepdims=True)
+
+
+def compute_loss(A, Y):
+    return -np.sum(Y * np.log(A)) / len(Y)
+
+
+def backward(X, Y, A):
+    dZ = (A - Y) / len(Y)
+    dW = X.T @ dZ
+    db = dZ.sum(axis=0)
+    return dW, db
+"""
+
+
+def test_a_backward_function_that_takes_the_targets_and_the_output(tmp_path: Path) -> None:
+    given = n(5, 4), n(4, 3), n(3), np.eye(3)[[0, 2, 1, 0, 1]]
+    for name in ("backward", "forward"):
+        report = cr.check(getattr(module(tmp_path, TARGETS), name), *given)
+        assert report.ok and [r.name for r in report.rows] == ["W", "b"], str(report)
+    (finding,) = cr.check(module(tmp_path, TARGETS.replace("dZ.sum", "dZ.mean")).backward, *given).findings
+    assert (finding.line, finding.cause) == (16, "wrong-scale")
+    no_loss = module(tmp_path, TARGETS.replace("compute_loss", "measured"))
+    for args in (given, given[:3]):
+        with pytest.raises(ChainruleError, match="takes Y, which forward does not, .* give the whole loss"):
+            cr.check(no_loss.backward, *args)
+
+
+def test_a_global_that_cannot_be_asked_what_it_is(tmp_path: Path) -> None:
+    made = module(tmp_path)
+
+    class Owner:
+        pass
+
+    made.dead = weakref.proxy(Owner())  # type: ignore[attr-defined]
+    assert cr.check(made.affine_backward, *AFFINE).ok and cr.check(made.softmax, t(3, 4)).ok
 
 
 def test_a_gradient_of_no_known_loss_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from chainrule.arrays.values import mapped
 from chainrule.errors import ChainruleError, Site
-from chainrule.recording.names import is_person, is_person_file
+from chainrule.recording.names import is_person, is_person_file, tells_its_class
 
 ABSENT = object()
 
@@ -66,7 +66,8 @@ def named(function: types.FunctionType) -> dict[str, Any]:
     """The globals and closed-over variables that a function names."""
     found = {n: function.__globals__[n] for c in _codes(function) for n in c.co_names if n in function.__globals__}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return found | {n: cell.cell_contents for n, cell in cells if content(cell) is not ABSENT}
+    found |= {n: cell.cell_contents for n, cell in cells if content(cell) is not ABSENT}
+    return {n: value for n, value in found.items() if tells_its_class(value)}
 
 
 def _codes(function: types.FunctionType) -> Iterator[types.CodeType]:

@@ -18,7 +18,7 @@ from chainrule.arrays import arithmetic, shapes  # noqa: F401  (they fill FUNCTI
 from chainrule.arrays.array import FUNCTIONS, Array, forget, plain_values, unfollowed
 from chainrule.arrays.code import ABSENT, code_of, content, is_numpy_code, refuse_imports
 from chainrule.arrays.values import as_arrays, as_tensors, copied, is_record
-from chainrule.recording.names import is_person, is_person_file
+from chainrule.recording.names import is_person, is_person_file, tells_its_class
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.unseen import drawn
 
@@ -70,7 +70,7 @@ def _places(functions: tuple[Any, ...]) -> list[tuple[Callable[[Any], None], Any
         if id(space) not in met:
             met.add(id(space))
             for name, value in list(space.items()):
-                if not name.startswith("__"):
+                if not name.startswith("__") and tells_its_class(value):
                     found.append((functools.partial(space.__setitem__, name), value))
                     stack.append(value)
 

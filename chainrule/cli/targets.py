@@ -24,6 +24,7 @@ from chainrule.cli.candidates import candidates
 from chainrule.cli.inputs import inputs_of, own_inputs, required, signature_of, variables
 from chainrule.diagnosis.reading.forms import form_of, is_function_class
 from chainrule.errors import ChainruleError
+from chainrule.recording.names import tells_its_class
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def named(module: ModuleType, name: str, path: Path) -> Any:
         if (
             isinstance(owner, type)
             and isinstance(found, types.FunctionType)
-            and "self" in inspect.signature(found).parameters
+            and not isinstance(inspect.getattr_static(owner, part), staticmethod)
         ):
             found = types.MethodType(found, object_of(module, owner, path))
     if not callable(found) and not callable(getattr(found, "forward", None)):
@@ -154,6 +155,7 @@ def _not_there(owner: Any, part: str, name: str, path: Path) -> str:
         n
         for n, v in vars(owner).items()
         if not n.startswith("_")
+        and tells_its_class(v)
         and (inspect.isfunction(v) or inspect.isclass(v) or callable(getattr(v, "backward", None)))
         and (not own or getattr(v, "__module__", owner.__name__) == owner.__name__)
     ]
@@ -182,4 +184,12 @@ def object_of(module: ModuleType, code: Any, path: Path) -> Any:
             f"{code.__name__} in {path} needs arguments to be made ({', '.join(missing)}); add an object of it to the "
             f"file, such as {code.__name__.lower()} = {code.__name__}(...)"
         )
-    return code(**given)
+    if inspect.isabstract(code):
+        without = ", ".join(sorted(code.__abstractmethods__))
+        raise Refused(f"{code.__name__} in {path} is abstract (it has no {without}); name a class that is made of it")
+    try:
+        return code(**given)
+    except TypeError as error:
+        if any(Path(f.filename) == path.resolve() for f in traceback.extract_tb(error.__traceback__)):
+            raise  # of their own code
+        raise Refused(f"{code.__name__} in {path} cannot be made: {str(error).splitlines()[0]}") from error

@@ -13,6 +13,7 @@ from chainrule.arrays.array import Unfollowed
 from chainrule.diagnosis.identities.identities import identities
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.missing import not_looked_at
+from chainrule.diagnosis.reading.arguments import with_an_input
 from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.forms import form_of, made
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
@@ -74,7 +75,7 @@ def check(
                 return _checked(asked)
             except ChainruleError:  # no step that is whole in itself
                 continue
-        return _checked(last)
+        return _by_either_reading(last)
 
 
 def _meant(asked: Asked) -> list[Asked]:
@@ -87,6 +88,31 @@ def _meant(asked: Asked) -> list[Asked]:
         return [alone]
     paired = replace(asked, code=form.code, forward=form.forward)
     return [paired] if form.certain else [asked, paired]
+
+
+def _by_either_reading(asked: Asked) -> Report:
+    """A parameter of a backward function may be the output, or an input under another name: what is right by either
+    reading is right."""
+    other = with_an_input(asked.code, asked.forward)
+    if other is None:
+        return _checked(asked)
+    again, found, error = replace(asked, code=other), None, None
+    try:
+        found = _checked(asked)
+        if found.ok:
+            return found
+    except Exception as raised:  # of theirs, too: it is given what it does not expect
+        error = raised
+    try:
+        instead = _checked(again)
+    except Exception:
+        instead = None
+    if instead is not None and (instead.ok or found is None):
+        return instead
+    if found is None:
+        assert error is not None
+        raise error
+    return found
 
 
 def _checked(asked: Asked) -> Report:

@@ -126,7 +126,7 @@ class FrameWatch:
             if isinstance(value, torch.Tensor) and name not in given:
                 if not name.startswith("_") or name.strip("_"):
                     self.bound(value, name, depth)
-            elif name == "self" and isinstance(getattr(value, "__dict__", None), dict):
+            elif name == _first(code) and is_method(code, type(value)) and hasattr(value, "__dict__"):
                 for attribute, held in vars(value).items():
                     if isinstance(held, torch.Tensor):
                         self.bound(held, attribute, depth + 1000)  # any variable's name is preferred
@@ -214,6 +214,8 @@ def _find(tensor: torch.Tensor, space: Mapping[str, Any], depth: int = _DEPTH) -
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if not tells_its_class(value):
+        return
     if isinstance(value, torch.Tensor | str | bytes | type | types.ModuleType | types.FunctionType):
         return
     if isinstance(value, Mapping):
@@ -222,6 +224,38 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(i), v) for i, v in enumerate(value[:2000]))
     elif not type(value).__module__.startswith(("torch.fx", "chainrule.recording", "chainrule.rules", "builtins")):
         yield from _attributes(value).items()
+
+
+@functools.lru_cache(maxsize=1024)
+def is_method(code: types.CodeType, kind: type) -> bool:
+    """Whether code is that of a method of a class, whatever it calls its first parameter.
+
+    >>> class Layer:
+    ...     def forward(layer, x): return x
+    >>> is_method(Layer.forward.__code__, Layer), is_method(Layer.forward.__code__, int)
+    (True, False)
+    """
+    if _first(code) == "self":
+        return True
+    own = [vars(base).get(code.co_name) for base in kind.__mro__]
+    return any(getattr(f, "__code__", None) is code for f in own if not isinstance(f, staticmethod))
+
+
+def _first(code: types.CodeType) -> str | None:
+    return code.co_varnames[0] if code.co_argcount else None
+
+
+def tells_its_class(value: Any) -> bool:
+    """Whether a person's variable may be asked what it is: not a proxy of an object that is gone.
+
+    >>> tells_its_class(3)
+    True
+    """
+    try:
+        isinstance(value, type)
+    except Exception:  # whatever its __class__ raises
+        return False
+    return True
 
 
 def caller(depth: int = 1) -> types.FrameType:

@@ -14,7 +14,7 @@ from torch import fx
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.aliases import node_for
 from chainrule.diagnosis.reading.handwritten import Handwritten
-from chainrule.diagnosis.reading.made import is_parameter_of_an_object
+from chainrule.diagnosis.reading.made import is_given, is_parameter_of_an_object
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
@@ -290,15 +290,16 @@ class Claims:
         return found
 
     def _in_variables(self) -> list[Claim]:
-        """Gradients that a function leaves nowhere but in its variables: `grad_w1`, where there is a `w1`."""
+        """Gradients of inputs that a function leaves nowhere but in its variables: `grad_w1`, where there is a `w1`.
+        What it calls `dh` may be the gradient of another value on the way, as of what h is computed from."""
         space = self.recorder.locals
         found: list[Claim] = []
         for label, value in space.items():
             meant = [_tensor(space[n]) for n in names_meant(label) if n in space]
-            found += self._kept(label, _tensor(value), meant, anything=True)
+            found += self._kept(label, _tensor(value), meant)
         return found
 
-    def _kept(self, target: str, value: Any, meant: list[Any], anything: bool = False) -> list[Claim]:
+    def _kept(self, target: str, value: Any, meant: list[Any]) -> list[Claim]:
         entry = self.recorder.entry(value) if isinstance(value, torch.Tensor) else None
         if entry is None or (entry.node in self.forward and entry.node.op != "placeholder"):
             return []
@@ -306,8 +307,8 @@ class Claims:
             of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None
             node = _before_step(of.node, entry.node) if of is not None else entry.node
             stepped = of is not None and node is not of.node
-            kept = stepped or node.op == "placeholder" or is_parameter_of_an_object(node)
-            if node is not entry.node and node in self.forward and (kept or anything):
+            kept = stepped or is_given(node) or is_parameter_of_an_object(node)
+            if node is not entry.node and node in self.forward and kept:
                 return [self._claim(node, target, value)]
         return []
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from chainrule.diagnosis.reading.arguments import OUTPUT, UPSTREAM, is_cache, names_returned, renamed, upstream_of
 from chainrule.errors import ChainruleError
 
 _BACKWARD = frozenset("backward backwards back bwd bprop backprop backpropagation grad gradient gradients vjp".split())  # noqa: SIM905
 _FORWARD = frozenset("forward fwd fprop".split())  # noqa: SIM905
 _FILLING = frozenset(("prop", "propagation", "pass", "propagate"))  # back_prop, forward_pass
 _LOSS = frozenset(("loss", "cost", "criterion", "objective"))
-_CACHE = re.compile(r"caches?|ctx|saved|memory|mem|tape|state", re.IGNORECASE)
-_OUTPUT = frozenset(("out", "output", "y", "a"))
-_UPSTREAM = re.compile(
-    r"d_?(out|output|y|z|a|h|x|scores?|values?|logits)\w?|d[A-Z]\w*|d[lL]_?d\w+|grad\w*|\w+_grad(ient)?|g|up|g_?(out|y|z)\w*|"
-    r"(upstream|top|next)\w*|out_g|delta\w*"
-)
+_TARGETS = frozenset("y t target targets targ labels label truth y_true ytrue".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -53,12 +49,15 @@ def form_of(code: Any) -> Form:
         return Form(applied(code))
     if not isinstance(code, types.FunctionType):
         return Form(code)
-    space = {n: v for n, v in code.__globals__.items() if isinstance(v, types.FunctionType)}
+    space = {n: v for n, v in code.__globals__.items() if type(v) is types.FunctionType}  # not what __class__ says
     pairs = pairs_of_names(dict.fromkeys([code.__name__, *space]))
     if code.__name__ in pairs:
         return _pair(code, space[pairs[code.__name__]])
     backward = next((space[b] for b, f in pairs.items() if f == code.__name__ and b in space), None)
-    return Form(code) if backward is None else replace(_pair(backward, code), certain=False)
+    try:
+        return Form(code) if backward is None else replace(_pair(backward, code), certain=False)
+    except ChainruleError:  # its backward function is of another loss: it is what it is by itself
+        return Form(code)
 
 
 def is_function_class(code: Any) -> bool:
@@ -88,7 +87,9 @@ def applied(function: Any) -> Callable[..., Any]:
 
 
 def made(kind: type) -> Any:
-    """An object of a class that needs no arguments. Raises ChainruleError where it needs some."""
+    """An object of a class that needs no arguments. Raises ChainruleError where it needs some, or is abstract."""
+    if inspect.isabstract(kind):
+        raise ChainruleError(f"check was given {kind.__name__}, which is abstract; give it an object of a class made of it")
     try:
         inspect.signature(kind).bind()
     except TypeError:
@@ -101,63 +102,8 @@ def made(kind: type) -> Any:
     return kind()
 
 
-def is_cache(name: str) -> bool:
-    """Whether a parameter is called as what a forward pass keeps for its backward pass."""
-    return _CACHE.fullmatch(name) is not None
-
-
-def upstream_of(names: list[str], known: Mapping[str, Any]) -> str | None:
-    """Which parameter of a backward function is the upstream gradient: the first, unless that is an input, a cache or
-    the output, or else one that is named as a gradient.
-
-    >>> upstream_of(["dout", "cache"], {"x": 1}), upstream_of(["x", "dz"], {"x": 1}), upstream_of(["x"], {"x": 1})
-    ('dout', 'dz', None)
-    """
-    free = [n for n in names if n not in known and not is_cache(n)]
-    named = [n for n in free if _UPSTREAM.fullmatch(n)]
-    renamed = len(names) == len(known) and names[1:] == list(known)[1:]  # the first input, called something else
-    first = [n for n in free[:1] if n == names[0] and n not in ("out", "output") and not renamed]
-    return next(iter([*named, *first]), None)
-
-
 def _words(name: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()))
-
-
-def arguments_by_name(
-    names: list[str],
-    known: Mapping[str, Any],
-    taken: str | None,
-    upstream: Any,
-    out: Any,
-    called: str | None,
-    kept: Any,
-    inputs: tuple[Any, ...],
-) -> list[Any]:
-    """The arguments of a backward function: the inputs under their names, the upstream gradient for the parameter `taken`,
-    the output for one that is named as it is (`called`), and for others what the forward pass kept. Where it kept
-    nothing, what is called a cache is the inputs, and another name the output.
-
-    >>> arguments_by_name(["dout", "cache"], {"x": 1}, "dout", "up", "y", None, (1, 2), (1,))
-    ['up', (1, 2)]
-    >>> arguments_by_name(["dp", "x", "p"], {"x": 1}, "dp", "up", "y", None, None, (1,))
-    ['up', 1, 'y']
-    """
-    if len(names) == 2 and taken == names[0] and names[1] not in known and kept is not None:
-        return [upstream, kept]
-    if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:]:
-        known = {**known, names[0]: inputs[0]}  # the first input, called something else
-
-    def given(name: str) -> Any:
-        if name in known:
-            return known[name]
-        if name == taken:
-            return upstream
-        if name in _OUTPUT or name == called or (kept is None and not is_cache(name)):
-            return out
-        return inputs if kept is None else kept
-
-    return [given(name) for name in names]
 
 
 def pairs_of_names(names: Iterable[str]) -> dict[str, str]:
@@ -183,50 +129,66 @@ def pairs_of_names(names: Iterable[str]) -> dict[str, str]:
 def _pair(backward: types.FunctionType, forward: types.FunctionType) -> Form:
     takes, known = list(inspect.signature(backward).parameters), inspect.signature(forward).parameters
     upstream = upstream_of(takes, known)
-    more = [n for n in takes if n not in known and n != upstream and not is_cache(n) and n not in _OUTPUT]
-    whole = (
-        _with_loss(forward, set(takes) - set(known)) if upstream is None or not _UPSTREAM.fullmatch(upstream) else None
-    )
-    if whole is not None:
-        return Form(backward, whole)
+    more = [n for n in takes if n not in known and n != upstream and not is_cache(n) and n not in OUTPUT]
+    if upstream is None or not UPSTREAM.fullmatch(upstream):
+        beyond = set(takes) - set(known)
+        if (behind := next(_losses(forward, beyond), None)) is not None:
+            keeping = behind.output in takes
+            code = renamed(backward, {behind.output: "cache"}) if keeping else backward
+            return Form(code, behind.whole(keeping))
+        targets = [n for n in takes if n in beyond and n.casefold() in _TARGETS]
+        others = [n for n in takes if n in beyond and n not in targets and n != upstream and n.casefold() in OUTPUT]
+        if targets and others:
+            raise ChainruleError(
+                f"{backward.__name__} takes {targets[0]}, which {forward.__name__} does not, so it is the gradient of a loss "
+                f"of {others[0]} and {targets[0]}; give the whole loss, a function of the inputs and {targets[0]}: forward="
+            )
     own = not more and upstream is None and set(takes) <= set(known)
     return Form(backward, forward, certain=not own)
 
 
-def _with_loss(forward: types.FunctionType, beyond: set[str]) -> Callable[..., Any] | None:
-    """The forward pass with the loss behind it, where the backward pass takes what only the loss of the file takes: the
-    targets."""
-    own = inspect.signature(forward)
+@dataclass(frozen=True)
+class _Loss:
+    """A loss behind a forward pass, whose targets the backward pass takes, too."""
+
+    forward: types.FunctionType
+    loss: types.FunctionType
+    output: str  # the parameter of the loss that the output is given for
+    targets: list[inspect.Parameter]
+
+    def whole(self, keeping: bool) -> Callable[..., Any]:
+        """The loss as a function of the inputs and the targets; with the output as a cache, for a backward pass that
+        takes that."""
+        own = inspect.signature(self.forward)
+        kept = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in (*own.parameters.values(), *self.targets)]
+        kept = [p for p in kept if p.default is p.empty] + [p for p in kept if p.default is not p.empty]
+        signature = own.replace(parameters=kept, return_annotation=inspect.Signature.empty)
+        of_loss = inspect.signature(self.loss).parameters
+
+        def whole(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            out = self.forward(**{n: v for n, v in given.items() if n in own.parameters})
+            first, *rest = out if isinstance(out, tuple) else (out,)
+            loss = self.loss(**{self.output: first}, **{n: v for n, v in given.items() if n in of_loss})
+            return (loss, *([first] if keeping else rest))
+
+        whole.__name__, whole.__signature__ = self.forward.__name__, signature  # type: ignore[attr-defined]
+        return whole
+
+
+def _losses(forward: types.FunctionType, beyond: set[str]) -> Iterator[_Loss]:
+    """The losses of the file that take what the backward pass takes `beyond` the forward pass: the targets. One of those
+    may be the output."""
+    own = inspect.signature(forward).parameters
     for name, loss in forward.__globals__.items():
-        if not isinstance(loss, types.FunctionType) or not _words(name) & _LOSS or _words(name) & _BACKWARD:
+        if type(loss) is not types.FunctionType or not _words(name) & _LOSS or _words(name) & _BACKWARD:
             continue
-        takes = inspect.signature(loss).parameters
-        targets = [p for n, p in takes.items() if n in beyond and n not in own.parameters]
-        outputs = [
-            n for n in takes if n not in beyond and n not in own.parameters and takes[n].default is inspect._empty
-        ]
+        takes = {n: p for n, p in inspect.signature(loss).parameters.items() if n not in own}
+        outputs = [n for n, p in takes.items() if n not in beyond and p.default is p.empty]
+        if not outputs and len(names_returned(forward)) == 1:
+            outputs = [n for n in takes if n in names_returned(forward)] or [
+                n for n in takes if n.casefold() not in _TARGETS
+            ]
+        targets = [p for n, p in takes.items() if n in beyond and n not in outputs]
         if targets and len(outputs) == 1:
-            return _composed(forward, loss, outputs[0], own, targets)
-    return None
-
-
-def _composed(
-    forward: types.FunctionType,
-    loss: types.FunctionType,
-    output: str,
-    own: inspect.Signature,
-    targets: list[inspect.Parameter],
-) -> Callable[..., Any]:
-    kept = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in (*own.parameters.values(), *targets)]
-    kept = [p for p in kept if p.default is p.empty] + [p for p in kept if p.default is not p.empty]
-    signature = own.replace(parameters=kept, return_annotation=inspect.Signature.empty)
-    of_loss = inspect.signature(loss).parameters
-
-    def whole(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
-        out = forward(**{n: v for n, v in given.items() if n in own.parameters})
-        first, *rest = out if isinstance(out, tuple) else (out,)
-        return (loss(**{output: first}, **{n: v for n, v in given.items() if n in of_loss}), *rest)
-
-    whole.__name__, whole.__signature__ = forward.__name__, signature  # type: ignore[attr-defined]
-    return whole
+            yield _Loss(forward, loss, outputs[0], targets)

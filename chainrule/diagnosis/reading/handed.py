@@ -20,7 +20,7 @@ from chainrule.diagnosis.reading.aliases import alias_at
 from chainrule.diagnosis.reading.spots import Spot, Spots, _positions
 from chainrule.recording import Recorder
 from chainrule.recording.entries import Entry, version_of
-from chainrule.recording.names import is_person, is_person_file
+from chainrule.recording.names import is_method, is_person, is_person_file
 from chainrule.recording.unseen import under_way
 
 
@@ -65,8 +65,9 @@ class Calls:
         held = frame.f_locals
         names = list(code.co_varnames[: code.co_argcount])
         rest = held.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount]) if code.co_flags & _REST else ()
-        method = bool(names) and names[0] == "self" and _is_layer(held.get("self"))
-        owner = held["self"] if method else None
+        first = held.get(names[0]) if names else None
+        method = _is_layer(first) and is_method(code, type(first))
+        owner = first if method else None
         if method and any(c.owner is owner for c in self._open.values()):
             return  # a call inside of another one of the same object is no step of its own
         named = [(n, held.get(n)) for n in names[method:]] + [("", value) for value in rest or ()]

@@ -42,6 +42,16 @@ def is_parameter_of_an_object(node: fx.Node) -> bool:
     return spot is not None and spot.code.co_name in ("__init__", "__post_init__")
 
 
+def is_given(node: fx.Node) -> bool:
+    """Whether a value is an input, or one that was only scaled and shifted by numbers: `w = 0.1 * torch.randn(3, 4)`."""
+    while node.op != "placeholder" and node.meta.get("operation") in ("add", "sub", "mul", "div"):
+        tensors = [n for n in node.all_input_nodes if differentiable(n)]
+        if len(tensors) != 1 or any(n is not tensors[0] and n.meta["val"].ndim for n in node.all_input_nodes):
+            return False
+        node = tensors[0]
+    return node.op == "placeholder"
+
+
 def name_parameters(recorder: Recorder, objects: Iterable[tuple[Any, str]]) -> None:
     """Give parameters that were made in constructors the names under which the objects keep them, and those that
     were stepped since."""

@@ -17,8 +17,8 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
+from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
 from chainrule.diagnosis.reading.caches import kept
-from chainrule.diagnosis.reading.forms import arguments_by_name, upstream_of
 from chainrule.diagnosis.reading.handed import followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
 from chainrule.diagnosis.reading.losses import loss_of, scalars_in, tensor_behind
@@ -249,7 +249,9 @@ class _Run:
             if taken is None:
                 theirs.g = self.upstream
         entry = self.recorder.entry(theirs)
-        called = entry.node.meta.get("name") if entry is not None else None
+        forward = self.asked.forward or getattr(self.code, "forward", None)
+        named = [entry.node.meta.get("name") if entry is not None else None, *names_returned(forward)]
+        called = next(filter(None, named), None)
         kept = None if cache is args else cache
         found = arguments_by_name(names, known, taken, self.upstream, theirs, called, kept, args)
         if taken is None and out.numel() != 1 and kept is None and all(a is not theirs for a in found):

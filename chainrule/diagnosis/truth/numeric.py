@@ -16,8 +16,8 @@ from chainrule.arrays.array import Array, Unfollowed
 from chainrule.arrays.values import mapped
 from chainrule.diagnosis.functions.function_calls import slope
 from chainrule.diagnosis.reading import source
+from chainrule.diagnosis.reading.arguments import arguments_by_name, upstream_of
 from chainrule.diagnosis.reading.claims import names_meant
-from chainrule.diagnosis.reading.forms import arguments_by_name, upstream_of
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import lines_that_set
 from chainrule.diagnosis.reading.returns import function_of
