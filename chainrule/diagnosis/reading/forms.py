@@ -89,7 +89,9 @@ def applied(function: Any) -> Callable[..., Any]:
 def made(kind: type) -> Any:
     """An object of a class that needs no arguments. Raises ChainruleError where it needs some, or is abstract."""
     if inspect.isabstract(kind):
-        raise ChainruleError(f"check was given {kind.__name__}, which is abstract; give it an object of a class made of it")
+        raise ChainruleError(
+            f"check was given {kind.__name__}, which is abstract; give it an object of a class made of it"
+        )
     try:
         inspect.signature(kind).bind()
     except TypeError:
