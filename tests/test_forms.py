@@ -384,7 +384,7 @@ def test_a_backward_function_that_takes_the_targets_and_the_output(tmp_path: Pat
     assert (finding.line, finding.cause) == (16, "wrong-scale")
     no_loss = module(tmp_path, TARGETS.replace("compute_loss", "measured"))
     for args in (given, given[:3]):
-        with pytest.raises(ChainruleError, match="takes Y, which forward does not, .* give the whole loss"):
+        with pytest.raises(ChainruleError, match=r"takes Y, which forward does not, .* give the whole loss"):
             cr.check(no_loss.backward, *args)
 
 
