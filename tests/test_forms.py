@@ -384,7 +384,7 @@ def test_a_backward_function_that_takes_the_targets_and_the_output(tmp_path: Pat
     assert (finding.line, finding.cause) == (16, "wrong-scale")
     no_loss = module(tmp_path, TARGETS.replace("compute_loss", "measured"))
     for args in (given, given[:3]):
-        with pytest.raises(ChainruleError, match="takes Y, which forward does not, .* give the whole loss"):
+        with pytest.raises(ChainruleError, match=r"takes Y, which forward does not, .* give the whole loss"):
             cr.check(no_loss.backward, *args)
 
 
@@ -396,6 +396,123 @@ def test_a_global_that_cannot_be_asked_what_it_is(tmp_path: Path) -> None:
 
     made.dead = weakref.proxy(Owner())  # type: ignore[attr-defined]
     assert cr.check(made.affine_backward, *AFFINE).ok and cr.check(made.softmax, t(3, 4)).ok
+
+
+DIFFERENCES = """\
+import threading
+import time
+
+import numpy as np
+
+calls = 0
+
+
+def large_forward(x, y):
+    return np.convolve(x, [1.0, 2.0, 1.0], "same") * 1e8 + y, None
+
+
+def large_backward(dout, cache):
+    return np.convolve(dout, [1.0, 2.0, 1.0], "same") * 1e8, dout
+
+
+def half_forward(x):
+    out = np.zeros(x.shape, dtype=np.float32)
+    out[:] = np.convolve(x, [1.0, 2.0, 1.0], "same")
+    return out, x
+
+
+def half_backward(dout, x):
+    return np.convolve(dout, [1.0, 2.0, 1.0], "same")
+
+
+def inside_forward(x):
+    return np.convolve(x, [1.0, 2.0, 1.0], "same").astype(np.float32) * np.ones(x.shape), x
+
+
+def inside_backward(dout, x):
+    return np.convolve(dout, [1.0, 2.0, 1.0], "same")
+
+
+def kinks_forward(x):
+    return np.interp(x, [0.0, 1.0], [0.0, 1.0]), x
+
+
+def kinks_backward(dout, x):
+    return dout * ((x >= 0) & (x < 1))
+
+
+def slow_forward(x, w):
+    global calls
+    calls += 1
+    time.sleep(0.01)
+    return np.convolve(x, x)[: len(x)] @ w, (x, w)
+
+
+def slow_backward(dout, cache):
+    x, w = cache
+    dy = w @ dout
+    dx = 2 * np.array([dy[k:] @ x[: len(x) - k] for k in range(len(x))])
+    return dx, np.outer(np.convolve(x, x)[: len(x)], dout)
+
+
+def writes_forward(x):
+    x[:] = np.convolve(x, [1.0, 2.0, 1.0], "same")
+    return x * 1.0, None
+
+
+def writes_backward(dout, cache):
+    return np.convolve(dout, [1.0, 2.0, 1.0], "same")
+
+
+class Held:
+    def __init__(self):
+        self.W, self.kept = np.ones((5, 3)), threading.Lock()  # which cannot be copied
+
+    def forward(self, x):
+        self.x = x
+        self.c = np.convolve(x[0], x[0])
+        return x @ self.W
+
+    def backward(self, d):
+        self.dW = self.x.T @ d
+        return d @ self.W.T
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wrong"),
+    [
+        ("large_backward", (n(30), n(30)), ('"same") * 1e8, dout', '"same") * 2e8, dout')),
+        ("half_backward", (n(9),), ("return np.convolve(dout", "return 2 * np.convolve(dout")),
+        ("kinks_backward", (np.array([0.0, 0.5, 1.0, 2.0, -1.0, 0.2]),), ("return dout *", "return 2 * dout *")),
+        ("writes_backward", (n(9),), ("return np.convolve(dout", "return 2 * np.convolve(dout")),
+        ("Held", (n(4, 5),), ("self.dW = self.x", "self.dW = 2 * self.x")),
+    ],
+)
+def test_differences_alarm_only_for_what_they_can_tell(
+    tmp_path: Path, name: str, given: tuple[Any, ...], wrong: tuple[str, str]
+) -> None:
+    report = cr.check(getattr(module(tmp_path, DIFFERENCES), name), *given)
+    assert report.ok and report.rows, str(report)
+    assert not cr.check(getattr(module(tmp_path, DIFFERENCES.replace(*wrong)), name), *given).ok
+
+
+def test_differences_say_where_they_tell_nothing(tmp_path: Path) -> None:
+    made = module(tmp_path, DIFFERENCES)
+    report = cr.check(made.large_backward, n(30), n(30))
+    assert [r.name for r in report.rows] == ["x"]
+    assert any("nothing is said of d" in note and "rounding hides the slope" in note for note in report.notes)
+    try:
+        assert cr.check(made.inside_backward, n(9)).ok
+    except ChainruleError as error:  # no gradient of which anything could be said
+        assert "cannot be followed" in str(error)
+
+
+def test_differences_take_little_time(tmp_path: Path) -> None:
+    made = module(tmp_path, DIFFERENCES)
+    report = cr.check(made.slow_backward, n(40), n(40, 3))
+    assert report.ok and made.calls < 400, str(report)
+    assert sum("of its 40 entries" in note or "of its 120 entries" in note for note in report.notes) == 2
 
 
 def test_a_gradient_of_no_known_loss_is_refused(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def object_of(module: ModuleType, code: Any, path: Path) -> Any:
             f"file, such as {code.__name__.lower()} = {code.__name__}(...)"
         )
     if inspect.isabstract(code):
-        without = ", ".join(sorted(code.__abstractmethods__))
+        without = ", ".join(sorted(getattr(code, "__abstractmethods__", ())))
         raise Refused(f"{code.__name__} in {path} is abstract (it has no {without}); name a class that is made of it")
     try:
         return code(**given)

@@ -226,7 +226,6 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _attributes(value).items()
 
 
-@functools.lru_cache(maxsize=1024)
 def is_method(code: types.CodeType, kind: type) -> bool:
     """Whether code is that of a method of a class, whatever it calls its first parameter.
 

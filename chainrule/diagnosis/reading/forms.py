@@ -18,6 +18,7 @@ _BACKWARD = frozenset("backward backwards back bwd bprop backprop backpropagatio
 _FORWARD = frozenset("forward fwd fprop".split())  # noqa: SIM905
 _FILLING = frozenset(("prop", "propagation", "pass", "propagate"))  # back_prop, forward_pass
 _LOSS = frozenset(("loss", "cost", "criterion", "objective"))
+_PREDICTED = re.compile(r"y_?(hat|pred)|pred(s|ictions?)?|logits|probs?", re.IGNORECASE)
 _TARGETS = frozenset("y t target targets targ labels label truth y_true ytrue".split())  # noqa: SIM905
 
 
@@ -89,7 +90,9 @@ def applied(function: Any) -> Callable[..., Any]:
 def made(kind: type) -> Any:
     """An object of a class that needs no arguments. Raises ChainruleError where it needs some, or is abstract."""
     if inspect.isabstract(kind):
-        raise ChainruleError(f"check was given {kind.__name__}, which is abstract; give it an object of a class made of it")
+        raise ChainruleError(
+            f"check was given {kind.__name__}, which is abstract; give it an object of a class made of it"
+        )
     try:
         inspect.signature(kind).bind()
     except TypeError:
@@ -137,7 +140,8 @@ def _pair(backward: types.FunctionType, forward: types.FunctionType) -> Form:
             code = renamed(backward, {behind.output: "cache"}) if keeping else backward
             return Form(code, behind.whole(keeping))
         targets = [n for n in takes if n in beyond and n.casefold() in _TARGETS]
-        others = [n for n in takes if n in beyond and n not in targets and n != upstream and n.casefold() in OUTPUT]
+        rest = [n for n in takes if n in beyond and n not in targets and n != upstream]
+        others = [n for n in rest if n.casefold() in OUTPUT or _PREDICTED.fullmatch(n)]
         if targets and others:
             raise ChainruleError(
                 f"{backward.__name__} takes {targets[0]}, which {forward.__name__} does not, so it is the gradient of a loss "

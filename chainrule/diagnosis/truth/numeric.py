@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,8 @@ import torch
 
 from chainrule.arrays.array import Array, Unfollowed
 from chainrule.arrays.values import mapped
-from chainrule.diagnosis.functions.function_calls import slope
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.arguments import arguments_by_name, upstream_of
+from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
 from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import lines_that_set
@@ -25,7 +25,11 @@ from chainrule.diagnosis.reading.running import has_backward
 from chainrule.diagnosis.report import Finding, Report, Row
 
 _ENTRIES = 64  # of an input, whose slopes are taken
+_SECONDS = 2.0  # for all of them
 _RIGHT = 1e-6  # relative to the largest slope: what differences in float64 can tell
+_LEFT_OUT = 1e-4  # relative to the largest slope: where two steps, or two sides, tell slopes further apart
+_NOISE = 20  # roundings of the loss in a difference
+_VAGUE = 1e-2  # relative: what tells less than this tells nothing
 Floats = np.ndarray[Any, Any]
 
 
@@ -51,11 +55,44 @@ def by_differences(asked: Asked, error: Unfollowed) -> Report:
     report = Report(
         [], notes=[f"compared with numeric differences in float64, as the forward pass is not recorded: {error}"]
     )
-    for gradient in run.gradients():
-        _compare(gradient, run, report)
+    gradients = list(run.gradients())
+    for left, gradient in zip(range(len(gradients), 0, -1), gradients, strict=True):
+        _compare(gradient, run, report, run.seconds / left)
     if not report.rows:
         raise error
     return report
+
+
+@dataclass
+class _Slopes:
+    """The slopes at some entries of an input, as flat indices."""
+
+    places: np.ndarray[Any, np.dtype[np.int64]]
+    values: Floats
+    doubts: Floats  # how far two steps, or two sides, are apart
+    noise: float  # that rounding puts into each
+
+    def told(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which are known: no kink is near."""
+        known = np.isfinite(self.values) & np.isfinite(self.doubts)
+        size = float(np.abs(self.values[known]).max(initial=0.0))
+        return known & (self.doubts <= self.noise + _LEFT_OUT * size)
+
+
+def _slope(at: dict[float, float], middle: float, step: float) -> tuple[float, float]:
+    """A slope by a five-point difference, from values at multiples of a step, and how far it may be off: what another
+    step tells, and what the two sides tell, curvature left out.
+
+    >>> round(_slope({k: (1 + k / 100) ** 3 for k in (-2, -1, -0.5, 0.5, 1, 2)}, 1.0, 0.01)[0], 9)
+    3.0
+    >>> _slope({k: abs(k) for k in (-2, -1, -0.5, 0.5, 1, 2)}, 0.0, 1.0)
+    (0.0, 2.0)
+    """
+    wide = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * step)
+    narrow = (8 * (at[0.5] - at[-0.5]) - (at[1] - at[-1])) / (6 * step)
+    gap = (at[1] + at[-1] - 2 * middle) / step
+    gap_nearer = 2 * (at[0.5] + at[-0.5] - 2 * middle) / step
+    return narrow, max(abs(wide - narrow), abs(2 * gap_nearer - gap))
 
 
 class _Run:
@@ -70,59 +107,88 @@ class _Run:
         held = {} if self.object is None else vars(self.object)
         self.arrays = {**dict(_arrays(held)), **dict(_arrays(self.given))}
         self.backward = asked.code if self.object is None else type(asked.code).backward
-        out = self.forward()[0]
+        self.seconds = _SECONDS
+        self.copying = False
+        out, cache = self._tried()
         self.upstream = np.random.default_rng(0).standard_normal(np.shape(out))
+        kinds = [v.dtype for v in (np.asarray(out), *dict(_arrays({"": cache})).values()) if v.dtype.kind == "f"]
+        self.eps = max((float(np.finfo(k).eps) for k in kinds), default=2.2e-16)
+
+    def _tried(self) -> tuple[Any, Any]:
+        """What the forward pass gives. Its inputs are copied for each call only where it writes into them, or gives
+        something else for them afterwards."""
+        before = {name: array.copy() for name, array in self.arrays.items()}
+        found = self.forward()
+        first = np.array(found[0])
+        again = self.forward()[0]
+        same = all(np.array_equal(self.arrays[n], before[n], equal_nan=True) for n in before)
+        self.copying = not (same and np.array_equal(first, again))
+        for name, array in before.items():
+            self.arrays[name][...] = array
+        return found
 
     def forward(self, owner: Any = None) -> tuple[Any, Any]:
         """The output and the cache; the random numbers are the same each time."""
-        owner = copy.deepcopy(self.object) if owner is None else owner
+        owner = self.own() if owner is None else owner
         function = self.asked.forward if owner is None else owner if callable(owner) else owner.forward
         before = np.random.get_state()
         np.random.seed(0)
         try:
-            found = function(**copy.deepcopy(self.given))  # type: ignore[misc]
+            found = function(**(copy.deepcopy(self.given) if self.copying else self.given))  # type: ignore[misc]
         finally:
             np.random.set_state(before)
         if not isinstance(found, tuple):
             return found, None
         return found[0], found[1] if len(found) == 2 else found[1:]
 
+    def own(self) -> Any:
+        """The object for one more call: it may set attributes."""
+        return copy.deepcopy(self.object) if self.copying else copy.copy(self.object)
+
     def repeats(self) -> bool:
         return np.array_equal(self.forward()[0], self.forward()[0])
 
-    def loss(self) -> float:
-        return float(np.sum(self.forward()[0] * self.upstream))
+    def terms(self) -> Floats:
+        """What the loss is the sum of."""
+        return np.asarray(self.forward()[0], dtype=np.float64) * self.upstream
 
-    def slopes(self, name: str) -> tuple[Floats, Floats]:
-        """Some entries of an input, as flat indices, and the slope of the loss along each; NaN at a kink."""
-        array = self.arrays[name]
+    def slopes(self, name: str, seconds: float) -> _Slopes:
+        """The slopes of the loss along some entries of an input, as many as the time allows, spread over it."""
+        array, until = self.arrays[name], time.perf_counter() + seconds
         flat = array.reshape(-1)
         places = np.unique(np.linspace(0, flat.size - 1, min(flat.size, _ENTRIES)).astype(int))
-        size = float(np.abs(flat).mean()) or 1.0
-
-        def at(place: int) -> Callable[[float], float]:
-            def moved(t: float) -> float:
-                before, flat[place] = flat[place], flat[place] + t * size
+        size = float(np.abs(flat).mean()) or 1.0 if flat.size else 1.0
+        step = self.eps**0.2
+        terms = self.terms()
+        middle, rounding = float(terms.sum()), self.eps * float(np.abs(terms).sum())
+        found: dict[int, tuple[float, float]] = {}
+        for place in np.random.default_rng(0).permutation(places).tolist():
+            if found and time.perf_counter() > until:
+                break
+            at = {}
+            for k in (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0):
+                before, flat[place] = flat[place], flat[place] + k * step * size
                 try:
-                    return self.loss()
+                    at[k] = float(self.terms().sum())
                 finally:
                     flat[place] = before
-
-            return moved
-
-        found = [slope(at(p), abs(self.loss()) + 1.0, 1e-6) for p in places]
-        return places, np.array([np.nan if s is None else s / size for s in found])
+            found[place] = _slope(at, middle, step * size)
+        order = sorted(found)
+        told = np.array([found[p] for p in order]).reshape(-1, 2)
+        return _Slopes(np.array(order, dtype=int), told[:, 0], told[:, 1], _NOISE * rounding / (step * size))
 
     def gradients(self) -> Iterator[_Gradient]:
         """What the backward pass gives, each with the input whose gradient it is."""
-        owner = copy.deepcopy(self.object)
+        owner = self.own()
         out, cache = self.forward(owner)
-        names = [n for n in inspect.signature(self.backward).parameters if owner is None or n != "self"]
-        taken = upstream_of(names, self.given)
+        names = list(inspect.signature(self.backward).parameters)[owner is not None :]
+        alone = owner is not None and len(names) == 1
+        taken = names[0] if alone else upstream_of(names, self.given)
         if taken is None:
             self.upstream = np.ones(np.shape(out))
         inputs = tuple(self.given.values())
-        values = arguments_by_name(names, self.given, taken, self.upstream, out, None, cache, inputs)
+        called = next(iter(names_returned(self.asked.forward or getattr(owner, "forward", None))), None)
+        values = arguments_by_name(names, self.given, taken, self.upstream, out, called, cache, inputs)
         found = self.backward(*([] if owner is None else [owner]), *values)
         lines = _Lines(self.backward)
         of_inputs = [n for n in self.arrays if n.split(".")[0] in self.given]
@@ -168,31 +234,42 @@ class _Lines:
         return max(sets or returns, default=None)
 
 
-def _compare(gradient: _Gradient, run: _Run, report: Report) -> None:
-    places, slopes = run.slopes(gradient.name)
-    expected, line, file = run.arrays[gradient.name].shape, gradient.line, run.backward.__code__.co_filename
-    got = np.asarray(gradient.value, dtype=np.float64)
-    name = gradient.label
+def _compare(gradient: _Gradient, run: _Run, report: Report, seconds: float) -> None:
+    array, line, file = run.arrays[gradient.name], gradient.line, run.backward.__code__.co_filename
+    expected, got, name = array.shape, np.asarray(gradient.value, dtype=np.float64), gradient.label
     if got.shape != expected:
         report.rows.append(Row(gradient.name, "wrong shape", None, None, got.shape, expected, line, file))
         said = f"{name} has shape {got.shape}, {gradient.name} has {expected}"
         report.findings.append(_finding(gradient, "wrong-shape", said, file))
         return
-    told = ~np.isnan(slopes)
-    mine, right = got.reshape(-1)[places][told], slopes[told]
-    size = float(np.abs(right).max(initial=0.0))
-    off = float(np.abs(mine - right).max(initial=0.0))
-    good = off <= _RIGHT * max(size, float(np.abs(mine).max(initial=0.0)), 1e-6)
+    began = time.perf_counter()
+    slopes = run.slopes(gradient.name, seconds)
+    run.seconds = max(run.seconds - (time.perf_counter() - began), 0.0)
+    if len(slopes.places) < array.size:
+        report.notes.append(f"{name} is compared at {len(slopes.places)} of its {array.size} entries")
+    told = slopes.told()
+    mine, right = got.reshape(-1)[slopes.places][told], slopes.values[told]
+    gap = np.abs(mine - right)
+    size, off = float(np.abs(right).max(initial=0.0)), float(gap.max(initial=0.0))
+    allowed = slopes.noise + 10 * slopes.doubts[told] + _RIGHT * max(size, float(np.abs(mine).max(initial=0.0)), 1e-6)
+    good = bool((gap <= allowed).all())
+    if array.size and (not told.any() or (good and slopes.noise > max(_VAGUE * size, _RIGHT))):
+        why = "its rounding hides the slope" if told.any() else "no two steps tell the same slope (a kink, or rounding)"
+        report.notes.append(f"nothing is said of {name} by differences: {why}")
+        return
     relative = off / size if size else 0.0 if good else float("inf")
     report.rows.append(Row(gradient.name, "right" if good else "wrong", off, relative, got.shape, expected, line, file))
     if not good:
         ratio = float(mine @ right) / (float(right @ right) or 1.0)
-        fits = (
-            bool(size)
-            and abs(ratio) > 1e-9
-            and float(np.abs(mine - ratio * right).max()) <= 10 * _RIGHT * size * abs(ratio)
+        scaled = np.abs(mine - ratio * right) <= 10 * allowed * max(abs(ratio), 1.0)
+        fits = bool(size) and abs(ratio) > 1e-9 and bool(scaled.all())
+        cause = (
+            "unknown"
+            if not fits
+            else "sign"
+            if abs(ratio + 1) < max(_RIGHT, 10 * slopes.noise / size)
+            else "wrong-scale"
         )
-        cause = "unknown" if not fits else "sign" if abs(ratio + 1) < 1e-6 else "wrong-scale"
         how = (
             f"it is {ratio:g} times the right gradient"
             if fits
