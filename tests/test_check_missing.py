@@ -87,3 +87,22 @@ def test_the_code_has_run_once() -> None:
     assert finding.proved
     assert count + 1 == COUNTED
     torch.testing.assert_close(WEIGHT, before - 0.1 * (x.T @ (3 * (x @ before))))
+
+
+def several_turns(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    loss, dw, db = torch.zeros(()), torch.zeros_like(w), torch.zeros_like(b)
+    for row in x:
+        out = row @ w + b
+        loss = loss + out.pow(2).sum()
+        dout = 2 * out
+        dw = dw + row[:, None] * dout
+        db = dout  # for db + dout
+    return loss, dw, db
+
+
+def test_a_gradient_with_two_names_is_told_by_its_own() -> None:
+    x, _, w, b, *_ = data()
+    report = cr.check(several_turns, x, w, b)
+    assert [(r.name, r.status) for r in report.rows] == [("w", "right"), ("b", "wrong")]
+    (finding,) = report.findings
+    assert finding.name == "b"

@@ -228,9 +228,10 @@ class Claims:
         if isinstance(result, tuple | list):
             return [pair for value in result for pair in self._flat(value, "")]
         if not label and isinstance(result, torch.Tensor):
-            held = {id(_tensor(v)): k for k, v in self.recorder.locals.items()}
+            held = [k for k, v in self.recorder.locals.items() if _tensor(v) is result]
+            told = [k for k in held if self._meant(k, None) is not None]  # of two names, that of a gradient: db = dh
             entry = self.recorder.entry(result)
-            label = held.get(id(result)) or (str(entry.node.meta.get("name") or "") if entry is not None else "")
+            label = next(iter(told or held[::-1]), "") or str(entry.node.meta.get("name") or "" if entry else "")
         return [(label, result)]
 
     def _asked_for(self, item: Any) -> fx.Node:
