@@ -106,3 +106,19 @@ def test_a_gradient_with_two_names_is_told_by_its_own() -> None:
     assert [(r.name, r.status) for r in report.rows] == [("w", "right"), ("b", "wrong")]
     (finding,) = report.findings
     assert finding.name == "b"
+
+
+def returns_its_state(x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    h = torch.tanh(x @ w + b)
+    loss = h.pow(2).sum()
+    dh = 2 * h * (1 - h**2)
+    dw, db = x.T @ dh, dh.sum(0)
+    return loss, dw, db, h[-1]
+
+
+def test_a_state_that_is_returned_is_no_gradient() -> None:
+    x, _, w, b, *_ = data()
+    for wrt in (None, ["w", "b"]):
+        report = cr.check(returns_its_state, x, w, b, wrt=wrt)
+        assert report.ok, report
+        assert [r.name for r in report.rows] == ["w", "b"]

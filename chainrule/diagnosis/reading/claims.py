@@ -55,6 +55,11 @@ def _name_in(spot: Spot | None) -> str:
     return name if name.isidentifier() else ""
 
 
+_TAKEN = frozenset(
+    ("getitem", "select", "part", "clone", "detach", "copy")
+)  # what takes a value, or some of it, as it is
+
+
 class Claims:
     """The gradients that a run left, in the order in which they were computed."""
 
@@ -161,7 +166,7 @@ class Claims:
         if wrt is not None:
             order = [self._asked_for(item) for item in ([wrt] if isinstance(wrt, str | torch.Tensor) else wrt)]
             if len(order) != len(labelled):  # a loss of their own may be among them
-                labelled = [(label, t) for label, t in labelled if t.ndim]
+                labelled = [(label, t) for label, t in labelled if t.ndim and not self._is_state(label, t)]
             if len(order) != len(labelled):
                 raise ChainruleError(
                     f"{self.hand.asked.name} returned {len(labelled)} gradients, and wrt= names {len(order)}; "
@@ -170,6 +175,7 @@ class Claims:
             return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
         if self.hand.bare:
             labelled = [(label, t) for label, t in labelled if self._is_of_an_input(t)]
+        labelled = [(label, t) for label, t in labelled if not self._is_state(label, t)] or labelled
         found = [(self._meant(label, None), label, t) for label, t in labelled]
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
@@ -185,6 +191,15 @@ class Claims:
         """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
         shapes = {n.meta["val"].shape for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters}
         return tensor.shape in shapes
+
+    def _is_state(self, label: str, tensor: torch.Tensor) -> bool:
+        """Whether a value of the forward pass is returned beside the gradients: the last hidden state, the logits."""
+        entry = self.recorder.entry(tensor)
+        node = entry.node if entry is not None else None
+        while node is not None and node not in self.forward and node.meta["operation"] in _TAKEN:
+            node = next(iter(node.all_input_nodes), None)
+        on_the_way = node is not None and node in self.forward and node.op != "placeholder"
+        return on_the_way and self._meant(label, None) is None
 
     def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
         """What the backward of an autograd.Function returns."""
