@@ -217,3 +217,10 @@ def test_objects_deep_inside_others_have_their_gradients() -> None:
     """)
     report = checked(text, *data(), name="Box(Box(Box(Net())))")
     assert report.ok and len(report.rows) == 7
+
+
+def test_the_mask_of_what_was_set_to_zero_is_turned() -> None:
+    inverted = LIBRARY.replace("self.mask = x > 0\n        return x * self.mask", "self.mask = x <= 0\n        out = x.clone()\n        out[self.mask] = 0\n        return out")  # fmt: skip
+    assert checked(inverted.replace("return dout * self.mask", "return dout * ~self.mask"), *data()).ok
+    (finding,) = checked(inverted.replace("return dout * self.mask", "return dout"), *data()).findings
+    assert (finding.cause, finding.repair, finding.proved) == ("missing-factor", "return dout * ~self.mask", True)

@@ -116,14 +116,19 @@ def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
 
 
 def complements(search: Search, at: fx.Node) -> Iterator[Mutation]:
-    """A factor that was forgotten, made of a value in reach: `1 - s`, `s * (1 - s)`, `1 - t * t`."""
+    """A factor that was forgotten, made of a value in reach: `1 - s`, `s * (1 - s)`, `1 - t * t`, `~mask`."""
     operation, values = search.around.sketches.operation, search.trials[0].values
     size = getattr(values.get(at), "shape", None)
     for node in search.around.names(at) if at.meta.get("spot") is not None else ():
         known = values.get(node)
-        if not isinstance(known, torch.Tensor) or not known.is_floating_point() or known.numel() < 2:
+        if not isinstance(known, torch.Tensor) or known.numel() < 2:
             continue
         if known.shape != size or node in search.around.carries:
+            continue
+        if known.dtype == torch.bool:
+            factor = operation("bitwise_not", node)
+            yield Mutation(at, operation("mul", at, factor), "missing-factor", WRAPPED + 1.4, "double-applied")
+        if not known.is_floating_point():
             continue
         for place in range(3):  # each from sketches of its own
             inner = operation("mul", node, node) if place == 2 else node
