@@ -244,9 +244,11 @@ class Claims:
             return [pair for value in result for pair in self._flat(value, "")]
         if not label and isinstance(result, torch.Tensor):
             held = [k for k, v in self.recorder.locals.items() if _tensor(v) is result]
-            told = [k for k in held if self._meant(k, None) is not None]  # of two names, that of a gradient: db = dh
+            meant = {k: self._meant(k, None) for k in reversed(held)}  # of several names, that of a gradient: db = dh
+            told = [k for k, v in meant.items() if v is not None]
+            told = [k for k in told if meant[k].op == "placeholder"] or told  # type: ignore[union-attr]
             entry = self.recorder.entry(result)
-            label = next(iter(told or held[::-1]), "") or str(entry.node.meta.get("name") or "" if entry else "")
+            label = next(iter(told or meant), "") or str(entry.node.meta.get("name") or "" if entry else "")
         return [(label, result)]
 
     def _asked_for(self, item: Any) -> fx.Node:
