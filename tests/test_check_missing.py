@@ -122,3 +122,21 @@ def test_a_state_that_is_returned_is_no_gradient() -> None:
         report = cr.check(returns_its_state, x, w, b, wrt=wrt)
         assert report.ok, report
         assert [r.name for r in report.rows] == ["w", "b"]
+
+
+def mean_in_each_parameter(x: Tensor, y: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """`dz` is the gradient of the sum, as many write it: it is right as it is, since each reader divides."""
+    m = len(x)
+    a = torch.sigmoid(x @ w + b)
+    loss = -(y * a.log() + (1 - y) * (1 - a).log()).sum() / m
+    dz = a - y
+    dw = x.T @ dz / m
+    db = dz.sum(0)
+    return loss, dw, db
+
+
+def test_a_value_whose_other_readers_are_right_is_not_blamed() -> None:
+    x, y = torch.randn(9, 4), (torch.rand(9, 2) > 0.5).float()
+    (finding,) = cr.check(mean_in_each_parameter, x, y, torch.randn(4, 2), torch.randn(2)).findings
+    assert (finding.name, finding.cause, finding.proved) == ("b", "wrong-scale", True)
+    assert finding.repair in ("db = dz.sum(0) / m", "db = dz.mean(0)")

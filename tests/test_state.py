@@ -15,7 +15,7 @@ import torch
 from test_check import program, rand
 
 import chainrule as cr
-from chainrule.diagnosis.auditing.state import State
+from chainrule.diagnosis.reading.state import State
 
 
 class Slots:

@@ -84,8 +84,8 @@ class Autograd:
         if planner.dtype is None:
             size, slack = _largest, NOISE[coarsest]
         largest = max(map(size, expected), default=0.0)
+        tolerance = ROUNDED if planner.dtype is not None else TOLERANCE[coarsest]
         for p, right, ours in zip(params, expected, found):
-            tolerance = ROUNDED if planner.dtype is not None else TOLERANCE[coarsest]
             rounding = 4 * torch.finfo(coarsest).eps * _largest(params[p].detach())
             error = size((right - ours).masked_fill(~torch.isfinite(right) & ~torch.isfinite(ours), 0.0))
             allowed = tolerance * size(right) + rounding + slack * largest
@@ -95,7 +95,7 @@ class Autograd:
                     f"gradient is wrong by {error:.2g} where the largest entry is {_largest(right):.2g}; use another "
                     "engine, and please report it"
                 )
-        off, tolerance = abs(loss.item() - self.loss), ROUNDED if planner.dtype is not None else TOLERANCE[coarsest]
+        off = abs(loss.item() - self.loss)
         if isfinite(self.loss) and not off <= tolerance * abs(self.loss) and not off <= self.noise[0]:
             raise ChainruleError(
                 f"the compiled step gives the loss {loss.item():.6g} where autograd gives {self.loss:.6g}; use another "

@@ -9,7 +9,6 @@ from typing import Any
 
 from chainrule.diagnosis.auditing.audit_report import Audit, Mutant
 from chainrule.diagnosis.auditing.mutants import Planted, Planter, changes
-from chainrule.diagnosis.auditing.state import State
 from chainrule.diagnosis.auditing.subjects import Subject, called, subjects, with_call
 from chainrule.diagnosis.auditing.survival import Survival
 from chainrule.diagnosis.auditing.trial_runs import calls_of, passes
@@ -17,6 +16,7 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.forms import form_of
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten
+from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.repairing.edited import edited
 from chainrule.diagnosis.truth.case import Case
 from chainrule.errors import ChainruleError

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from chainrule.diagnosis.auditing.state import State
+from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.report import Report
 
 _PASSES_ON = (KeyboardInterrupt, GeneratorExit)

@@ -46,7 +46,9 @@ def is_given(node: fx.Node) -> bool:
     """Whether a value is an input, or one that was only scaled and shifted by numbers: `w = 0.1 * torch.randn(3, 4)`."""
     while node.op != "placeholder" and node.meta.get("operation") in ("add", "sub", "mul", "div"):
         tensors = [n for n in node.all_input_nodes if differentiable(n)]
-        if len(tensors) != 1 or any(n is not tensors[0] and getattr(n.meta["val"], "ndim", 0) for n in node.all_input_nodes):
+        if len(tensors) != 1 or any(
+            n is not tensors[0] and getattr(n.meta["val"], "ndim", 0) for n in node.all_input_nodes
+        ):
             return False
         node = tensors[0]
     return node.op == "placeholder"

@@ -9,11 +9,11 @@ from functools import cached_property
 
 import torch
 
-from chainrule.diagnosis.auditing.state import State
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten
+from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth.case import Case

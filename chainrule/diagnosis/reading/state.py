@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from chainrule.diagnosis.auditing.undoing import (
+from chainrule.diagnosis.reading.undoing import (
     Undo,
     of_array,
     of_bindings,
