@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 import chainrule as cr
+from chainrule.diagnosis.explaining.scales import Scales
+from chainrule.diagnosis.truth.sketch import Sketches
 
 
 def data() -> tuple[Tensor, ...]:
@@ -140,3 +143,14 @@ def test_a_value_whose_other_readers_are_right_is_not_blamed() -> None:
     (finding,) = cr.check(mean_in_each_parameter, x, y, torch.randn(4, 2), torch.randn(2)).findings
     assert (finding.name, finding.cause, finding.proved) == ("b", "wrong-scale", True)
     assert finding.repair in ("db = dz.sum(0) / m", "db = dz.mean(0)")
+
+
+@pytest.mark.parametrize(("ratio", "literal"), [(0.25, False), (4.0, False), (0.5, True), (7.0, False)])
+def test_a_number_that_a_size_explains_is_that_size(ratio: float, literal: bool) -> None:
+    """But for those of many formulas: 2, a half."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta.update(val=torch.rand(4, 2), operation="input", phase="forward")
+    scales = Scales(Sketches(graph), [x], {})
+    found = [list(n.args) for n in scales.scaled(x, ratio, {x: torch.rand(4, 2)})]
+    assert any(isinstance(a, float | int) and a in (ratio, 1 / ratio) for args in found for a in args) == literal
