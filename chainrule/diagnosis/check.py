@@ -135,10 +135,10 @@ def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
     rerun = again or (lambda run: run(asked))
 
     def report(located: Located, run: Run) -> Report:
-        follow = _following(run) if again is None else None
+        follow = _following(run)
         state = state_of(located.case.hand) if located.wrong or located.missing else None
         try:
-            return _report(located, lambda: rerun(run), follow and (lambda: rerun(follow)))
+            return _report(located, lambda: rerun(run), lambda: rerun(follow))
         finally:
             if state is not None:  # repairs were tried
                 state.restore()
@@ -153,14 +153,13 @@ def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
         return revealed(found, located, rerun, lambda hand, run: report(Located(Case(hand)), run))
 
 
-def _report(located: Located, again: Rerun, follow: Rerun | None) -> Report:
-    """`follow` runs the code once more and looks at what layers hand to one another; None where they cannot."""
+def _report(located: Located, again: Rerun, follow: Rerun) -> Report:
+    """`follow` runs the code once more and looks at what layers hand to one another."""
     report = Report([])
     for claim in located.case.claims:
         report.rows.append(located.rows[claim])
     located, again = _nearest(located, again)
-    if follow is not None:
-        located, again = _followed(located, again, follow)
+    located, again = _followed(located, again, follow)
     findings = Findings(located, again)
     report.rows += findings.missing_rows
     report.findings = findings.all()
@@ -175,8 +174,7 @@ def _following(run: Run) -> Run:
 
 def _followed(located: Located, again: Rerun, follow: Rerun) -> tuple[Located, Rerun]:
     """What is wrong by what the layers hand to one another, where they are objects with a backward pass each."""
-    asked = located.case.hand.asked
-    if not (located.wrong or located.missing) or asked.function or asked.reference is not None:
+    if not (located.wrong or located.missing):
         return located, again
     try:
         with kept(located.case):
@@ -184,7 +182,8 @@ def _followed(located: Located, again: Rerun, follow: Rerun) -> tuple[Located, R
     except Exception:  # whatever the code raises when it is run once more
         return located, again
     said = [[(row.name, row.status) for row in loc.rows.values()] for loc in (located, nearer)]
-    return (nearer, follow) if nearer.case.handed and said[0] == said[1] else (located, again)
+    handed = nearer.case.handed or any("handed" in c.node.meta for c in nearer.case.claims)
+    return (nearer, follow) if handed and said[0] == said[1] else (located, again)
 
 
 def _nearest(located: Located, again: Rerun) -> tuple[Located, Rerun]:

@@ -100,7 +100,7 @@ class Diagnoser(Facts):
         divisors = {n.args[1] for n in self.right if n.meta["operation"] == "div" and isinstance(n.args[1], fx.Node)}
         around = Around(self.sketches, self._names(), carries, gradients, divisors)
         around.numbers, around.at, around.until = self.reach.numbers, self._names_at, self.case.until
-        around.sizes = list(self.reach.sizes)
+        around.sizes, around.shapes, around.value = list(self.reach.sizes), self.reach.shapes(), self.claim.value
         resized = self.trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self.beside, _SECONDS)
         if self._lacks_a_term(trials[0]):  # which says most of it

@@ -51,6 +51,8 @@ class Around:
     divisors: set[fx.Node] = field(default_factory=set)  # what the right gradient is divided by
     numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
     sizes: list[fx.Node] = field(default_factory=list)  # those that have a name of their own there
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tuples of sizes that have a name there
+    value: fx.Node | None = None  # of which the gradient is looked for
     at: Callable[[fx.Node], Names | None] = lambda node: None  # the names where a node was computed
     until: float = math.inf  # when to stop, on the clock of time.thread_time
 

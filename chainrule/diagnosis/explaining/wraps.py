@@ -38,6 +38,11 @@ def reshaped(search: Search) -> Iterator[Mutation]:
                 yield Mutation(root, sketches.method("squeeze", root, axis), "wrong-shape", WRAPPED)
         for axis in range(goal.ndim):
             yield Mutation(root, sketches.method("unsqueeze", root, axis), "wrong-shape", WRAPPED)
+        for text in [t for t, sizes in search.around.shapes.items() if sizes == tuple(goal.shape)][:1]:
+            if search.around.value is not None:
+                shape = sketches.attribute(search.around.value, "shape")
+                shape.meta["text"] = text
+                yield Mutation(root, sketches.method("reshape", root, shape), "wrong-shape", WRAPPED + 0.1)
         sizes = [n for n in search.around.reach if n.meta["val"].shape == goal.shape]
         for like in sizes[:2]:
             yield Mutation(

@@ -248,7 +248,10 @@ class Claims:
             told = [k for k, v in meant.items() if v is not None]
             told = [k for k in told if meant[k].op == "placeholder"] or told  # type: ignore[union-attr]
             entry = self.recorder.entry(result)
-            label = next(iter(told or meant), "") or str(entry.node.meta.get("name") or "" if entry else "")
+            named = (
+                entry is not None and "upstream" not in entry.node.meta
+            )  # what was given, returned: no name of theirs
+            label = next(iter(told or meant), "") or str(entry.node.meta.get("name") or "" if named and entry else "")
         return [(label, result)]
 
     def _asked_for(self, item: Any) -> fx.Node:

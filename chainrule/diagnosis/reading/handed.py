@@ -32,12 +32,17 @@ class Call:
     code: types.CodeType
     spot: Spot  # of the call
     given: list[fx.Node]
-    returned: list[fx.Node] = field(default_factory=list)
+    places: list[fx.Node | None] = field(default_factory=list)  # what it returned: None for what is no tensor
     kept: list[Any] = field(default_factory=list)  # what else a function returned: its cache
+    asked: bool = False  # whether it is what is checked, called by no code of theirs
     forward: Call | None = None  # the call of which this one is the backward pass
     began: int = 0  # the first and the last spot inside
     ended: int = 0
     done: bool = False
+
+    @property
+    def returned(self) -> list[fx.Node]:
+        return [node for node in self.places if node is not None]
 
 
 class Calls:
@@ -57,8 +62,9 @@ class Calls:
             self._left(frame, call, returned)
 
     def _entered(self, frame: types.FrameType) -> None:
-        code, caller = frame.f_code, frame.f_back
-        if not _is_own(code) or caller is None or not _is_own(caller.f_code) or not code.co_varnames:
+        code = frame.f_code
+        near, asked = _caller(frame)
+        if not _is_own(code) or not code.co_varnames or (near is None and not asked):
             return
         if not under_way() or under_way()[-1] is not self.recorder:
             return
@@ -72,15 +78,15 @@ class Calls:
             return  # a call inside of another one of the same object is no step of its own
         named = [(n, held.get(n)) for n in names[method:]] + [("", value) for value in rest or ()]
         given = [(n, t) for n, v in named if (t := _tensor(v)) is not None and self.recorder.entry(t)]
-        spot = self.spots.of(caller)
-        call = Call(owner, code, spot, [self._node(t) for _, t in given], began=self.spots.count)
+        spot = self.spots.of(near or frame)
+        call = Call(owner, code, spot, [self._node(t) for _, t in given], began=self.spots.count, asked=asked)
         tensors = [t for _, t in given]
         call.forward = (
             self._forward_of(call, tensors) if method else self._kept_by(call, [v for _, v in named], tensors)
         )
         self.made.append(call)
         self._open[frame] = call
-        if call.forward is None:
+        if call.forward is None or near is not frame.f_back:
             return
         changed: dict[str, Any] = {}
         for place, (name, tensor) in enumerate(given):
@@ -115,7 +121,7 @@ class Calls:
         for other in reversed(self.made):
             if other.owner is not None or other in taken or other.forward is not None or other.code is call.code:
                 continue
-            kept = any(value is held for value in values[1:] for held in other.kept)
+            kept = (call.asked and other.asked) or any(v is held for v in values[1:] for held in other.kept)
             if not kept or not given or not other.returned:
                 continue
             with torch._C.DisableTorchFunction():
@@ -127,10 +133,12 @@ class Calls:
         tensors = [_tensor(r) for r in results]
         call.kept = [r for r in results[1:] if r is not None and not isinstance(r, int | float | str)]
         spot: Spot | None = None
+        origins: dict[int, fx.Node] = {}  # of one tensor at several places, what it was before the first
         for place, tensor in enumerate(tensors):
             if tensor is None or self.recorder.entry(tensor) is None:
+                call.places.append(None)
                 continue
-            node = self._node(tensor)
+            node = origins.setdefault(id(tensor), self._node(tensor))
             spot = spot or self.spots.of(frame)
             made: Spot | None = node.meta.get("spot")
             found = made is None or made.call != spot.call or bool(node.users)  # as it came, or as others read it too
@@ -140,7 +148,7 @@ class Calls:
                     node = alias_at(self.recorder.graph, node, here)
                     node.meta["span"], node.meta["handed"] = here.span, call
                     self.recorder.entries[id(tensor)] = Entry(tensor, node, version_of(tensor))
-            call.returned.append(node)
+            call.places.append(node)
         call.ended, call.done = self.spots.count, True
 
     def _alias(self, tensor: torch.Tensor, node: fx.Node, spot: Spot) -> torch.Tensor:
@@ -157,6 +165,8 @@ class Calls:
 
 
 _REST = 0x04  # of a code object with *args
+_RUNS = __name__.rpartition(".")[0] + ".running"
+_THROUGH = "__call__", "_wrapped_call_impl", "_call_impl"  # what `self.layer(x)` goes through
 
 
 def _returned_at(spot: Spot, place: int) -> Spot | None:
@@ -175,6 +185,31 @@ def _returned_at(spot: Spot, place: int) -> Spot | None:
 
 def _is_own(code: types.CodeType) -> bool:
     return is_person(code) and is_person_file(code.co_filename)
+
+
+def apart(recorder: Recorder, result: Any, calls: list[Call]) -> Any:
+    """What the checked call returned, where one tensor that it returned several times is several of them."""
+    asked = next((c for c in reversed(calls) if c.asked and c.done), None)
+    if asked is None or type(result) not in (tuple, list) or len(result) != len(asked.places):
+        return result
+    found: list[Any] = []
+    for value, node in zip(result, asked.places, strict=True):
+        again = any(value is other for other in found)
+        found.append(recorder.alias(value, node) if again and node is not None else value)
+    return type(result)(found)
+
+
+def _caller(frame: types.FrameType) -> tuple[types.FrameType | None, bool]:
+    """The frame of the person's that called this one, through what calls a module (`self.layer(x)`), or none, and whether the
+    call is the one that is checked: made by what runs their code."""
+    back = frame.f_back
+    while back is not None and not _is_own(back.f_code):
+        if back.f_globals.get("__name__") == _RUNS:
+            return None, True
+        if back.f_code.co_name not in _THROUGH:
+            return None, False
+        back = back.f_back
+    return back, False
 
 
 def _is_layer(owner: Any) -> bool:

@@ -19,7 +19,7 @@ from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
 from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
 from chainrule.diagnosis.reading.caches import kept
-from chainrule.diagnosis.reading.handed import followed
+from chainrule.diagnosis.reading.handed import apart, followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
 from chainrule.diagnosis.reading.losses import loss_of, scalars_in, tensor_behind
 from chainrule.diagnosis.reading.made import name_parameters
@@ -87,6 +87,7 @@ class _Run:
         following = followed(recorder, self.spots, asked.following)
         with torch.enable_grad(), watched(recorder, self.spots) as writes, following as calls:
             output, result = record_call(recorder, whole, args, kwargs)
+            result = apart(recorder, result, calls)
         self.spots.forget()
         if self.bare and (writes.made or result is None):  # the gradients are those that it left
             self.began, result = 0, None

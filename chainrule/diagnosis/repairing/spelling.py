@@ -64,6 +64,16 @@ class Reach:
         for node, text in list(self.names.items()):  # under the name of what was saved, what it was
             self.names.setdefault(node.meta.get("same_as", node), text)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tuples of whole numbers that have a name: `self.shape`."""
+        found: dict[str, list[int]] = {}
+        for text, value in self.integers.items():
+            if (place := _PLACE.search(text)) is not None and place.end() == len(text):
+                held = found.setdefault(text[: place.start()], [])
+                if int(place[1]) == len(held):
+                    held.append(value)
+        return {text: tuple(sizes) for text, sizes in found.items()}
+
     def _is_better(self, node: fx.Node, text: str) -> bool:
         known = self.names.get(node)
         return known is None or (known.count("."), len(known)) > (text.count("."), len(text))

@@ -1,0 +1,154 @@
+"""`check`: what a backward pass returns as it was given, with nothing computed: the `return` is the line."""
+
+from __future__ import annotations
+
+import linecache
+import textwrap
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import chainrule as cr
+
+CODE = """\
+import numpy as np
+import torch
+
+
+class Relu:
+    def forward(self, x):
+        self.mask = x <= 0
+        out = x.clone()
+        out[self.mask] = 0
+        return out
+
+    def backward(self, dout):
+        return dout
+
+
+class Flatten:
+    def forward(self, x):
+        self.shape = x.shape
+        return x.reshape(x.shape[0], -1)
+
+    def backward(self, dout):
+        return dout
+
+
+class Add:
+    def forward(self, x, y):
+        return x + y
+
+    def backward(self, dout):
+        return dout, dout
+
+
+class Sigmoid(torch.nn.Module):
+    def forward(self, x):
+        self.y = 1 / (1 + torch.exp(-x))
+        return self.y
+
+    def backward(self, dy):
+        return dy
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act, self.w = Sigmoid(), torch.linspace(-1, 1, 12).reshape(4, 3)
+
+    def forward(self, x):
+        self.x = x
+        h = x @ self.w
+        return self.act(h)
+
+    def backward(self, dy):
+        dh = self.act.backward(dy)
+        self.dw = self.x.T @ dh
+        return dh @ self.w.T
+
+
+def relu_forward(x):
+    return np.maximum(0, x), x
+
+
+def relu_backward(dout, cache):
+    x = cache
+    return dout
+
+
+class Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        (x,) = ctx.saved_tensors
+        return grad_output
+
+
+class Bias(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, b):
+        return x + b
+
+    @staticmethod
+    def backward(ctx, g):
+        return g, g
+
+
+class Reshaped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.shape = x.shape
+        return x.reshape(x.shape[0], -1)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, k):
+        ctx.k = k
+        return x * k
+
+    @staticmethod
+    def backward(ctx, g):
+        return g, None
+"""
+
+CASES = [  # what is checked, the shapes of its arguments, the cause, the repair
+    ("Relu()", [(5, 4)], "missing-factor", "return dout.masked_fill(self.mask, 0)"),
+    ("Flatten()", [(2, 3, 4)], "wrong-shape", "return dout.reshape(self.shape)"),
+    ("Add()", [(5, 4), (4,)], "missing-broadcast-sum", "return dout, dout.sum(0)"),
+    ("Sigmoid()", [(5, 4)], "missing-factor", "return dy * (self.y * (1 - self.y))"),
+    ("Net()", [(5, 4)], "missing-factor", "return dy * (self.y * (1 - self.y))"),
+    ("relu_backward", [(5, 4)], "missing-factor", "return dout * (x >= 0)"),
+    ("Clamp", [(5, 4)], "missing-factor", "return grad_output * (x >= 0)"),
+    ("Bias", [(5, 4), (4,)], "missing-broadcast-sum", "return g, g.sum(0)"),
+    ("Reshaped", [(2, 3, 4)], "wrong-shape", "return g.reshape(ctx.shape)"),
+    ("Times", [(5, 4), 3.0], "wrong-scale", None),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "cause", "repair"), CASES)
+def test_what_is_returned_as_it_was_given(name: str, given: list[Any], cause: str, repair: str | None) -> None:
+    generator = np.random.default_rng(0)
+    arrays = [generator.standard_normal(shape) if isinstance(shape, tuple) else shape for shape in given]
+    if name != "relu_backward":
+        arrays = [torch.tensor(a).float() if isinstance(a, np.ndarray) else a for a in arrays]
+    text = textwrap.dedent(CODE)
+    linecache.cache["<returned>"] = (len(text), None, text.splitlines(keepends=True), "<returned>")
+    space: dict[str, Any] = {"__name__": "returned"}
+    exec(compile(text, "<returned>", "exec"), space)
+    report = cr.check(eval(name, space), *arrays)
+    (finding,) = report.findings
+    assert finding.cause == cause and finding.proved, report
+    assert finding.line is not None and text.splitlines()[finding.line - 1].strip().startswith("return"), report
+    assert repair is None or finding.repair == repair, report
