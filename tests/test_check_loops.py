@@ -194,3 +194,62 @@ def test_two_writes_in_place_are_one_finding() -> None:
     (finding,) = report.findings
     assert (finding.line, finding.cause, finding.proved) == (5, "inplace-corruption", True), report
     assert finding.repair == "loss = out.sub(y).pow(2).mean()"
+
+
+LSTM = """\
+import torch
+
+def lstm(x, h0, c0, wf, wi, wg, wo, y):
+    h, c, caches = h0, c0, []
+    for t in range(x.shape[1]):
+        z = torch.cat([x[:, t], h], 1)
+        f, i, o = torch.sigmoid(z @ wf), torch.sigmoid(z @ wi), torch.sigmoid(z @ wo)
+        g = torch.tanh(z @ wg)
+        c_prev, c = c, f * c + i * g
+        tc = torch.tanh(c)
+        h = o * tc
+        caches.append((z, f, i, g, o, c_prev, tc))
+    loss = ((h - y) ** 2).sum()
+    dwf, dwi, dwg, dwo = (torch.zeros_like(w) for w in (wf, wi, wg, wo))
+    dh_next, dc_next = 2 * (h - y), torch.zeros_like(c0)
+    for t in reversed(range(x.shape[1])):
+        z, f, i, g, o, c_prev, tc = caches[t]
+        dh = dh_next
+        do = dh * tc
+        dc = dc_next + dh * o * (1 - tc**2)
+        df = dc * c_prev
+        di = dc * g
+        dg = dc * i
+        dzf = df * f * (1 - f)
+        dzi = di * i * (1 - i)
+        dzg = dg * (1 - g**2)
+        dzo = do * o * (1 - o)
+        dwf += z.T @ dzf
+        dwi += z.T @ dzi
+        dwg += z.T @ dzg
+        dwo += z.T @ dzo
+        dz = dzf @ wf.T + dzi @ wi.T + dzg @ wg.T + dzo @ wo.T
+        dh_next = dz[:, -4:]
+        dc_next = dc * f
+    dh0, dc0 = dh_next, dc_next
+    return loss, dh0, dc0, dwf, dwi, dwg, dwo
+"""
+GATES = [
+    ("dc_next = dc * f", "dc_next = dc", "missing-factor", "dc_next = dc * f"),
+    ("dzg = dg * (1 - g**2)", "dzg = dg * g * (1 - g)", "wrong-factor", "dzg = dg * (1 - g ** 2)"),
+    ("dzf @ wf.T + dzi @ wi.T + dzg @ wg.T + dzo @ wo.T", "dzf @ wf.T + dzi @ wi.T + dzg @ wg.T", "lost-path", None),
+    ("dc = dc_next + dh * o", "dc = dh * o", "lost-path", None),
+    ("df = dc * c_prev", "df = dc * tc", "wrong-tensor", "df = dc * c_prev"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "cause", "repair"), GATES)
+def test_a_line_between_the_gates_is_one_finding(right: str, wrong: str, cause: str, repair: str | None) -> None:
+    text = LSTM.replace(right, wrong)
+    args = rand(3, 4, 2), rand(3, 4), rand(3, 4, seed=1), *(rand(6, 4, seed=k) for k in range(4)), rand(3, 4, seed=2)
+    assert checked(LSTM, "lstm", *args).ok
+    report = checked(text, "lstm", *args)
+    (finding,) = report.findings
+    assert finding.line is not None and wrong in text.splitlines()[finding.line - 1], report
+    assert finding.cause == cause and finding.proved, report
+    assert repair is None or finding.repair == repair, report

@@ -178,7 +178,10 @@ def _followed(located: Located, again: Rerun, follow: Rerun) -> tuple[Located, R
         return located, again
     try:
         with kept(located.case):
-            nearer = Located(Case(follow()))
+            hand = follow()
+        if all(call.forward is None for call in hand.calls):
+            return located, again
+        nearer = Located(Case(hand))
     except Exception:  # whatever the code raises when it is run once more
         return located, again
     said = [[(row.name, row.status) for row in loc.rows.values()] for loc in (located, nearer)]

@@ -10,14 +10,12 @@ from torch import fx
 
 from chainrule.diagnosis.locating.missing import missing_inputs
 from chainrule.diagnosis.locating.placed import Placed
+from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.locating.unnamed import shared_gradient
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claims import Claim, guessed, names_meant
 from chainrule.diagnosis.report import Row
-from chainrule.diagnosis.truth.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
+from chainrule.diagnosis.truth.case import RIGHT, Case, errors, same
 from chainrule.run import needed
-
-MOST = 1e-9  # of the largest number of a run in float64: what rounding may come to at the most
-_LARGEST = frozenset(("amax", "amin", "max", "min", "maximum", "minimum", "max_pool1d", "max_pool2d", "max_pool3d"))
 
 
 @dataclass(eq=False)
@@ -37,79 +35,21 @@ class Wrong:
         return not set(self.mine).isdisjoint(other.mine) or other.claim in self.above
 
 
-class Located:
+class Located(Rows):
     """Rows for all explicit claims; the claims that are wrong by themselves; the inputs that have none."""
 
     def __init__(self, case: Case) -> None:
-        self.case = case
-        self.notes: list[str] = []
-        self.rows: dict[Claim, Row] = {}
+        super().__init__(case)
         self.known = list(case.claims)
         self.wrong: list[Wrong] = []
         self.handed: list[Claim] = []  # of what layers are given, and what they return
-        for claim in case.claims:
-            self.rows[claim] = self._row(claim)
         if self._wrong_rows() or (case.hand.calls and self.missing):
             self._take_guesses()
             self._find()
             while (shared := shared_gradient(case, self.wrong, self.known)) is not None:
                 self._take(shared)
                 self._find()
-
-    # -- rows ------------------------------------------------------------------------------------
-
-    def _row(self, claim: Claim) -> Row:
-        case, value = self.case, claim.value
-        shape, place = tuple(claim.tensor.shape), (claim.spot.line, claim.spot.file) if claim.spot else (None, None)
-        expected = tuple(value.meta["val"].shape)
-        if shape != expected:
-            return Row(claim.name, "wrong shape", None, None, shape, expected, *place)
-        truth = case.here.truth(value)
-        error, relative = errors(case.here.values[claim.node], truth)
-        status = "right" if relative <= RIGHT or self.is_rounding(claim, case.here) else "wrong"
-        if status == "right" or not case.tracked(claim):
-            # by the person's own numbers: rounding of their dtype, or a path that could not be recorded
-            error, relative = errors(claim.tensor.detach().double(), truth)
-            status = "right" if self._near(claim, error, relative) else "close" if status == "right" else "wrong"
-        elif self._only_at_a_kink(claim):
-            status = "right"
-            self.notes.append(f"{claim.target} follows another convention than autograd where the slope jumps")
-        return Row(claim.name, status, error, relative, shape, expected, *place)
-
-    def _near(self, claim: Claim, error: float, relative: float) -> bool:
-        if not claim.tensor.dtype.is_floating_point:
-            return error == 0
-        eps = torch.finfo(claim.tensor.dtype).eps
-        if relative <= CLOSE * eps:
-            return True
-        gap = (claim.tensor.detach().double() - self.case.here.truth(claim.value)).abs()
-        return bool((gap <= SPREAD * self._noise(claim, self.case.here, eps)).all())
-
-    def is_rounding(self, claim: Claim, point: Point) -> bool:
-        """Whether terms that cancel explain the difference: the gradient of a bias before a batch norm is zero."""
-        gap = (point.values[claim.node] - point.truth(claim.value)).abs()
-        if not bool(torch.isfinite(gap).all()) or float(gap.max()) > MOST * point.largest:
-            return False
-        return bool((gap <= SPREAD * self._noise(claim, point, torch.finfo(torch.float64).eps)).all())
-
-    def _noise(self, claim: Claim, point: Point, eps: float) -> torch.Tensor:
-        nodes = [claim.node] + [g for g in [self.case.base.gradients.get(claim.value)] if g is not None]
-        found = self.case.noise(list(dict.fromkeys(nodes)), point, eps)
-        return torch.stack([found[n].expand(claim.tensor.shape) for n in found]).sum(0)
-
-    def _only_at_a_kink(self, claim: Claim) -> bool:
-        near = self.case.nearby
-        if claim.node not in near.values:
-            return False
-        right = errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self.is_rounding(claim, near)
-        return right and not self._splits_ties(claim)
-
-    def _splits_ties(self, claim: Claim) -> bool:
-        """Whether elements that tie for the largest are given more, or less, than the gradient of the largest one."""
-        used = [u for u in self.case.forward if u.meta["operation"] in _LARGEST and claim.value in needed([u])]
-        here = self.case.here
-        sums = [float(g.sum()) for g in (here.values[claim.node], here.truth(claim.value))]
-        return bool(used) and abs(sums[0] - sums[1]) > 1e-6 * float(here.truth(claim.value).abs().sum())
+            self._take_right()
 
     # -- wrong by themselves ---------------------------------------------------------------------
 
@@ -136,7 +76,7 @@ class Located:
             return fed is None
         if not self.case.tracked(claim):
             return True
-        if self._splits_ties(claim):
+        if self.splits_ties(claim):
             return True
         near = self.case.fed(claim, above, self.case.nearby)
         return near is None or errors(near, self.case.nearby.truth(claim.value))[1] > RIGHT
@@ -174,6 +114,30 @@ class Located:
         for claim in Placed(self.case, self.known).of(wrong):
             if not self._is_contradicted(claim):
                 self._take(claim)
+
+    def _take_right(self) -> None:
+        """What has a name, and is the gradient of a value once those above are right, counts as one: in a loop, a mistake
+        in one turn makes it wrong in the next."""
+        case, known, found = self.case, {c.node for c in self.known}, list[Claim]()
+        nodes = [n for n in case.theirs if n.meta.get("name") and n not in known]
+        fed = case.fed_values(nodes, self.known, case.here) if self.wrong and nodes else {}
+        truths: dict[torch.Size, list[tuple[fx.Node, torch.Tensor]]] = {}
+        claimed = {c.value for c in self.known}
+        for value in (v for v in case.base.gradients if v not in claimed):
+            truths.setdefault((truth := case.here.truth(value)).shape, []).append((value, truth))
+        for node in nodes:
+            held = fed.get(node)
+            if not isinstance(held, torch.Tensor) or held.numel() < 2 or not bool(held.any()):
+                continue
+            alike = [(v, t) for v, t in truths.get(held.shape, ()) if _begin_alike(held, t)]
+            right = [v for v, t in alike if same(held, t)]
+            told = [v for v in right if v.meta.get("name") in names_meant(node.meta["name"])]
+            for value in (told or [v for v in right if not v.meta.get("name")])[:1]:
+                found.append(guessed(node, value, str(value.meta.get("name") or node.meta["name"])))
+        for claim in found:
+            self._take(claim)
+        if found:
+            self._find()
 
     def _is_contradicted(self, guess: Claim) -> bool:
         """Whether a gradient is right that would not be if this value were what its name tells: `dZ = A - Y`, where each
@@ -217,3 +181,9 @@ class Located:
     def missing(self) -> list[fx.Node]:
         """Inputs that should have a gradient, and have none."""
         return missing_inputs(self.case)
+
+
+def _begin_alike(held: torch.Tensor, truth: torch.Tensor) -> bool:
+    """Whether two tensors may be equal, by their first elements: a question that costs nothing."""
+    one, other = float(held.flatten()[0]), float(truth.flatten()[0])
+    return abs(one - other) <= 1e-6 * float(truth.abs().max())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claims import Claim, names_meant
+from chainrule.diagnosis.reading.claims import Claim, guessed, names_meant
 from chainrule.diagnosis.truth.case import Case, same
-from chainrule.run import double, needed, run
+from chainrule.run import double, needed, step
 
-_TRIED = 250  # pairs of a variable and a value on the way
+_TRIED = 400  # pairs of a variable and a value on the way
 _TURNS = 64
 
 
@@ -25,6 +26,7 @@ class Placed:
     def __init__(self, case: Case, known: list[Claim]) -> None:
         self.case, self.known = case, known
         self._known_to: dict[tuple[int, Claim], bool] = {}
+        self._runs: dict[Claim, tuple[list[fx.Node], dict[fx.Node, Any]]] = {}
         self._reads: dict[Claim, set[fx.Node]] = {}
 
     def of(self, wrong: list[Claim]) -> list[Claim]:
@@ -34,7 +36,7 @@ class Placed:
         open_ = list(wrong)
         while open_ and (best := self._best(pairs, open_)) is not None:
             pair, repaired = best
-            found += [self._claim(n, v) for n, v in zip(*pair, strict=True)]
+            found += [guessed(n, v, str(v.meta.get("name") or n.meta["name"])) for n, v in zip(*pair, strict=True)]
             used = {*pair[0], *pair[1]}
             pairs = [p for p in pairs if used.isdisjoint((*p[0], *p[1]))]
             open_ = [c for c in open_ if c not in repaired]
@@ -75,7 +77,7 @@ class Placed:
         """A variable of the person's in each turn, the earliest first; and a value of the forward pass, the last turn
         first. Those that the names tell come first; what is right already is none."""
         values, variables = self._values(), self._variables(wrong)
-        named = {n.meta["same_as"]: n for turns in variables for n in turns if "same_as" in n.meta}
+        copied = {n.meta.get("same_as") for turns in variables for n in turns}
         found: list[tuple[bool, list[fx.Node], list[fx.Node]]] = []
         open_: set[fx.Node] = set()
         for turns in sorted(variables, key=lambda turns: "same_as" in turns[0].meta):
@@ -83,9 +85,10 @@ class Placed:
             if source in open_ and set(source.users) <= set(turns):
                 continue  # `dh = dprev`: what stands there is wrong already
             fitting = list(_alongside(turns, values))
-            right = 0 if turns[0] in named else len(turns) - 1  # `dz = dh` makes a right value a wrong one
-            if any(all(self._is(n, v) for n, v in zip(ns[: right + 1], vs, strict=False)) for ns, vs in fitting):
+            if any(all(self._is(n, v) for n, v in zip(ns, vs, strict=True)) for ns, vs in fitting):
                 continue
+            begun = [(ns, vs) for ns, vs in fitting if turns[0] in copied and self._is(ns[0], vs[0])]
+            fitting = begun or fitting  # `dz = dh` makes a right value a wrong one
             if fitting:
                 open_.add(turns[0])
             for ns, vs in fitting:
@@ -122,23 +125,50 @@ class Placed:
             ):
                 place = (spot.code, spot.index, node.target) if spot is not None else node
                 groups.setdefault(place, []).append(node)
-        return sorted(groups.values(), key=lambda g: not any(n.meta.get("name") for n in g))
+        named = sorted(groups.values(), key=lambda g: not any(n.meta.get("name") for n in g))
+        found: dict[object, list[fx.Node]] = {}
+        for several in named:  # the terms of a sum have the gradient of the sum
+            found.setdefault(tuple(self.case.base.gradients[n] for n in several), several)
+        return list(found.values())
 
     def _is_right(self, claim: Claim, truth: dict[fx.Node, torch.Tensor]) -> bool:
-        case = self.case
-        given = {c.node: case.here.truth(c.value) for c in self.known if c is not claim} | truth
-        forward = {n: v for n, v in case.here.values.items() if n in case.forward}
+        """Whether a claim would be right with these gradients; only what reads them is computed again."""
+        if claim not in self._runs:
+            self._runs[claim] = self._run(claim)
+        nodes, before = self._runs[claim]
+        values = {**before, **truth}
+        changed = set(truth)
+        if before.get(claim.node) is not None and changed.isdisjoint(nodes):
+            return same(before[claim.node], self.case.here.truth(claim.value))
         try:
             with torch.no_grad():
-                nodes = needed([claim.node], given=[*given, *forward])
-                return same(run(nodes, {**forward, **given}, double)[claim.node], case.here.truth(claim.value))
+                for node in nodes:
+                    if node not in truth and not changed.isdisjoint(node.all_input_nodes):
+                        values[node] = step(node, values, double)
+                        changed.add(node)
+            return same(values.get(claim.node), self.case.here.truth(claim.value))
         except (RuntimeError, IndexError, ValueError, KeyError, TypeError):
             return False
 
-    def _claim(self, node: fx.Node, value: fx.Node) -> Claim:
-        target = str(node.meta["name"])
-        name = str(value.meta.get("name") or target)
-        return Claim(value, node, node.meta["val"], name, target, node.meta.get("spot"), False)
+    def _run(self, claim: Claim) -> tuple[list[fx.Node], dict[fx.Node, Any]]:
+        """What a claim is computed from, in order, and its values with the known gradients as they should be."""
+        case = self.case
+        given = {c.node: case.here.truth(c.value) for c in self.known if c is not claim}
+        values = {n: v for n, v in case.here.values.items() if n in case.forward} | given
+        nodes = [n for n in needed([claim.node], given=values) if n not in values and n.op != "placeholder"]
+        with torch.no_grad():
+            for node in nodes:
+                try:
+                    values[node] = step(node, values, double)
+                except (
+                    RuntimeError,
+                    IndexError,
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                ):  # of other shapes than it should have
+                    continue
+        return nodes, values
 
 
 def _alongside(turns: list[fx.Node], values: list[list[fx.Node]]) -> Iterator[Pair]:

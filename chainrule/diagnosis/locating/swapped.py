@@ -18,9 +18,10 @@ def exchanges(wrong: Sequence[Wrong]) -> Iterator[tuple[Edit, types.CodeType]]:
     codes = {c.spot.code: c.spot for w in wrong if (c := w.claim).spot is not None}
     spots = [s for w in wrong for n in w.mine if (s := n.meta.get("spot")) is not None]
     lines = {(s.code, s.line): s for s in spots}
+    two = len(wrong) == 2 and all(w.claim.explicit for w in wrong)  # which a `return` may give in the wrong order
     for code in dict.fromkeys([*codes, *(code for code, _ in lines)]):
         for statement in _statements(code):
-            returned = isinstance(statement, ast.Return) and code in codes
+            returned = two and isinstance(statement, ast.Return) and code in codes
             if returned or (code, statement.lineno) in lines:
                 yield from ((edit, code) for edit in _edits(statement, code.co_filename))
 

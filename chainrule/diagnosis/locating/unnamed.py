@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claims import Claim, guessed
 from chainrule.diagnosis.truth.case import Case, same
 from chainrule.program import differentiable
 
@@ -35,7 +35,7 @@ def shared_gradient(case: Case, wrong: Sequence[Wrong], taken: Iterable[Claim]) 
         for value in alike:
             left -= 1
             if left > 0 and value not in values and all(_mended(case, each, node, value) for each in shared[node]):
-                return _claim(case, node, value)
+                return guessed(node, value, case.names.get(value, value.name))
     return None
 
 
@@ -44,12 +44,6 @@ def _mended(case: Case, wrong: Wrong, node: fx.Node, value: fx.Node) -> bool:
     standing = Claim(value, node, node.meta["val"], "", "", None)
     fed = case.fed(wrong.claim, [*wrong.above, standing], case.here)
     return fed is not None and same(fed, case.here.truth(wrong.claim.value))
-
-
-def _claim(case: Case, node: fx.Node, value: fx.Node) -> Claim:
-    name = case.names.get(value, value.name)
-    told = str(node.meta.get("name") or f"the gradient of {name}")
-    return Claim(value, node, node.meta["val"], name, told, node.meta.get("spot"), False)
 
 
 def _of_shape(case: Case, node: fx.Node) -> list[fx.Node]:

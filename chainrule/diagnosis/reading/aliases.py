@@ -119,6 +119,7 @@ def _bare_in(code: types.CodeType) -> tuple[_Bare, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=256)
 def _loops(code: types.CodeType) -> bool:
     return any(i.opname == "JUMP_BACKWARD" for i in dis.get_instructions(code))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claims import Claim, guessed
 from chainrule.diagnosis.reading.handed import Call
 from chainrule.program import differentiable
 from chainrule.run import needed
@@ -33,7 +33,7 @@ def handed_claims(case: Case) -> list[Claim]:
         for node, value in pairs:
             fits = value is not None and value in case.base.gradients and _shape(value) == _shape(node)
             if fits and node not in taken and node not in case.forward:
-                found.setdefault(node, _claim(case, node, value))
+                found.setdefault(node, guessed(node, value, case.names.get(value, value.name)))
     return list(found.values())
 
 
@@ -81,12 +81,6 @@ def _terms(total: fx.Node, others: set[fx.Node]) -> list[fx.Node]:
         return [total]
     parts = [[node] if node in others else _terms(node, others) for node in total.all_input_nodes]
     return [term for part in parts for term in part]
-
-
-def _claim(case: Case, node: fx.Node, value: fx.Node) -> Claim:
-    name = case.names.get(value, value.name)
-    told = str(node.meta.get("name") or f"the gradient of {name}")
-    return Claim(value, node, node.meta["val"], name, told, node.meta.get("spot"), False)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

@@ -38,6 +38,12 @@ class Claim:
     explicit: bool = True  # told by the code, not guessed from a name
 
 
+def guessed(node: fx.Node, value: fx.Node, name: str) -> Claim:
+    """`node` as the gradient of `value`, which no code tells."""
+    told = str(node.meta.get("name") or f"the gradient of {name}")
+    return Claim(value, node, node.meta["val"], name, told, node.meta.get("spot"), False)
+
+
 def names_meant(name: str) -> list[str]:
     """The names of which `name` may be the gradient, as people write it.
 

@@ -99,6 +99,8 @@ class Findings:
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
             remaining = [w for w in remaining if w.claim.name not in right]
             mended_too |= right
+            if finding.proved:  # of what comes before it in the run, and is right with it, too
+                found = [f for f in found if f.proved or f.name not in right]
             found.append(finding)
         return found + self.forgotten.findings(mended_too)
 
@@ -108,7 +110,7 @@ class Findings:
         edits = [(*made, "inplace-corruption") for made in islice(without_writing(self.case), _WRITES) if names]
         edits += [(*made, "wrong-tensor") for made in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1]
         for edit, code, cause in edits:
-            right = repaired(edit, code, self.again, self.located)
+            right = repaired(edit, code, self.again, self.located, whole=True)
             if names <= right:
                 claim, *others = [w.claim for w in wrong]
                 message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence(cause)}"
@@ -223,9 +225,10 @@ class Findings:
 
     @staticmethod
     def _rewritten(wrong: Wrong, derived: str) -> Edit | None:
-        """The edit that writes the derived line in the place of theirs; none in a loop, of which it is the whole."""
+        """The edit that writes the derived line in the place of theirs; none for what a loop adds up, of which it is the
+        whole."""
         spot = wrong.claim.spot
-        if spot is not None and source.loop_variables(spot.file, spot.line):
+        if spot is not None and wrong.claim.explicit and source.loop_variables(spot.file, spot.line):
             return None
         span = spot.span if spot is not None else None
         assigned = source.assignment_at(span) if span is not None and derived else None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from chainrule.diagnosis.locating.locate import Located
+from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.repairing.edited import edited
 from chainrule.diagnosis.report import Edit
@@ -17,11 +18,17 @@ from chainrule.diagnosis.truth.case import Case
 from chainrule.recording.names import reachable
 
 
-def repaired(edit: Edit, code: types.CodeType, again: Callable[[], Handwritten], before: Located) -> set[str]:
-    """The gradients that are right by themselves with the edit made; none if another one has become wrong."""
+def repaired(
+    edit: Edit, code: types.CodeType, again: Callable[[], Handwritten], before: Located, whole: bool = False
+) -> set[str]:
+    """The gradients that are right by themselves with the edit made; none if another one has become wrong, or, of a
+    `whole` repair, if one is left wrong."""
     try:
         with edited(edit, code), kept(before.case):
-            located = Located(Case(again()))
+            case = Case(again())
+            if whole and not Rows(case).ok:
+                return set()
+            located = Located(case)
     except Exception:  # whatever the edited code raises: it is no repair
         return set()
     then = {w.claim.name for w in before.wrong} | {before.case.names.get(n, n.name) for n in before.missing}

@@ -191,17 +191,19 @@ class Case:
 
     def fed(self, claim: Claim, above: Iterable[Claim], point: Point) -> torch.Tensor | None:
         """What a line gives if the gradients that it reads are right; None where it cannot be run so."""
+        return self.fed_values([claim.node], above, point).get(claim.node)
+
+    def fed_values(self, nodes: list[fx.Node], above: Iterable[Claim], point: Point) -> dict[fx.Node, Any]:
+        """Every value on the way to `nodes`; none where they cannot be run so."""
         swap = {c.node: point.truth(c.value) for c in above}
-        if claim.node in swap:
-            return swap[claim.node]
+        if all(node in swap for node in nodes):
+            return dict(swap)
         forward = {n: v for n, v in point.values.items() if n in self.forward}
         try:
             with torch.no_grad():
-                values = run(needed([claim.node], given=[*swap, *forward]), {**forward, **swap}, double)
-            found: torch.Tensor = values[claim.node]
-            return found
+                return run(needed(nodes, given=[*swap, *forward]), {**forward, **swap}, double)
         except (RuntimeError, IndexError, ValueError, KeyError, TypeError):
-            return None
+            return {}
 
     def noise(self, nodes: list[fx.Node], point: Point, eps: float) -> dict[fx.Node, torch.Tensor]:
         """How large rounding errors may be, for each of `nodes`."""

@@ -1,0 +1,81 @@
+"""A row for each hand-written gradient: whether it is right as it stands, and by how much it is not."""
+
+from __future__ import annotations
+
+import torch
+
+from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.report import Row
+from chainrule.diagnosis.truth.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
+from chainrule.run import needed
+
+MOST = 1e-9  # of the largest number of a run in float64: what rounding may come to at the most
+_LARGEST = frozenset(("amax", "amin", "max", "min", "maximum", "minimum", "max_pool1d", "max_pool2d", "max_pool3d"))
+
+
+class Rows:
+    """The rows of all explicit claims, and notes on them."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.notes: list[str] = []
+        self.rows: dict[Claim, Row] = {}
+        for claim in case.claims:
+            self.rows[claim] = self._row(claim)
+
+    @property
+    def ok(self) -> bool:
+        return all(row.status in ("right", "close") for row in self.rows.values())
+
+    def _row(self, claim: Claim) -> Row:
+        case, value = self.case, claim.value
+        shape, place = tuple(claim.tensor.shape), (claim.spot.line, claim.spot.file) if claim.spot else (None, None)
+        expected = tuple(value.meta["val"].shape)
+        if shape != expected:
+            return Row(claim.name, "wrong shape", None, None, shape, expected, *place)
+        truth = case.here.truth(value)
+        error, relative = errors(case.here.values[claim.node], truth)
+        status = "right" if relative <= RIGHT or self.is_rounding(claim, case.here) else "wrong"
+        if status == "right" or not case.tracked(claim):
+            # by the person's own numbers: rounding of their dtype, or a path that could not be recorded
+            error, relative = errors(claim.tensor.detach().double(), truth)
+            status = "right" if self._near(claim, error, relative) else "close" if status == "right" else "wrong"
+        elif self._only_at_a_kink(claim):
+            status = "right"
+            self.notes.append(f"{claim.target} follows another convention than autograd where the slope jumps")
+        return Row(claim.name, status, error, relative, shape, expected, *place)
+
+    def _near(self, claim: Claim, error: float, relative: float) -> bool:
+        if not claim.tensor.dtype.is_floating_point:
+            return error == 0
+        eps = torch.finfo(claim.tensor.dtype).eps
+        if relative <= CLOSE * eps:
+            return True
+        gap = (claim.tensor.detach().double() - self.case.here.truth(claim.value)).abs()
+        return bool((gap <= SPREAD * self._noise(claim, self.case.here, eps)).all())
+
+    def is_rounding(self, claim: Claim, point: Point) -> bool:
+        """Whether terms that cancel explain the difference: the gradient of a bias before a batch norm is zero."""
+        gap = (point.values[claim.node] - point.truth(claim.value)).abs()
+        if not bool(torch.isfinite(gap).all()) or float(gap.max()) > MOST * point.largest:
+            return False
+        return bool((gap <= SPREAD * self._noise(claim, point, torch.finfo(torch.float64).eps)).all())
+
+    def _noise(self, claim: Claim, point: Point, eps: float) -> torch.Tensor:
+        nodes = [claim.node] + [g for g in [self.case.base.gradients.get(claim.value)] if g is not None]
+        found = self.case.noise(list(dict.fromkeys(nodes)), point, eps)
+        return torch.stack([found[n].expand(claim.tensor.shape) for n in found]).sum(0)
+
+    def _only_at_a_kink(self, claim: Claim) -> bool:
+        near = self.case.nearby
+        if claim.node not in near.values:
+            return False
+        right = errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self.is_rounding(claim, near)
+        return right and not self.splits_ties(claim)
+
+    def splits_ties(self, claim: Claim) -> bool:
+        """Whether elements that tie for the largest are given more, or less, than the gradient of the largest one."""
+        used = [u for u in self.case.forward if u.meta["operation"] in _LARGEST and claim.value in needed([u])]
+        here = self.case.here
+        sums = [float(g.sum()) for g in (here.values[claim.node], here.truth(claim.value))]
+        return bool(used) and abs(sums[0] - sums[1]) > 1e-6 * float(here.truth(claim.value).abs().sum())
