@@ -257,3 +257,11 @@ def inserted_after(statement: Span, text: str) -> Edit:
     indent = first[: len(first) - len(first.lstrip())]
     added = tuple(indent + line for line in text.split("\n"))
     return Edit(statement.file, statement.end_line + 1, statement.end_line, added)
+
+
+def numbers_at(span: Span | None) -> set[float]:
+    """The numbers that stand in the statement at a place."""
+    statement = statement_at(span) if span is not None else None
+    held = ast.walk(statement) if statement is not None else ()
+    found = (n.value for n in held if isinstance(n, ast.Constant))
+    return {float(value) for value in found if type(value) in (int, float)}  # type: ignore[arg-type]
