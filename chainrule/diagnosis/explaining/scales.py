@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -79,6 +79,7 @@ class Scales:
                 yield sketches.operation("mul", sketches.operation("mul", 2, named), node)
             elif _equal(1 / (1 - number), ratio):
                 yield sketches.operation("div", node, sketches.operation("sub", 1, named))
+        yield from self._two(node, ratio, values)
         explained = by_name
         for size in islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE):  # made one at a time
             explained = True
@@ -100,6 +101,18 @@ class Scales:
         for twice in (2.0, 0.5):
             for size in self._sizes(twice / ratio if ratio else math.inf, values):
                 yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
+
+    def _two(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """`lam * w / m`: a number that has a name, and a size."""
+        sketches = self.sketches
+        for named in (n for n in self.named if not float(n).is_integer()):
+            for times in (1, 2, 0.5):
+                wanted = times * float(named) / ratio if ratio else math.inf
+                whole = (n for n in self.named if float(n).is_integer() and _equal(float(n), wanted))
+                for size in chain(whole, islice(self._sizes(wanted, values), 2)):
+                    product = sketches.operation("mul", named, node)
+                    product = product if times == 1 else sketches.operation("mul", times, product)
+                    yield sketches.operation("div", product, size)
 
     def _rooted(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`x / d` with the root of what it is divided by: a scale of 1/sqrt(d)."""

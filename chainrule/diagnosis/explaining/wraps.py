@@ -55,6 +55,7 @@ def reshaped(search: Search) -> Iterator[Mutation]:
         yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
 
+_SCALES = 6  # ways of writing one number that are tried
 _LINEAR = frozenset(("add", "sub", "mul", "div", "neg", "sum", "mean", "matmul", "mm", "bmm"))
 
 
@@ -193,12 +194,18 @@ def regularisers(search: Search) -> Iterator[Mutation]:
     if not isinstance(value, torch.Tensor) or value.shape != goal.shape:
         return
     lost = goal - value
-    for other in search.around.reach:
-        known = trial.values.get(other)
-        if isinstance(known, torch.Tensor) and known.shape == goal.shape and bool(known.any()):
+    reach = {n: v for n in search.around.reach if isinstance(v := trial.values.get(n), torch.Tensor)}
+    scalars = [None, *(n for n, v in reach.items() if not v.ndim and v.is_floating_point())]
+    for other, held in reach.items():
+        for scalar in scalars if held.shape == goal.shape and bool(held.any()) else ():
+            known = held if scalar is None else held * reach[scalar]
             number = float((lost * known).sum() / (known * known).sum())
-            if abs(number - 1) < 1e-9 and same(known, lost):
-                yield Mutation(root, sketches.operation("add", root, other), "lost-path", WRAPPED + 1.1)
-            elif number and same(known * number, lost):
-                for term in islice(search.scales.scaled(other, round(number, 12), trial.values), 3):
+            if not number or not same(known * number, lost):
+                continue
+            for place in range(1 if abs(number - 1) < 1e-9 else _SCALES):
+                term = other if scalar is None else sketches.operation("mul", scalar, other)  # which lives for one try
+                if abs(number - 1) >= 1e-9:
+                    ways = search.scales.scaled(term, round(number, 12), trial.values)
+                    term = next(islice(ways, place, None), None)  # type: ignore[assignment]
+                if term is not None:
                     yield Mutation(root, sketches.operation("add", root, term), "lost-path", WRAPPED + 1.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import time
 import types
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.truth.case import errors, same
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
+_COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run alone
 _WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
 _KEPT = 2.0
@@ -220,7 +222,8 @@ class Findings:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
-                found.append(Option(4.8 if elsewhere else 4.5, edit, text, claim.spot, claim.node))
+                far = (4.8 if elsewhere else 4.5) + (_STRANGE if _COMPUTED.search(text) else 0)
+                found.append(Option(far, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
     @staticmethod
