@@ -83,8 +83,14 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
         far = WRAPPED + (1.0 if node is search.root else 1.2) + (0 if derived else 0.2)
         for factor in [f for f in search.factors if f not in reach] if derived else reach:
             known = values.get(factor)
-            if not isinstance(known, torch.Tensor) or (derived and known.numel() < 2) or factor is node:
+            if not isinstance(known, torch.Tensor) or factor is node:
                 continue
+            if (
+                derived
+                and known.numel() < 2
+                and (len(search.trials) < 2 or same(search.trials[1].values.get(factor), known))
+            ):
+                continue  # a number
             if 0 < known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
                 index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
                 factor = sketches.operation("getitem", factor, index)
