@@ -162,12 +162,19 @@ class Located(Rows):
 
     def _where_made(self, claim: Claim) -> Claim:
         """What is handed on, on the line that made it, unless that is another gradient, which was handed on instead."""
-        made, here = claim.node.meta.get("same_as"), self.case.here
-        if made is None or made in self.case.forward or made.meta.get("spot") is None or made.op == "placeholder":
+        made, here = next(iter(claim.node.all_input_nodes), None), self.case.here
+        if (
+            made is None
+            or "same_as" not in claim.node.meta
+            or made in self.case.forward
+            or made.meta.get("spot") is None
+            or made.op == "placeholder"
+        ):
             return claim
         values = [v for v in self.case.base.gradients if v.meta["val"].shape == made.meta["val"].shape]
-        known = any(c.node is made for c in self.known) or "handed" in made.meta or "same_as" in made.meta
-        if known or any(same(here.values.get(made), here.truth(v)) for v in values):
+        known = any(c.node is made for c in self.known) or "handed" in made.meta
+        copied = "same_as" in made.meta  # `dy = da`
+        if known or (not copied and any(same(here.values.get(made), here.truth(v)) for v in values)):
             return claim
         return guessed(made, claim.value, claim.name)
 
