@@ -172,7 +172,7 @@ class Located(Rows):
         ):
             return claim
         values = [v for v in self.case.base.gradients if v.meta["val"].shape == made.meta["val"].shape]
-        known = any(c.node is made for c in self.known) or "handed" in made.meta
+        known = any(c.node is made for c in [*self.known, *self.case.handed]) or "handed" in made.meta
         copied = "same_as" in made.meta  # `dy = da`
         if known or (not copied and any(same(here.values.get(made), here.truth(v)) for v in values)):
             return claim
