@@ -262,3 +262,58 @@ def test_a_mistake_before_a_function_whose_argument_has_the_same_name(wrong: str
     (finding,) = cr.check(space["step"], *args).findings
     assert (finding.cause, finding.proved, finding.text.strip()) == (cause, True, f"dy = {wrong}")
     assert finding.repair in ("dy = da * (y > 0)", "dy = da * (y >= 0)", "dy = da.masked_fill(y <= 0, 0)")
+
+
+TWICE = """\
+def norm(x, g):
+    r = (x * x).mean(-1, keepdim=True).rsqrt()
+    return x * r * g, r
+
+
+def norm_backward(dout, x, g, r):
+    dg = (dout * x * r).sum(0)
+    dh = dout * g
+    dx = dh * r - x * r**3 * (dh * x).mean(-1, keepdim=True)
+    return dx, dg
+
+
+def step(x, g1, g2, w, keep, t):
+    n1, r1 = norm(x, g1)
+    x1 = (x + n1 @ w) * keep
+    n2, r2 = norm(x1, g2)
+    x2 = x1 + n2.tanh()
+    loss = ((x2 - t) ** 2).sum()
+    dx2 = 2 * (x2 - t)
+    dn2 = dx2 * (1 - n2.tanh() ** 2)
+    dx1, dg2 = norm_backward(dn2, x1, g2, r2)
+    dx1 = dx1 + dx2
+    dsum = dx1 * keep
+    dw = n1.T @ dsum
+    dn1 = dsum @ w.T
+    dx, dg1 = norm_backward(dn1, x, g1, r1)
+    dx = dx + dsum
+    return loss, dx, dg1, dg2, dw
+"""
+
+
+@pytest.mark.parametrize(
+    ("lost", "repairs"),
+    [
+        ("    dx1 = dx1 + dx2\n", ("dx1 = dx1 + dx2", "dsum = dx1 * keep + dx2 * keep")),
+        ("    dx = dx + dsum\n", ("dx = dx + dsum",)),
+    ],
+)
+def test_a_residual_is_lost_after_a_function_that_is_right_elsewhere(lost: str, repairs: tuple[str, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (5, 3), (3,), (3,), (3, 3), (5, 3), (5, 3)
+    args = [torch.randn(*shape, generator=generator) for shape in shapes]
+    args[4] = (args[4] > -0.5).float() / 0.7
+    reports = {}
+    for text in (TWICE, TWICE.replace(lost, "")):
+        linecache.cache["<twice>"] = (len(text), None, text.splitlines(keepends=True), "<twice>")
+        space: dict[str, Any] = {}
+        exec(compile(text, "<twice>", "exec"), space)
+        reports[text] = cr.check(space["step"], *args)
+    assert reports[TWICE].ok
+    (finding,) = reports[TWICE.replace(lost, "")].findings
+    assert (finding.cause, finding.proved) == ("lost-path", True) and finding.repair in repairs, finding

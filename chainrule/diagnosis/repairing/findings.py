@@ -6,7 +6,7 @@ import ast
 import re
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
 
@@ -25,6 +25,7 @@ from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.spots import Spot, span_of
 from chainrule.diagnosis.repairing.added import additions
+from chainrule.diagnosis.repairing.callers import after_the_call
 from chainrule.diagnosis.repairing.derived import Derived
 from chainrule.diagnosis.repairing.forgotten import Forgotten, mended
 from chainrule.diagnosis.repairing.kept import other_numbers
@@ -129,7 +130,7 @@ class Findings:
     def _finding(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]]:
         """The finding, and the gradients that its repair makes right."""
         claim = wrong.claim
-        if (added := self._added(wrong)) is not None:
+        if (added := self._first_proved(wrong, additions(wrong))) is not None:  # which takes a run, and no search
             return added
         diagnoser = Diagnoser(self.case, self.located, wrong)
         diagnosis = diagnoser.diagnosis()
@@ -141,6 +142,8 @@ class Findings:
         options = self._options(wrong, diagnosis.repairs, finding.repair)
         kept = self._kept_otherwise(wrong, diagnosis.repairs)
         best = self._best(claim, [kept, *options] if kept is not None else options, common, shared)
+        if best is None and (after := self._first_proved(wrong, after_the_call(self.case, wrong))) is not None:
+            return after
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
@@ -154,13 +157,16 @@ class Findings:
             finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
 
-    def _added(self, wrong: Wrong) -> tuple[Finding, set[str]] | None:
-        """The finding, where it is `=` for `+=` in a loop: looked for first, as it takes a run and no search."""
-        for cause, edit, text, spot in additions(wrong):
+    def _first_proved(
+        self, wrong: Wrong, edits: Iterator[tuple[str, Edit, str, Spot]]
+    ) -> tuple[Finding, set[str]] | None:
+        """The finding of the first edit that makes the gradient right."""
+        for cause, edit, text, spot in edits:
             right = repaired(edit, spot.code, self.again, self.located)
             if wrong.claim.name in right:
-                finding = Finding(wrong.claim.name, spot.line, cause, "", text, True, spot.file)
-                finding.edit, finding.text = edit, source.line_at(spot.file, spot.line)
+                finding = Finding(wrong.claim.name, edit.line, cause, "", text, True, spot.file)
+                finding.edit = edit
+                finding.text = "" if edit.inserts else source.line_at(spot.file, edit.line)
                 finding.message = self._message(wrong, Diagnosis(cause), cause)
                 return finding, right
         return None
