@@ -17,6 +17,7 @@ from chainrule.diagnosis.reading.arguments import with_an_input
 from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.forms import form_of, made
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.numbers import by_gradients
 from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.repairing.findings import Findings
 from chainrule.diagnosis.repairing.proof import kept
@@ -116,6 +117,10 @@ def _by_either_reading(asked: Asked) -> Report:
 
 
 def _checked(asked: Asked) -> Report:
+    return by_gradients(asked, _checked_as_given)
+
+
+def _checked_as_given(asked: Asked) -> Report:
     try:
         hand = run_handwritten(asked)
     except Unfollowed as error:

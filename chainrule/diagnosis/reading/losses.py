@@ -59,4 +59,6 @@ def scalars_in(result: Any) -> list[Any]:
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tracked) or (isinstance(value, torch.Tensor) and value.numel() == 1)
+    return (
+        isinstance(value, Tracked) or type(value) is float or (isinstance(value, torch.Tensor) and value.numel() == 1)
+    )
