@@ -24,12 +24,23 @@ class Refused(click.ClickException):
         click.echo(f"error: {self.message}", err=True)
 
 
+_ON_THE_COMMAND_LINE = {  # what an error advises, in Python and here
+    "give upstream= of the same shape": "add --upstream",
+    'wrt=["w", "b"]': "--wrt w --wrt b",
+    "wrt= names": "--wrt names",
+    "name it with loss=": "name it with --loss",
+}
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     try:
         yield
     except ChainruleError as error:
-        raise Refused(str(error).replace("give upstream= of the same shape", "add --upstream")) from error
+        message = str(error)
+        for python, option in _ON_THE_COMMAND_LINE.items():
+            message = message.replace(python, option)
+        raise Refused(message) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -119,6 +130,13 @@ def derive(
 @main.command()
 @click.argument("targets", metavar="FILE.py[:NAME]...", nargs=-1, required=True)
 @given
+@click.option(
+    "--wrt",
+    multiple=True,
+    metavar="NAME",
+    help="What the returned gradients are of, where their names do not say it: --wrt w --wrt b, in their order.",
+)
+@click.option("--loss", metavar="NAME", help="The local variable that holds the loss, where it is not called loss.")
 @click.option("--fix", is_flag=True, help="Show the proved repairs as a diff, ask, write them, and check again.")
 @click.option("--yes", is_flag=True, help="With --fix: write without asking.")
 @click.option(
@@ -128,7 +146,14 @@ def derive(
     help="github adds a workflow annotation for each mistake; it is the default where GITHUB_ACTIONS is true.",
 )
 def check(
-    targets: tuple[str, ...], inputs: tuple[str, ...], as_json: bool, fix: bool, yes: bool, style: str | None
+    targets: tuple[str, ...],
+    inputs: tuple[str, ...],
+    wrt: tuple[str, ...],
+    loss: str | None,
+    as_json: bool,
+    fix: bool,
+    yes: bool,
+    style: str | None,
 ) -> None:
     """Compare hand-written gradients with the truth, and find the line that is wrong.
 
@@ -141,8 +166,11 @@ def check(
     if as_json and fix and not yes:
         raise Refused("--json cannot ask before it writes; add --yes, or leave out --fix")
     from chainrule.cli import findings
+    from chainrule.cli.checked import Said
 
-    code = findings.run(targets, inputs, as_json, fix, yes, style)
+    code = findings.run(
+        targets, Said(inputs, [name for text in wrt for name in text.split(",")], loss), as_json, fix, yes, style
+    )
     if code:
         raise SystemExit(code)
 

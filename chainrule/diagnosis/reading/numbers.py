@@ -82,7 +82,7 @@ def _numbers(asked: Asked) -> dict[str, float]:
 def _parameters(asked: Asked) -> dict[str, inspect.Parameter]:
     code = asked.forward or asked.reference or asked.code
     try:
-        return dict(inspect.signature(code if callable(code) else code.forward).parameters)
+        return dict(inspect.signature(code if callable(code) else getattr(code, "forward", code)).parameters)
     except (TypeError, ValueError):
         return {}
 
