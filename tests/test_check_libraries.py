@@ -225,3 +225,40 @@ def test_the_mask_of_what_was_set_to_zero_is_turned() -> None:
     (finding,) = checked(inverted.replace("return dout * self.mask", "return dout"), *data()).findings
     assert (finding.cause, finding.proved) == ("missing-factor", True)
     assert finding.repair in ("return dout.masked_fill(self.mask, 0)", "return dout * ~self.mask")
+
+
+HELPER = """\
+def scaled(x, s):
+    xn = x.tanh()
+    y = xn * s
+    return y, (xn, s)
+
+
+def scaled_backward(dy, saved):
+    xn, s = saved
+    ds = (dy * xn).sum(0)
+    dx = dy * s * (1 - xn * xn)
+    return dx, ds
+
+
+def step(x, s, t):
+    y, saved = scaled(x, s)
+    a = y.clamp_min(0)
+    loss = ((a - t) ** 2).sum()
+    da = 2 * (a - t)
+    dy = da * (y > 0)
+    dx, ds = scaled_backward(dy, saved)
+    return loss, dx, ds
+"""
+
+
+@pytest.mark.parametrize(("wrong", "cause"), [("da * (y < 0)", "wrong-mask"), ("da", "missing-factor")])
+def test_a_mistake_before_a_function_whose_argument_has_the_same_name(wrong: str, cause: str) -> None:
+    args = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.rand(3) + 0.5, torch.rand(5, 3)
+    text = textwrap.dedent(HELPER).replace("dy = da * (y > 0)", f"dy = {wrong}")
+    linecache.cache["<helper>"] = (len(text), None, text.splitlines(keepends=True), "<helper>")
+    space: dict[str, Any] = {}
+    exec(compile(text, "<helper>", "exec"), space)
+    (finding,) = cr.check(space["step"], *args).findings
+    assert (finding.cause, finding.proved, finding.text.strip()) == (cause, True, f"dy = {wrong}")
+    assert finding.repair in ("dy = da * (y > 0)", "dy = da * (y >= 0)", "dy = da.masked_fill(y <= 0, 0)")

@@ -19,7 +19,9 @@ from chainrule.diagnosis.explaining.terms import combined, several_lost
 from chainrule.diagnosis.explaining.verdict import ALSO_SCALES, Diagnosis
 from chainrule.diagnosis.locating.history import of_history
 from chainrule.diagnosis.locating.locate import Located, Wrong
+from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.paths import lost_from
+from chainrule.diagnosis.reading.spots import span_of
 from chainrule.diagnosis.repairing.spelling import Reach
 from chainrule.diagnosis.truth.case import Case, Point, same
 from chainrule.diagnosis.truth.sketch import Sketches, is_tensor
@@ -83,9 +85,13 @@ class Diagnoser(Facts):
         if ratio is None or self.claim.spot is None:
             return ""
         values = self.case.here.values
-        search = Search([], self.claim.node, [], Around(self.sketches, self._names()))
-        with self.sketches.kept_only_if():
-            return search.scales.said(ratio, values, self.reach.names)
+        resized = self.trial(self._resized) if self._resized is not None else None
+        search = Search([], self.claim.node, [], Around(self.sketches, self._names()), resized=resized)
+        fed = resized.values.get(self.claim.node) if resized is not None else None
+        then = None
+        if resized is not None and isinstance(fed, torch.Tensor) and fed.shape == resized.goal.shape:
+            then = float((fed * resized.goal).sum() / (resized.goal * resized.goal).sum())
+        return search.scales.said(ratio, values, self.reach.names, then)
 
     # -- the person's own code, changed ------------------------------------------------------------
 
@@ -100,6 +106,7 @@ class Diagnoser(Facts):
         divisors = {n.args[1] for n in self.right if n.meta["operation"] == "div" and isinstance(n.args[1], fx.Node)}
         around = Around(self.sketches, self._names(), carries, gradients, divisors)
         around.numbers, around.at, around.until = self.reach.numbers, self._names_at, self.case.until
+        around.constants = self._constants()
         around.sizes, around.shapes, around.value = list(self.reach.sizes), self.reach.shapes(), self.claim.value
         resized = self.trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self.beside, _SECONDS)
@@ -149,6 +156,12 @@ class Diagnoser(Facts):
                         minus = node.meta["operation"] == "sub" and place == 1
                         by = self.sketches.operation("sub" if minus else "add", self.claim.node, operand)
                         yield Mutation(self.claim.node, by, cause, WRAPPED + 2)
+
+    def _constants(self) -> list[float]:
+        """The numbers that stand in the source of the forward pass, where it multiplies or divides by them."""
+        products = [n for n in self.case.forward if n.meta.get("operation") in ("mul", "div")]
+        read = {n: abs(a) for n in products for a in n.args if type(a) is float and a}
+        return list(dict.fromkeys(a for n, a in read.items() if a in source.numbers_at(span_of(n))))
 
     def _names(self) -> dict[fx.Node, str]:
         """The tensors that this line can name, and that are no later than it."""

@@ -50,6 +50,7 @@ class Around:
     gradients: set[fx.Node] = field(default_factory=set)  # those that are known besides the one that is wrong
     divisors: set[fx.Node] = field(default_factory=set)  # what the right gradient is divided by
     numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
+    constants: list[float] = field(default_factory=list)  # the numbers that stand in the forward pass
     sizes: list[fx.Node] = field(default_factory=list)  # those that have a name of their own there
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tuples of sizes that have a name there
     value: fx.Node | None = None  # of which the gradient is looked for

@@ -18,7 +18,7 @@ from chainrule.diagnosis.truth.sketch import is_size, is_tensor, value_of
 if TYPE_CHECKING:
     from chainrule.diagnosis.explaining.search import Search, Trial
 
-_SCALES = 4  # ways of writing one ratio that are tried
+_SCALES = 6  # ways of writing one ratio that are tried
 
 
 def ratio_of(search: Search, nodes: list[fx.Node], trial: Trial) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from torch import fx
 
 from chainrule.diagnosis.truth.sketch import Sketches
 
-_ALIKE = 3  # sizes that are equal to a number here
+_ALIKE = 4  # sizes that are equal to a number here
 _COMMON = (2, 0.5, 1, -1, -2, -0.5)  # numbers of many formulas; others, where a size is equal to them, are that size
 _PLAIN = (2, 0.5, 3, 4, 0.25, 1, -1, -2, -0.5, 1.5, -3, 6)
+
+
+_Size = tuple[Callable[[], fx.Node], fx.Node, Callable[[Any], int]]  # makes its node; of which value; what it is there
 
 
 class Named(float):
@@ -35,10 +39,18 @@ class Scales:
     """Finds sizes of the values in reach whose number explains a ratio."""
 
     def __init__(
-        self, sketches: Sketches, reach: list[fx.Node], numbers: Mapping[str, float], sizes: Iterable[fx.Node] = ()
+        self,
+        sketches: Sketches,
+        reach: list[fx.Node],
+        numbers: Mapping[str, float],
+        sizes: Iterable[fx.Node] = (),
+        resized: Mapping[fx.Node, Any] | None = None,
+        constants: Iterable[float] = (),
     ) -> None:
-        """`sizes` are those that have a name of their own: `n, t = x.shape`."""
-        self.sketches, self.reach, self.sizes = sketches, reach, list(sizes)
+        """`sizes` are those that have a name of their own: `n, t = x.shape`. `resized` are the values for other sizes,
+        which tell sizes from one another that are equal here. `constants` are those of the forward pass."""
+        self.sketches, self.reach, self.sizes, self.resized = sketches, reach, list(sizes), resized
+        self.constants = [c for c in constants if c not in _PLAIN]
         self.named = [Named(value, name) for name, value in numbers.items() if abs(value) not in (0, 1)]
 
     def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
@@ -46,15 +58,17 @@ class Scales:
         plain = next((p for p in _PLAIN if _equal(p, wanted)), None)
         if plain is not None and instead is None:
             yield plain
-        yield from (n for n in self.named if _equal(n, wanted))
+        yield from (n for n in [*self.named, *self.constants] if _equal(n, wanted))
         yield from self._sizes(wanted, values)  # no number in the place of a size: it would hold for this batch alone
 
     def scaled(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`node` times `ratio`, written with sizes where they explain it."""
         sketches = self.sketches
         yield from self._rooted(node, ratio, values)
-        for named in self.named:
+        by_name = False
+        for named in [*self.named, *self.constants]:
             number = float(named)
+            by_name |= _equal(number, ratio) or bool(ratio and _equal(number, 1 / ratio))
             if _equal(number, ratio):
                 yield sketches.operation("mul", named, node)
             elif ratio and _equal(number, 1 / ratio):
@@ -65,12 +79,17 @@ class Scales:
                 yield sketches.operation("mul", sketches.operation("mul", 2, named), node)
             elif _equal(1 / (1 - number), ratio):
                 yield sketches.operation("div", node, sketches.operation("sub", 1, named))
-        below = list(islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE))
-        above = list(islice(self._sizes(ratio, values), _ALIKE))
-        yield from (sketches.operation("div", node, size) for size in below)
-        yield from (sketches.operation("mul", node, size) for size in above)
+        yield from self._two(node, ratio, values)
+        explained = by_name
+        for size in islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE):  # made one at a time
+            explained = True
+            yield sketches.operation("div", node, size)
+        for size in islice(self._sizes(ratio, values), _ALIKE):
+            explained = True
+            yield sketches.operation("mul", node, size)
         for plain in _PLAIN:
-            if _equal(plain, ratio) and (plain in _COMMON or not (below or above)):
+            told = plain in _COMMON or self.resized is not None or not explained
+            if _equal(plain, ratio) and not by_name and told:
                 half = plain == 0.5
                 yield sketches.operation("div", node, 2) if half else sketches.operation("mul", plain, node)
         for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):
@@ -83,6 +102,18 @@ class Scales:
             for size in self._sizes(twice / ratio if ratio else math.inf, values):
                 yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
 
+    def _two(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """`lam * w / m`: a number that has a name, and a size."""
+        sketches = self.sketches
+        for named in (n for n in self.named if not float(n).is_integer()):
+            for times in (1, 2, 0.5):
+                wanted = times * float(named) / ratio if ratio else math.inf
+                whole = (n for n in self.named if float(n).is_integer() and _equal(float(n), wanted))
+                for size in chain(whole, islice(self._sizes(wanted, values), 2)):
+                    product = sketches.operation("mul", named, node)
+                    product = product if times == 1 else sketches.operation("mul", times, product)
+                    yield sketches.operation("div", product, size)
+
     def _rooted(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`x / d` with the root of what it is divided by: a scale of 1/sqrt(d)."""
         if node.meta["operation"] in ("div", "mul") and len(node.args) == 2:
@@ -93,40 +124,58 @@ class Scales:
                 yield self.sketches.operation(node.meta["operation"], node.args[0], root)
 
     def _sizes(self, wanted: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
-        """Sizes equal to `wanted`: an axis first, then the number of elements."""
+        """Sizes equal to `wanted`; of those that are tied to one another, the first."""
+        seen: set[Any] = set()
+        for made, of, size in self._equal_sizes(wanted, values):
+            then = size(self.resized[of]) if self.resized is not None and of in self.resized else None
+            if then is None or then not in seen:
+                seen.add(then)
+                yield made()
+
+    def _equal_sizes(self, wanted: float, values: Mapping[fx.Node, Any]) -> Iterator[_Size]:
+        """An axis first, then the number of elements."""
         if not math.isfinite(wanted) or wanted < 1.5 or not _equal(wanted, round(wanted)):
             return
-        number = round(wanted)
+        number, sketches = round(wanted), self.sketches
         for node in self.reach:
             value = values.get(node)
-            if isinstance(value, torch.Tensor):
-                for axis, size in enumerate(value.shape):
-                    if size == number:
-                        yield self.sketches.size(node, axis)
-        yield from (n for n in self.sizes if values.get(n) == number)
+            for axis, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
+                if size == number:
+                    yield partial(sketches.size, node, axis), node, partial(_length, axis=axis)
+        for node in self.sizes:
+            if values.get(node) == number:
+                yield partial(_itself, node), node, int
         for node in self.reach:
             value = values.get(node)
             if isinstance(value, torch.Tensor) and value.ndim > 1 and value.numel() == number:
-                yield self.sketches.method("numel", node)
+                yield partial(sketches.method, "numel", node), node, torch.numel
 
-    def said(self, ratio: float, values: Mapping[fx.Node, Any], names: Mapping[fx.Node, str]) -> str:
-        """What a ratio equals here: `1/6 = 1/x.shape[0]`."""
-        for wanted, form in ((ratio, "{}"), (1 / ratio if ratio else 0, "1/{}"), (ratio**2, "sqrt({})"),
-                             (1 / ratio**2 if ratio else 0, "1/sqrt({})")):  # fmt: skip
+    def said(
+        self, ratio: float, values: Mapping[fx.Node, Any], names: Mapping[fx.Node, str], then: float | None = None
+    ) -> str:
+        """What a ratio equals here: `1/6 = 1/x.shape[0]`, and for other sizes, where it is known what it is `then`."""
+        for form, turned in (("{}", 1), ("1/{}", -1), ("sqrt({})", 2), ("1/sqrt({})", -2)):
             if "sqrt" in form and any(_equal(abs(ratio), plain) for plain in _PLAIN):
                 continue  # 0.5 is a half before it is 1/sqrt(4)
-            for size in self._sizes(wanted, values):
-                owner = size.all_input_nodes[0]
-                of = owner.all_input_nodes[0] if size.meta["operation"] == "shape_entry" else owner
-                name = names.get(of)
-                if name:
-                    text = (
-                        f"{name}.shape[{size.args[1]}]"
-                        if size.meta["operation"] == "shape_entry"
-                        else f"{name}.numel()"
-                    )
-                    return form.format(text)
+            for _, of, size in self._equal_sizes(ratio**turned if ratio else 0, values):
+                name, held = names.get(of), self.resized.get(of) if self.resized is not None and then else None
+                if name and (held is None or not then or _equal(size(held), then**turned)):
+                    return form.format(_text_of(name, size))
         return ""
+
+
+def _text_of(name: str, size: Callable[[Any], int]) -> str:
+    if isinstance(size, partial):
+        return f"{name}.shape[{size.keywords['axis']}]"
+    return f"{name}.numel()" if size is torch.numel else name
+
+
+def _length(value: torch.Tensor, axis: int) -> int:
+    return int(value.shape[axis])
+
+
+def _itself(node: fx.Node) -> fx.Node:
+    return node
 
 
 def _equal(a: float, b: float) -> bool:

@@ -25,6 +25,7 @@ FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivis
 
 _SECONDS = 1.2  # of work, after which a search ends with what it has
 _LAST = 0.5
+_ONLY_HERE = 3.0  # how strange it is that a change works for the given sizes alone
 _BY_CHANCE = frozenset(  # causes that say nothing where a longer way comes to zero
     (
         "wrong-tensor",
@@ -72,7 +73,8 @@ class Search:
         for trial in trials:
             trial.values.update({f: value_of(f, trial.values) for f in self.factors if f.meta["phase"] == "sketch"})
         self.position = {node: i for i, node in enumerate(self.order)}
-        self.scales = Scales(around.sketches, list(around.reach), around.numbers, around.sizes)
+        other = resized.values if resized is not None else None
+        self.scales = Scales(around.sketches, list(around.reach), around.numbers, around.sizes, other, around.constants)
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
@@ -177,8 +179,11 @@ class Search:
                 if self.works(mutation):
                     self._name_by_reach(mutation)
                     resized = self.resized
-                    general = resized is None or same(self.outcome(mutation.changes, resized), resized.goal)
+                    then = self.outcome(mutation.changes, resized) if resized is not None else None
+                    general = resized is None or same(then, resized.goal)
                     (self.found if general else self.only_here).append(mutation)
+                    if not general and resized is not None and getattr(then, "shape", None) == resized.goal.shape:
+                        mutation.strange += _ONLY_HERE  # where the line itself holds for other sizes
                     kept += [by for _, by in mutation.changes]
 
     def _name_by_reach(self, mutation: Mutation) -> None:

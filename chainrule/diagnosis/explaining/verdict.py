@@ -18,6 +18,7 @@ _RATHER = frozenset(
     (
         ("wrong-term-scale", "wrong-scale"),
         ("wrong-term-scale", "sign"),
+        ("wrong-scale", "missing-factor"),
         ("missing-factor", "wrong-exponent"),
         ("wrong-factor", "missing-factor"),
     )

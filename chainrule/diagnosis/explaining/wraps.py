@@ -55,6 +55,7 @@ def reshaped(search: Search) -> Iterator[Mutation]:
         yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
 
 
+_SCALES = 6  # ways of writing one number that are tried
 _LINEAR = frozenset(("add", "sub", "mul", "div", "neg", "sum", "mean", "matmul", "mm", "bmm"))
 
 
@@ -82,8 +83,14 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
         far = WRAPPED + (1.0 if node is search.root else 1.2) + (0 if derived else 0.2)
         for factor in [f for f in search.factors if f not in reach] if derived else reach:
             known = values.get(factor)
-            if not isinstance(known, torch.Tensor) or (derived and known.numel() < 2) or factor is node:
+            if not isinstance(known, torch.Tensor) or factor is node:
                 continue
+            if (
+                derived
+                and known.numel() < 2
+                and (len(search.trials) < 2 or same(search.trials[1].values.get(factor), known))
+            ):
+                continue  # a number
             if 0 < known.ndim < value.ndim and known.shape == value.shape[: known.ndim] != value.shape[-known.ndim :]:
                 index = (*[slice(None)] * known.ndim, *[None] * (value.ndim - known.ndim))
                 factor = sketches.operation("getitem", factor, index)
@@ -193,12 +200,18 @@ def regularisers(search: Search) -> Iterator[Mutation]:
     if not isinstance(value, torch.Tensor) or value.shape != goal.shape:
         return
     lost = goal - value
-    for other in search.around.reach:
-        known = trial.values.get(other)
-        if isinstance(known, torch.Tensor) and known.shape == goal.shape and bool(known.any()):
+    reach = {n: v for n in search.around.reach if isinstance(v := trial.values.get(n), torch.Tensor)}
+    scalars = [None, *(n for n, v in reach.items() if not v.ndim and v.is_floating_point())]
+    for other, held in reach.items():
+        for scalar in scalars if held.shape == goal.shape and bool(held.any()) else ():
+            known = held if scalar is None else held * reach[scalar]
             number = float((lost * known).sum() / (known * known).sum())
-            if abs(number - 1) < 1e-9 and same(known, lost):
-                yield Mutation(root, sketches.operation("add", root, other), "lost-path", WRAPPED + 1.1)
-            elif number and same(known * number, lost):
-                for term in islice(search.scales.scaled(other, round(number, 12), trial.values), 3):
+            if not number or not same(known * number, lost):
+                continue
+            for place in range(1 if abs(number - 1) < 1e-9 else _SCALES):
+                term = other if scalar is None else sketches.operation("mul", scalar, other)  # which lives for one try
+                if abs(number - 1) >= 1e-9:
+                    ways = search.scales.scaled(term, round(number, 12), trial.values)
+                    term = next(islice(ways, place, None), None)  # type: ignore[assignment]
+                if term is not None:
                     yield Mutation(root, sketches.operation("add", root, term), "lost-path", WRAPPED + 1.1)

@@ -104,7 +104,9 @@ class Located(Rows):
         self._take_handed()
         position = {node: i for i, node in enumerate(self.case.graph.nodes)}
         here = self.case.here
-        for guess in sorted(self.case.guessed, key=lambda c: -position[c.node]):
+        taken = {v for c in self.handed for v in (c.node, c.value)}
+        guesses = [c for c in self.case.guessed if taken.isdisjoint((c.node, c.value))]
+        for guess in sorted(guesses, key=lambda c: -position[c.node]):
             if guess.node not in here.values or errors(here.values[guess.node], here.truth(guess.value))[1] > RIGHT:
                 readers = [c for c in self._wrong_rows() if guess in self.above_with(c, guess)]
                 if not any(self._repaired(c, guess) for c in readers) or self._is_contradicted(guess):
@@ -147,7 +149,7 @@ class Located(Rows):
 
     def _take_handed(self) -> None:
         """What layers hand to one another counts as gradients, unless more lines are wrong than right if it is that."""
-        handed = self.case.handed
+        handed = [self._where_made(c) for c in self.case.handed]
         for claim in handed:
             self._take(claim)
         readers = [c for c in self.case.claims if not set(handed).isdisjoint(self.above(c))]
@@ -157,6 +159,24 @@ class Located(Rows):
             self.known = [c for c in self.known if c not in handed]
         else:
             self.handed = handed
+
+    def _where_made(self, claim: Claim) -> Claim:
+        """What is handed on, on the line that made it, unless that is another gradient, which was handed on instead."""
+        made, here = next(iter(claim.node.all_input_nodes), None), self.case.here
+        if (
+            made is None
+            or "same_as" not in claim.node.meta
+            or made in self.case.forward
+            or made.meta.get("spot") is None
+            or made.op == "placeholder"
+        ):
+            return claim
+        values = [v for v in self.case.base.gradients if v.meta["val"].shape == made.meta["val"].shape]
+        known = any(c.node is made for c in [*self.known, *self.case.handed]) or "handed" in made.meta
+        copied = "same_as" in made.meta  # `dy = da`
+        if known or (not copied and any(same(here.values.get(made), here.truth(v)) for v in values)):
+            return claim
+        return guessed(made, claim.value, claim.name)
 
     def _take(self, claim: Claim) -> None:
         """Count a value on the way among the gradients."""

@@ -31,6 +31,12 @@ class Rows:
         case, value = self.case, claim.value
         shape, place = tuple(claim.tensor.shape), (claim.spot.line, claim.spot.file) if claim.spot else (None, None)
         expected = tuple(value.meta["val"].shape)
+        if shape != expected and self._is_summed(claim):
+            self.notes.append(
+                f"the gradient of {claim.name} has shape {shape}, {claim.name} has {expected}: autograd itself sums it over "
+                f"the axes along which {claim.name} was stretched"
+            )
+            return Row(claim.name, "right", 0.0, 0.0, expected, expected, *place)
         if shape != expected:
             return Row(claim.name, "wrong shape", None, None, shape, expected, *place)
         truth = case.here.truth(value)
@@ -44,6 +50,18 @@ class Rows:
             status = "right"
             self.notes.append(f"{claim.target} follows another convention than autograd where the slope jumps")
         return Row(claim.name, status, error, relative, shape, expected, *place)
+
+    def _is_summed(self, claim: Claim) -> bool:
+        """Whether a torch.autograd.Function leaves the sum over stretched axes to autograd, which makes it
+        (`reduce_grad` in torch/csrc/autograd/input_metadata.cpp)."""
+        expected, held = claim.value.meta["val"].shape, self.case.here.values.get(claim.node)
+        if not self.case.hand.asked.function or not isinstance(held, torch.Tensor):
+            return False
+        try:
+            whole = torch.broadcast_shapes(expected, held.shape) == held.shape  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            return False
+        return whole and errors(held.sum_to_size(expected), self.case.here.truth(claim.value))[1] <= RIGHT
 
     def _near(self, claim: Claim, error: float, relative: float) -> bool:
         if not claim.tensor.dtype.is_floating_point:

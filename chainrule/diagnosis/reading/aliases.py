@@ -93,9 +93,18 @@ def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: s
                 continue
             last: Spot = max((n.meta["spot"] for n in before), key=lambda s: s.order)
             names = {**last.names, **{n.meta["name"]: n for n in before if n.meta.get("name")}}
-            if names.get(bare.other) is value:
+            if names.get(bare.other) is value or _is_bound(value, bare.other, last):
                 return _alias(graph, value, replace(last, index=bare.index, names=names), bare.name)
     return None
+
+
+def _is_bound(value: fx.Node, name: str, last: Spot) -> bool:
+    """Whether a value was bound to `name` where it was made: in the last turn of a loop it goes by its last name."""
+    made: Spot | None = value.meta.get("spot")
+    if made is None or made.span is None or made.code is not last.code or made.call != last.call:
+        return False
+    assigned = source.assignment_at(made.span)
+    return assigned is not None and assigned.target == name and not assigned.augmented
 
 
 @functools.lru_cache(maxsize=256)

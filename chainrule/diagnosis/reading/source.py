@@ -118,6 +118,24 @@ def subscript_at(span: Span) -> ast.Subscript | None:
     return next((n for n in nodes if span_of(n, span.file) == span), None)
 
 
+def accumulated(span: Span) -> tuple[Edit, str] | None:
+    """The edit that adds to what a name is bound to in a loop: `+=` for `=`."""
+    statement = statement_at(span)
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1 or not in_loop(span.file, span.line):
+        return None
+    target = statement.targets[0]
+    if isinstance(target, ast.Tuple | ast.List):
+        return None
+    name, value = (text_at(span_of(part, span.file)) for part in (target, statement.value))
+    text = f"{name} += {value}"
+    return replaced(span_of(statement, span.file), text), text
+
+
+def in_loop(file: str, line: int) -> bool:
+    loops = (n for n in ast.walk(tree_of(file)) if isinstance(n, ast.For | ast.While))
+    return any(n.lineno < line <= (n.end_lineno or 0) for n in loops)
+
+
 def written_into(statement: ast.stmt) -> str:
     """What a statement writes into without binding a name: `w.g` of `w.g[i] = x`, `w.g.add_(x)`, `np.add.at(w.g, i, x)`."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
@@ -235,8 +253,13 @@ def replaced_several(changes: list[tuple[Span, str]]) -> Edit:
 
 
 def moved_below(statement: Span, other: Span) -> Edit | None:
-    """The edit that puts a statement below a later one of the same block."""
+    """The edit that puts a statement below a later one of the same block; with the `with` or the loop that it stands in."""
     lines = lines_of(statement.file)
+    around = [n for n in ast.walk(tree_of(statement.file)) if isinstance(n, ast.With | ast.For)]
+    spans = [
+        span_of(n, statement.file) for n in around if n.col_offset == other.column and statement.file == other.file
+    ]
+    statement = next((s for s in spans if statement.within(s)), statement)
     block = lines[statement.line - 1 : other.end_line]
     indents = {len(line) - len(line.lstrip()) for line in (lines[statement.line - 1], lines[other.line - 1])}
     if statement.file != other.file or statement.end_line >= other.line or len(indents) != 1:
@@ -257,3 +280,11 @@ def inserted_after(statement: Span, text: str) -> Edit:
     indent = first[: len(first) - len(first.lstrip())]
     added = tuple(indent + line for line in text.split("\n"))
     return Edit(statement.file, statement.end_line + 1, statement.end_line, added)
+
+
+def numbers_at(span: Span | None) -> set[float]:
+    """The numbers that stand in the statement at a place."""
+    statement = statement_at(span) if span is not None else None
+    held = ast.walk(statement) if statement is not None else ()
+    found = (n.value for n in held if isinstance(n, ast.Constant))
+    return {float(value) for value in found if type(value) in (int, float)}  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import time
 import types
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.truth.case import errors, same
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
+_COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run alone
+_ADDED = 1.5  # `+=` for `=` in a loop
 _WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
 _KEPT = 2.0
@@ -138,7 +141,8 @@ class Findings:
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True
-            finding.line, finding.file = option.edit.line, option.spot.file
+            later = option.cause == "stale-parameter"  # the step that is moved, whatever it stands in
+            finding.line, finding.file = option.spot.line if later else option.edit.line, option.spot.file
             finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
         else:
             self._place_by(diagnosis.repairs, finding)
@@ -181,6 +185,8 @@ class Findings:
         """Edits that may repair the line, the best first: near to the person's text, and short."""
         claim = wrong.claim
         found: list[Option] = []
+        if repairs and repairs[0].repairs == "stale-parameter":  # the step is to be taken, if later
+            repairs = [m for m in repairs if m.repairs == "stale-parameter"]
         for mutation in repairs[: 3 * _TRIED]:
             spot: Spot | None = mutation.at.meta.get("spot") or claim.spot
             made = None
@@ -215,12 +221,17 @@ class Findings:
                         mutation.weight,
                     )
                 )
+        span = claim.spot.span if claim.spot is not None else None
+        added = source.accumulated(span) if span is not None else None
+        if added is not None and claim.spot is not None and all(added[1] != option.text for option in found):
+            found.append(Option(_ADDED, *added, claim.spot, claim.node, "overwritten-not-accumulated", _ADDED))
         edit = self._rewritten(wrong, derived)
         if edit is not None and claim.spot is not None:
             text = " ".join(line.strip() for line in edit.lines)
             if all(text != option.text for option in found):
                 elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
-                found.append(Option(4.8 if elsewhere else 4.5, edit, text, claim.spot, claim.node))
+                far = (4.8 if elsewhere else 4.5) + (_STRANGE if _COMPUTED.search(text) else 0)
+                found.append(Option(far, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
     @staticmethod
