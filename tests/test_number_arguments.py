@@ -64,7 +64,7 @@ _files = itertools.count()
 def loaded(text: str) -> dict[str, Any]:
     name = f"<numbers {next(_files)}>"
     linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(text, name, "exec"), space)
     return space
 
@@ -169,6 +169,45 @@ def test_only_those_that_have_a_gradient_are_inputs() -> None:
 
     right(by_gradients(asked, report), "w", "b")
     assert seen[-1] == (np.ndarray, float)
+
+
+HELD = """\
+import numpy as np
+
+
+class Regression:
+    def __init__(self, p=0.5, lr=0.1):
+        self.w, self.b, self.p, self.lr = np.ones((3, 1)), 0.25, p, lr
+
+    def step(self, x, y):
+        assert type(self.p) is float and type(self.lr) is float
+        p = x @ self.w + self.b
+        loss = self.p * np.sum((p - y) ** 2)
+        dp = 2 * self.p * (p - y)
+        dw = x.T @ dp
+        db = np.sum(dp)
+        self.w = self.w - self.lr * dw
+        self.b -= self.lr * db
+        return loss
+
+
+def gradients(params, x, y):
+    dp = x @ params["w"] + params["b"] - y
+    loss = np.sum(dp**2) / 2
+    return loss, {"w": x.T @ dp, "b": np.sum(dp)}
+"""
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_in_an_object_and_in_a_dictionary(wrong: bool) -> None:
+    space = loaded(HELD.replace("np.sum(dp)", "np.mean(dp)") if wrong else HELD)
+    held, x, y = space["Regression"](), np.arange(12.0).reshape(4, 3), np.ones((4, 1))
+    params = {"w": np.ones((3, 1)), "b": 0.25}
+    reports = cr.check(held.step, x, y), cr.check(space["gradients"], params, x, y)
+    for report in reports:
+        assert [r.status for r in report.rows if r.name.endswith("b")] == ["wrong" if wrong else "right"], str(report)
+        assert report.ok is not wrong and [f.cause for f in report.findings] == ["wrong-scale"] * wrong
+    assert held.b == 0.25 and type(held.b) is float and params["b"] == 0.25
 
 
 def test_an_error_is_that_of_the_code_as_it_was_called() -> None:

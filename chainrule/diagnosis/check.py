@@ -54,6 +54,8 @@ def check(
       it by its name, `layer_forward`. Both may be NumPy code; `reference=` is a forward pass in torch to be compared
       with, where theirs cannot be recorded.
 
+    A plain number among the arguments (`b=0.3`) is an input where the code leaves a gradient of it, or `wrt` names it.
+
     The hand-written pass is recorded and run again in float64, so that rounding is not taken for a mistake. Each
     finding names the line that is wrong given the gradients that it was computed from, the cause (one of
     `chainrule.diagnosis.causes.CAUSES`) and the repaired line, which has been run where `.proved` is true.

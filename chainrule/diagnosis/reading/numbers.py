@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
 from collections.abc import Callable, Iterator
@@ -26,18 +27,20 @@ def by_gradients(asked: Asked, report: Callable[[Asked], Report]) -> Report:
     which it leaves none (lr, eps) stay numbers."""
     numbers = _numbers(asked)
     wanted = set(_names_in(asked.wrt))
-    likely = wanted | {n for label in _labels(asked) for n in names_meant(label)} if numbers else set()
+    labels = set(_labels(asked)) if numbers else set()
+    likely = wanted | {n for label in labels for n in names_meant(label)}
     found = _left(asked, [n for n in numbers if n in likely], report, wanted)
     if found is not None:
         return found
     try:
         return report(asked)
-    except ChainruleError:  # gradients that are told by their order, of numbers too
-        every = [n for n, p in _parameters(asked).items() if n in numbers and p.default is p.empty]
-        found = _left(asked, every, report, set(every)) if set(every) - likely and not wanted else None
-        if found is None:
-            raise
-        return found
+    except ChainruleError:  # gradients that are told by their order, of numbers too, or by the parameter's own name
+        required = [n for n, p in _parameters(asked).items() if p.default is p.empty]
+        for every in ([n for n in numbers if n in labels], [n for n in required if n in numbers]):
+            found = None if wanted or set(every) <= likely else _left(asked, every, report, set(every))
+            if found is not None:
+                return found
+        raise
 
 
 def _left(asked: Asked, names: list[str], report: Callable[[Asked], Report], wanted: set[str]) -> Report | None:
@@ -50,7 +53,8 @@ def _left(asked: Asked, names: list[str], report: Callable[[Asked], Report], wan
             if wanted & set(_names_in(asked.wrt)):
                 raise
             return None
-        told = {row.name for row in found.rows if row.status != "missing"}
+        scalars = [row for row in found.rows if row.status != "missing" and row.expected_shape == ()]
+        told = {row.name.rpartition(".")[2] for row in scalars}
         having = [n for n in names if n in told]
         if wanted & set(names) - set(having):
             return None
@@ -65,18 +69,53 @@ def _with_inputs(asked: Asked, names: list[str]) -> Asked:
     numpy = is_numpy_code(asked.code, (asked.args, asked.kwargs))
     doubles = {n: torch.tensor(v, dtype=torch.float64) for n, v in _numbers(asked).items() if n in names}
     made = {n: v.numpy() if numpy else v for n, v in doubles.items()}
-    places = list(_parameters(asked))[: len(asked.args)]
-    args = tuple(made.pop(n, value) for n, value in zip(places, asked.args, strict=False))
-    return replace(asked, args=args + asked.args[len(places) :], kwargs={**asked.kwargs, **made})
+
+    def put(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: made[k] if k in made and _is_number(v) else v for k, v in value.items()}
+        return made[name] if name in made and _is_number(value) else value
+
+    parameters = _parameters(asked)
+    places = [*parameters, *[""] * len(asked.args)]
+    args = tuple(put(n, value) for n, value in zip(places, asked.args, strict=False))
+    later = {n: p.default for n, p in list(parameters.items())[len(args) :] if n in made and _is_number(p.default)}
+    kwargs = {n: put(n, value) for n, value in {**later, **asked.kwargs}.items()}
+    return replace(asked, code=_holding(asked.code, made), args=args, kwargs=kwargs)
+
+
+def _holding(code: Any, made: dict[str, Any]) -> Any:
+    """The code with other attributes, on a copy of its object."""
+    owner = _owner(code)
+    own = {n: v for n, v in made.items() if _is_number(vars(owner).get(n))} if owner is not None else {}
+    if not own:
+        return code
+    held = copy.copy(owner)
+    vars(held).update(own)
+    return types.MethodType(code.__func__, held) if isinstance(code, types.MethodType) else held
+
+
+def _owner(code: Any) -> Any:
+    """The object whose attributes may be parameters."""
+    if isinstance(code, types.MethodType):
+        code = code.__self__
+    plain = isinstance(code, types.FunctionType | types.ModuleType | type)
+    return None if plain or not isinstance(getattr(code, "__dict__", None), dict) else code
 
 
 def _numbers(asked: Asked) -> dict[str, float]:
-    """The arguments that are plain numbers, defaults too, by their names."""
+    """The arguments that are plain numbers, defaults too, by their names; those in a dictionary, by their keys, and those
+    that the object holds."""
     parameters = _parameters(asked)
     given = dict(zip(parameters, asked.args, strict=False)) | asked.kwargs
     values = {n: given.get(n, p.default) for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
-    kinds = int, float, np.floating
-    return {n: float(v) for n, v in values.items() if isinstance(v, kinds) and not isinstance(v, bool)}
+    owner = _owner(asked.code)
+    held = {} if owner is None else vars(owner)
+    within = {str(k): v for d in values.values() if isinstance(d, dict) for k, v in d.items()}
+    return {n: float(v) for n, v in {**held, **within, **values}.items() if _is_number(v)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
 
 
 def _parameters(asked: Asked) -> dict[str, inspect.Parameter]:
