@@ -88,8 +88,10 @@ def test_what_of_a_file_can_be_checked(tmp_path: Path) -> None:
     )
     text += "\n\nclass Base:\n    def backward(self): ...\n\n\nclass Layer(Base):\n    def backward(self): ...\n"
     text += "\n\nclass Last(Layer):\n    def bwd(self): ...\n"
+    text += "\n\nclass Kept:\n    def __init__(self):\n        self.s, self.grads = 1, {}\n"
+    text += "    def run(self, x):\n        grads = {}\n        grads['W1'] = x\n        return grads\n"
     found = candidates(written(tmp_path, text))
-    assert found == ["Linear", "Net", "affine_backward", "step", "Old.loss", "Last"]
+    assert found == ["Linear", "Net", "affine_backward", "step", "Old.loss", "Last", "Kept.run"]
 
 
 def test_a_file_without_a_name(tmp_path: Path) -> None:

@@ -76,15 +76,16 @@ def candidates(path: Path) -> list[str]:
     found: list[str] = []
     for node in tree.body:
         if isinstance(node, Function) and not node.name.startswith("test"):
-            own = node.name not in pairs.values() and gradients_left_by(node)
-            if node.name in pairs or own or node.name in callers:
+            leaves = node.name not in pairs.values() and gradients_left_by(node)
+            if node.name in pairs or leaves or node.name in callers:
                 found.append(node.name)
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("Test"):
             methods = {n.name: n for n in node.body if isinstance(n, Function)}
             if "backward" in methods or any("backward" in _methods(b, classes) for b in node.bases):
                 found += [node.name] if node.name not in bases else []  # a base of layers is none itself
             elif node.name not in bases:
-                found += [f"{node.name}.{n}" for n, method in methods.items() if gradients_left_by(method)]
+                own = {n: m for n, m in methods.items() if n not in ("__init__", "__post_init__")}
+                found += [f"{node.name}.{n}" for n, method in own.items() if gradients_left_by(method)]
     return found
 
 

@@ -11,7 +11,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def gradients_left_by(function: Function) -> list[str]:
-    """The targets in a function's assignments that say that they are gradients: `w.g`, `dw` where there is a `w`.
+    """The targets in a function's assignments that say that they are gradients: `w.g`, `dw` where there is a `w`,
+    `grads["w"]`.
 
     >>> gradients_left_by(ast.parse("def f(x, w):\\n    out = x @ w\\n    dw = x.T\\n    w.g = dw\\n    data = 1").body[0])
     ['dw', 'w.g']
@@ -26,10 +27,17 @@ def gradients_left_by(function: Function) -> list[str]:
             for target in _targets(node) if not emptied else ():
                 if isinstance(target, ast.Attribute) and target.attr in ("g", "grad"):
                     found[ast.unparse(target)] = None
+                if isinstance(target, ast.Subscript) and any(_keys(target)) and _is_of_gradients(target.value):
+                    found[ast.unparse(target)] = None
+                    continue
                 label = _label(target)
                 if label is not None and any(m in names for m in names_meant(label)):
                     found[label] = None
     return list(found)
+
+
+def _is_of_gradients(dictionary: ast.expr) -> bool:
+    return ast.unparse(dictionary).split(".")[-1].casefold() in ("grad", "grads", "gradient", "gradients")
 
 
 def labels_set_by(function: Function) -> set[str]:
