@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chainrule.errors import ChainruleError
+from chainrule.cli.refused import MISUSE as MISUSE
+from chainrule.cli.refused import Refused as Refused
+from chainrule.cli.refused import refusals as refusals
 
-WRONG, MISUSE = 1, 2  # exit codes; 0 is right
-
-
-class Refused(click.ClickException):
-    """Misuse: one line on stderr, exit code 2."""
-
-    exit_code = MISUSE
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", err=True)
-
-
-_ON_THE_COMMAND_LINE = {  # what an error advises, in Python and here
-    "give upstream= of the same shape": "add --upstream",
-    'wrt=["w", "b"]': "--wrt w --wrt b",
-    "wrt= names": "--wrt names",
-    "name it with loss=": "name it with --loss",
-}
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    try:
-        yield
-    except ChainruleError as error:
-        message = str(error)
-        for python, option in _ON_THE_COMMAND_LINE.items():
-            message = message.replace(python, option)
-        raise Refused(message) from error
+WRONG = 1  # exit code; 0 is right, MISUSE is 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
