@@ -84,8 +84,14 @@ def _renamed(readers: list[fx.Node], texts: dict[str, str]) -> str:
 
 
 def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iterator[Mutation]:
-    """A factor of the right gradient in the place of what does not depend on the gradients above."""
+    """A factor of the right gradient in the place of what does not depend on the gradients above; of a number, too."""
     for place, value in enumerate(node.args):
+        other = node.args[1 - place] if node.meta["operation"] in ("mul", "div") and len(node.args) == 2 else None
+        if is_tensor(other) and not is_tensor(value):  # dout / (1 - p) for dout * mask / (1 - p)
+            for factor in factors:
+                for like in stretched(factor, node, around):
+                    product = around.sketches.operation("mul", other, like)
+                    yield Mutation(node, product, "missing-factor", WRAPPED + 1.45)
         if not is_tensor(value) or value in around.carries:
             continue
         elementwise = node.meta["operation"] in ("mul", "div")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -149,7 +150,7 @@ def _held(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
             held = value.__dict__.get(attribute)
             if isinstance(held, torch.Tensor):
                 yield f"{name}.{attribute}", held
-    elif isinstance(value, Tracked) or type(value) in (int, float):
+    elif isinstance(value, Tracked | np.ndarray) or type(value) in (int, float):
         yield name, value
     elif isinstance(tensor := getattr(value, "tensor", None), torch.Tensor) and not isinstance(value, _HIDDEN):
         yield name, tensor  # an array that a tensor stands behind

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -39,7 +40,14 @@ class Reach:
         self.numbers: dict[str, float] = {}
         self.integers: dict[str, int] = {}  # sizes too
         turn = _turn(spot)
+        constants: dict[int, list[fx.Node]] = {}  # arrays of NumPy's own, by what was read of them
+        for made in recorder.graph.nodes:
+            if made.meta.get("operation") == "tensor" and made.args and isinstance(made.args[0], np.ndarray):
+                constants.setdefault(id(made.args[0]), []).append(made)
         for text, held in spot.names.items():
+            if isinstance(held, np.ndarray):
+                self.names.update(dict.fromkeys(constants.get(id(held), ()), text))
+                continue
             node = held if text != without else None
             text = _PLACE.sub(lambda m: f"[{turn.get(int(m[1]), m[1])}]", text) if turn else text
             if isinstance(held, torch.Tensor):
