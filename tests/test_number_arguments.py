@@ -210,6 +210,21 @@ def test_in_an_object_and_in_a_dictionary(wrong: bool) -> None:
     assert held.b == 0.25 and type(held.b) is float and params["b"] == 0.25
 
 
+def test_a_run_that_was_tried_leaves_nothing_behind() -> None:
+    space = loaded(
+        "def step(x, w, reg=0.1):\n"
+        "    loss = (x @ w).pow(2).sum()\n"
+        "    dreg = 2 * x.T @ (x @ w)\n"
+        "    calls.append(reg)\n"
+        "    w.g = dreg if not hasattr(w, 'g') else w.g + dreg\n"
+        "    return loss\n"
+    )
+    space["calls"] = []
+    x, w = torch.arange(6.0).reshape(3, 2), torch.ones(2, 1)
+    right(cr.check(space["step"], x, w), "w")
+    assert len(space["calls"]) == 1
+
+
 def test_an_error_is_that_of_the_code_as_it_was_called() -> None:
     space = course("raise KeyError('theirs')")
     with pytest.raises(KeyError, match="theirs"):

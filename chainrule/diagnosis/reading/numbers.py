@@ -17,6 +17,7 @@ from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import labels_set_by
 from chainrule.diagnosis.reading.returns import function_of
+from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.report import Report
 from chainrule.errors import ChainruleError
 from chainrule.recording.names import is_person
@@ -46,21 +47,22 @@ def by_gradients(asked: Asked, report: Callable[[Asked], Report]) -> Report:
 def _left(asked: Asked, names: list[str], report: Callable[[Asked], Report], wanted: set[str]) -> Report | None:
     """The report with some numbers as inputs, or with those among them that have a gradient; None where none has, or not
     all that are `wanted`."""
-    while names:
+    state = State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference]) if names else None
+    while names and state is not None:
         try:
             found = report(_with_inputs(asked, names))
         except Exception:  # of theirs, too: an array does not do all that a number does
+            state.restore()
             if wanted & set(_names_in(asked.wrt)):
                 raise
             return None
         scalars = [row for row in found.rows if row.status != "missing" and row.expected_shape == ()]
         told = {row.name.rpartition(".")[2] for row in scalars}
         having = [n for n in names if n in told]
-        if wanted & set(names) - set(having):
-            return None
         if having == names:
             return found
-        names = having
+        state.restore()
+        names = having if not wanted & set(names) - set(having) else []
     return None
 
 
