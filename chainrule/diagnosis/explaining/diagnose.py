@@ -12,7 +12,7 @@ from torch import fx
 from chainrule.diagnosis.explaining import jacobians, wraps
 from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.likelihood import compare_locals
-from chainrule.diagnosis.explaining.mutation import DROPPED, WRAPPED, Around, Mutation, Names
+from chainrule.diagnosis.explaining.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation, Names
 from chainrule.diagnosis.explaining.search import Search, Trial
 from chainrule.diagnosis.explaining.suspects import suspects
 from chainrule.diagnosis.explaining.terms import combined, several_lost
@@ -133,6 +133,14 @@ class Diagnoser(Facts):
             near = before in node.all_input_nodes
             if before is not node and not near and getattr(held, "shape", None) == getattr(value, "shape", ()):
                 yield Mutation(node, before, "double-applied", DROPPED + 0.2)
+        for product in (n for n in self.mine if n.meta["operation"] == "mul"):
+            factors = _factors_of(product)
+            if any(f.meta["operation"] in ("sub", "rsub") and 1 in f.args for f in factors):
+                alike = [f for f in factors if f.meta["val"].shape == product.meta["val"].shape]
+                for factor in (
+                    alike if len(factors) > 2 else ()
+                ):  # nothing is nearer than (p - y) for (p - y) * p * (1 - p)
+                    yield Mutation(product, factor, "double-applied", REPLACED - 0.1)
 
     def _lacks_a_term(self, trial: Trial) -> bool:
         """Whether the person's numbers are the right ones without one term of a sum."""
@@ -258,3 +266,10 @@ class Diagnoser(Facts):
             return None
         right = [c for c in self.case.claims if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]
         return point if all(same(point.values.get(c.node), point.truth(c.value)) for c in right) else None
+
+
+def _factors_of(product: fx.Node) -> list[fx.Node]:
+    """What a product is made of, products of products opened."""
+    if product.meta["operation"] != "mul":
+        return [product]
+    return [factor for node in product.all_input_nodes for factor in _factors_of(node)]

@@ -21,11 +21,12 @@ _FEW = 100  # elements
 
 def other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """Another value in reach in the place of one that is read."""
-    cause = "wrong-mask" if node.meta["operation"] in COMPARISONS else "wrong-tensor"
     reach = around.names(node)
     for place, value in enumerate(node.args):
         if not is_tensor(value):
             continue
+        masks = node.meta["operation"] in COMPARISONS or value.meta["val"].dtype is torch.bool  # type: ignore[union-attr]
+        cause = "wrong-mask" if masks else "wrong-tensor"
         named = value in reach
         for other in reach:
             if other is not value and other is not node and _may_replace(other, value):

@@ -73,7 +73,7 @@ class Facts:
     def without_gradients(self) -> list[str]:
         """The cause, where no gradient enters the line although others are known that should."""
         if not self.gives_anything:
-            return ["missing-gradient"]
+            return [] if self.above else ["missing-gradient"]  # it is computed, and comes to nothing
         gradient = self.case.base.gradients.get(self.claim.value)
         if self.reads_gradients or gradient is None:
             return []

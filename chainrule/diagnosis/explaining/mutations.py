@@ -216,7 +216,8 @@ def _activations(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """A value before its activation in the place of that after it."""
     given = node.args[0] if len(node.all_input_nodes) == 1 and node.args else None
     if is_tensor(given) and node not in around.carries and given.meta["val"].shape == _shape(node):  # type: ignore[union-attr]
-        yield Mutation(node, given, "wrong-tensor", DROPPED)  # type: ignore[arg-type]
+        masks = given.meta["val"].dtype is torch.bool  # type: ignore[union-attr]
+        yield Mutation(node, given, "wrong-mask" if masks else "wrong-tensor", DROPPED)  # type: ignore[arg-type]
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:

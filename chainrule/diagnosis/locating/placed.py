@@ -107,6 +107,7 @@ class Placed:
         for node in read:
             spot = node.meta.get("spot")
             theirs = node.meta.get("name") and node not in self.case.forward and node not in given
+            theirs = theirs and self.case.in_backward(node)
             if spot is not None and theirs and _is_floating(node):
                 groups.setdefault((spot.code, spot.index, spot.call), []).append(node)
         return [g for g in groups.values() if len(g) <= _TURNS]

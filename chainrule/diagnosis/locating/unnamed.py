@@ -24,7 +24,7 @@ def shared_gradient(case: Case, wrong: Sequence[Wrong], taken: Iterable[Claim]) 
     readers: dict[fx.Node, list[Wrong]] = {}
     for each in wrong:
         for node in each.mine:
-            if node not in nodes and _is_value(node):
+            if node not in nodes and _is_value(node) and case.in_backward(node):
                 readers.setdefault(node, []).append(each)
     shared = {node: several for node, several in readers.items() if len(several) > 1}
     left = _TRIED

@@ -118,6 +118,36 @@ def subscript_at(span: Span) -> ast.Subscript | None:
     return next((n for n in nodes if span_of(n, span.file) == span), None)
 
 
+def both_parts(one: Edit, other: Edit) -> Edit | None:
+    """Two edits of different parts of the tuple on one line as one."""
+    if (one.file, one.first, one.last) != (other.file, other.first, other.last):
+        return None
+    old = lines_of(one.file)[one.first - 1 : one.last]
+    parts = [_tuple_in("\n".join(lines)) for lines in (old, one.lines, other.lines)]
+    if any(p is None for p in parts) or len({len(p) for p in parts if p is not None}) != 1 or len(old) != 1:
+        return None
+    texts = [[ast.unparse(e) for e in p] for p in parts if p is not None]
+    changed = [{k for k, (a, b) in enumerate(zip(texts[0], t, strict=True)) if a != b} for t in texts[1:]]
+    if not changed[0] or not changed[1] or changed[0] & changed[1]:
+        return None
+    joined = ", ".join(texts[1][k] if k in changed[0] else texts[2][k] for k in range(len(texts[0])))
+    head = old[0][: old[0].index(old[0].lstrip())] + ("return " if old[0].lstrip().startswith("return") else old[0].lstrip().partition("=")[0] + "= ")  # fmt: skip
+    return Edit(one.file, one.first, one.last, (head + joined,))
+
+
+def _tuple_in(text: str) -> list[ast.expr] | None:
+    """The parts of the tuple that a statement returns or binds."""
+    try:
+        (statement,) = ast.parse(text.strip()).body
+    except (SyntaxError, ValueError):
+        try:
+            (statement,) = ast.parse(f"def f():\n {text.strip()}").body[0].body  # type: ignore[attr-defined]
+        except (SyntaxError, ValueError):
+            return None
+    value = getattr(statement, "value", None)
+    return value.elts if isinstance(value, ast.Tuple) else None
+
+
 def accumulated(span: Span) -> tuple[Edit, str] | None:
     """The edit that adds to what a name is bound to in a loop: `+=` for `=`."""
     statement = statement_at(span)

@@ -102,10 +102,32 @@ class Findings:
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
             remaining = [w for w in remaining if w.claim.name not in right]
             mended_too |= right
+            if (both := self._together(found, finding, wrong)) is not None:
+                mended_too |= both
+                continue
             if finding.proved:  # of what comes before it in the run, and is right with it, too
                 found = [f for f in found if f.proved or f.name not in right]
             found.append(finding)
         return found + self.forgotten.findings(mended_too)
+
+    def _together(self, found: list[Finding], finding: Finding, wrong: Wrong) -> set[str] | None:
+        """What is right with the repairs of two parts of one tuple, which the finding before takes in: `return da, db`."""
+        before, spot = found[-1] if found else None, wrong.claim.spot
+        if (
+            before is None
+            or spot is None
+            or before.cause != finding.cause
+            or before.edit is None
+            or finding.edit is None
+        ):
+            return None
+        edit = source.both_parts(before.edit, finding.edit)
+        right = repaired(edit, spot.code, self.again, self.located) if edit is not None else set()
+        if edit is None or not {before.name, finding.name} <= right:
+            return None
+        before.edit, before.repair = edit, " ".join(line.strip() for line in edit.lines)
+        before.message += f"; so is {wrong.claim.target}"
+        return right
 
     def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
         """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""

@@ -181,6 +181,11 @@ class Case:
         nodes = (n for n in self.graph.nodes if n.meta["phase"] == "forward")
         return [n for n in nodes if n not in self.forward]
 
+    def in_backward(self, node: fx.Node) -> bool:
+        """Whether a node was computed since the backward pass began, where that is known."""
+        spot = node.meta.get("spot")
+        return spot is None or spot.order >= self.hand.began
+
     def tracked(self, claim: Claim) -> bool:
         """Whether a hand-written gradient was computed from what the loss was computed from."""
         used = set(needed([self.base.output]))
