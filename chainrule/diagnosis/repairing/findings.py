@@ -7,7 +7,6 @@ import re
 import time
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
@@ -25,9 +24,11 @@ from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.spots import Spot, span_of
+from chainrule.diagnosis.repairing.added import additions
 from chainrule.diagnosis.repairing.derived import Derived
 from chainrule.diagnosis.repairing.forgotten import Forgotten, mended
 from chainrule.diagnosis.repairing.kept import other_numbers
+from chainrule.diagnosis.repairing.option import Option
 from chainrule.diagnosis.repairing.proof import repaired
 from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.report import Edit, Finding
@@ -35,32 +36,10 @@ from chainrule.diagnosis.truth.case import errors, same
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
 _COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run alone
-_ADDED = 1.5  # `+=` for `=` in a loop
 _WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
 _KEPT = 2.0
 _TRIED = 6  # repairs that are run before the search for a proof is given up
-
-
-@dataclass
-class Option:
-    """An edit that may repair a line."""
-
-    weight: float
-    edit: Edit
-    text: str  # the new statement
-    spot: Spot
-    at: fx.Node  # the operation that is changed
-    cause: str | None = None
-    change: float = 0.0  # the weight of the change, wherever it stands
-
-    @property
-    def far(self) -> float:
-        """How far it goes from what the person wrote; a longer text is farther."""
-        before = sum(
-            len(line.strip()) for line in source.lines_of(self.edit.file)[self.edit.first - 1 : self.edit.last]
-        )
-        return self.weight + max(len(self.text) - before, -20) / 60
 
 
 class Findings:
@@ -150,6 +129,8 @@ class Findings:
     def _finding(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]]:
         """The finding, and the gradients that its repair makes right."""
         claim = wrong.claim
+        if (added := self._added(wrong)) is not None:
+            return added
         diagnoser = Diagnoser(self.case, self.located, wrong)
         diagnosis = diagnoser.diagnosis()
         line, file = (claim.spot.line, claim.spot.file) if claim.spot is not None else (None, None)
@@ -172,6 +153,17 @@ class Findings:
         if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):
             finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
+
+    def _added(self, wrong: Wrong) -> tuple[Finding, set[str]] | None:
+        """The finding, where it is `=` for `+=` in a loop: looked for first, as it takes a run and no search."""
+        for cause, edit, text, spot in additions(wrong):
+            right = repaired(edit, spot.code, self.again, self.located)
+            if wrong.claim.name in right:
+                finding = Finding(wrong.claim.name, spot.line, cause, "", text, True, spot.file)
+                finding.edit, finding.text = edit, source.line_at(spot.file, spot.line)
+                finding.message = self._message(wrong, Diagnosis(cause), cause)
+                return finding, right
+        return None
 
     def _best(
         self, claim: Claim, options: list[Option], common: set[fx.Node], shared: set[str]
@@ -243,10 +235,6 @@ class Findings:
                         mutation.weight,
                     )
                 )
-        span = claim.spot.span if claim.spot is not None else None
-        added = source.accumulated(span) if span is not None else None
-        if added is not None and claim.spot is not None and all(added[1] != option.text for option in found):
-            found.append(Option(_ADDED, *added, claim.spot, claim.node, "overwritten-not-accumulated", _ADDED))
         edit = self._rewritten(wrong, derived)
         if edit is not None and claim.spot is not None:
             text = " ".join(line.strip() for line in edit.lines)
