@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy import float64
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
@@ -98,9 +99,31 @@ def assert_same(ours: Any, theirs: Any) -> None:
         assert np.allclose(mine, numpys, rtol=1e-12, atol=1e-12)
 
 
+def converted(a, b):
+    return (
+        np.int64(a),
+        np.float32(a > 0),
+        np.float64(a),
+        float64(a + b),
+        np.bool_(a),
+        np.int32(np.sum(a)),
+        np.int64(2.5),
+    )
+
+
+def told_by_type(a, b):
+    """A scalar type is a dtype, too."""
+    kinds = np.float64, float64, np.int64
+    told = [[a.dtype == k, np.dtype(k).itemsize, np.issubdtype(a.dtype, k)] for k in kinds]
+    held = [isinstance(np.float64(1.0), k) for k in kinds], [issubclass(k, np.floating) for k in kinds]
+    return np.array(told), np.array(held), a.astype(np.float32), np.zeros(3, dtype=float64), np.asarray(b, np.float64)
+
+
 @pytest.mark.parametrize(
     "code",
     [
+        converted,
+        told_by_type,
         subtracted,
         subtracted_in_place,
         subtracted_at,

@@ -88,8 +88,10 @@ def test_what_of_a_file_can_be_checked(tmp_path: Path) -> None:
     )
     text += "\n\nclass Base:\n    def backward(self): ...\n\n\nclass Layer(Base):\n    def backward(self): ...\n"
     text += "\n\nclass Last(Layer):\n    def bwd(self): ...\n"
+    text += "\n\nclass Kept:\n    def __init__(self):\n        self.s, self.grads = 1, {}\n"
+    text += "    def run(self, x):\n        grads = {}\n        grads['W1'] = x\n        return grads\n"
     found = candidates(written(tmp_path, text))
-    assert found == ["Linear", "Net", "affine_backward", "step", "Old.loss", "Last"]
+    assert found == ["Linear", "Net", "affine_backward", "step", "Old.loss", "Last", "Kept.run"]
 
 
 def test_a_file_without_a_name(tmp_path: Path) -> None:
@@ -233,3 +235,154 @@ def test_a_file_with_nothing_to_check(tmp_path: Path, text: str, message: str) -
 
 def test_a_file_that_is_not_there() -> None:
     assert run("no_such.py", code=2).stderr == "error: there is no file no_such.py; give the path of a Python file\n"
+
+
+GELU = """\
+import torch
+
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, dout):
+        return 2 * dout
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return w * x**2
+
+    @staticmethod
+    def backward(ctx, dout):
+        x, w = ctx.saved_tensors
+        return 2 * w * x * dout, (x**2 * dout).sum(0)
+
+
+twice = Double.apply
+
+
+def double(x):
+    return twice(x)
+
+
+def model(x, w):
+    return double(Square.apply(x, w)).sum()
+
+
+def train(model, steps):
+    raise SystemExit("never called")
+    model(steps)
+
+
+def main():
+    raise SystemExit("never called")
+    model(1, 2)
+"""
+ROWS = ["Square.x", "Square.w", "Double.x"]
+
+
+def rows_of(answer: dict[str, Any]) -> dict[str, list[str]]:
+    return {r["target"].rpartition(":")[2]: [row["name"] for row in r.get("rows", [])] for r in answer["reports"]}
+
+
+@pytest.mark.parametrize("inputs", ["def inputs():\n    return {0}\n", "inputs = {0}\n"])
+@pytest.mark.parametrize(
+    "given", ["torch.ones(5, 4), torch.ones(4)", '{"x": torch.ones(5, 4), "w": torch.ones(4), "steps": 3}']
+)
+def test_functions_are_checked_where_they_are_called(tmp_path: Path, inputs: str, given: str) -> None:
+    """The file's inputs fit a function that calls torch.autograd.Functions; each of these is said once."""
+    found = answers(written(tmp_path, GELU + inputs.format(given)))
+    assert found["ok"] and list(rows_of(found)) == ["model"]
+    assert sorted(rows_of(found)["model"]) == sorted(ROWS)
+
+
+def test_functions_of_which_none_is_called_are_listed(tmp_path: Path) -> None:
+    """Without inputs, and where a step that has gradients of its own calls them: then they are not checked with it."""
+    result = run(written(tmp_path, GELU), code=2)
+    assert "2 to check: 2 not checked" in result.stdout
+    text = GELU + "def step(y):\n    loss = twice(y).sum()\n    y.g = 2 * torch.ones_like(y)\n"
+    result = run(written(tmp_path, text + "inputs = {'y': torch.ones(3)}\n"), code=2)
+    assert "net.py:Double\n" in result.stdout and "3 to check: 1 right, 2 not checked" in result.stdout
+
+
+def test_a_function_that_is_wrong_is_said_once(tmp_path: Path) -> None:
+    wrong = GELU.replace("return 2 * dout", "return 3 * dout")
+    file = written(tmp_path, wrong + "inputs = torch.ones(5, 4), torch.ones(4)\n")
+    found = answers(file, code=1)
+    assert [f["line"] for r in found["reports"] for f in r["findings"]] == [11]
+    assert run(file, "--fix", "--yes").exit_code == 0
+
+
+STEP = """\
+import numpy as np
+
+
+class Scale:
+    def __init__(self, w):
+        self.w = w
+
+    def forward(self, x):
+        self.x = x
+        return x * self.w
+
+    def backward(self, dout):
+        self.dw = (dout * self.x).sum(0)
+        return dout * self.w
+
+
+class Shift:
+    @staticmethod
+    def forward(x, b, by):
+        return x + by * b, by
+
+    @staticmethod
+    def backward(dout, cache):
+        return dout, cache * dout.sum(0)
+
+
+scale = Scale(np.arange(1.0, 4.0))
+
+
+def step(y, c):
+    out, cache = Shift.forward(scale.forward(y), c, 2)
+    loss = np.sum(out**2)
+    dout = 2 * out
+    dh, dc = Shift.backward(dout, cache)
+    dy = scale.backward(dh)
+    return loss, {"y": dy, "c": dc}
+
+
+inputs = np.ones((5, 3)), np.array([0.5, 1.0, 2.0])
+"""
+
+
+def test_layers_of_a_step_that_was_checked_need_no_inputs(tmp_path: Path) -> None:
+    """Objects of the file, and classes of static methods."""
+    found = answers(written(tmp_path, STEP))
+    assert found["ok"] and list(rows_of(found)) == ["step"]
+
+
+def test_a_layer_whose_backward_no_one_calls_is_listed(tmp_path: Path) -> None:
+    text = STEP.replace("dh, dc = Shift.backward(dout, cache)", "dh, dc = dout, 2 * dout.sum(0)")
+    text = text.replace("scale.backward(dh)", "dh * scale.w")
+    assert "3 to check: 1 right, 2 not checked" in run(written(tmp_path, text), code=2).stdout
+
+
+def test_what_returned_gradients_are_of_and_which_is_the_loss(tmp_path: Path) -> None:
+    text = "import torch\n\n\ndef step(x, w):\n    cost = (x * w).sum()\n    return [3 * x, w + 0]\n"
+    text += "\n\ninputs = torch.ones(4), torch.linspace(0, 1, 4)\n"
+    file = written(tmp_path, text)
+    target = f"{file}:step"
+    assert "or name it with --loss" in run(target, code=2).stderr
+    assert "cannot be told apart" not in run(target, "--loss", "cost", code=1).stdout
+    found = answers(target, "--loss", "cost", "--wrt", "w", "--wrt", "x", code=1)
+    assert [(r["name"], r["status"]) for r in found["rows"]] == [("w", "wrong"), ("x", "right")]
+    assert "and --wrt names 1" in run(target, "--loss", "cost", "--wrt", "w", code=2).stderr
+    assert "say something of one FILE.py:NAME" in run(file, "--loss", "cost", code=2).stderr
+    assert run(target, "--loss", "cost", "--wrt", "w,x", "--fix", "--yes").exit_code == 0
+    assert "return [x, w + 0]" in file.read_text()

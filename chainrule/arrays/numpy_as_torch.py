@@ -17,6 +17,7 @@ import numpy as np
 from chainrule.arrays import arithmetic, shapes  # noqa: F401  (they fill FUNCTIONS)
 from chainrule.arrays.array import FUNCTIONS, Array, forget, plain_values, unfollowed
 from chainrule.arrays.code import ABSENT, code_of, content, is_numpy_code, refuse_imports
+from chainrule.arrays.conversions import CONVERSIONS, conversion
 from chainrule.arrays.values import as_arrays, as_tensors, copied, is_record
 from chainrule.recording.names import is_person, is_person_file, tells_its_class
 from chainrule.recording.numbers import Tracked
@@ -113,7 +114,9 @@ def _imported() -> dict[Any, tuple[types.ModuleType, str]]:
     for module in (np.linalg, np.random, np):
         for name in dir(module):
             value = getattr(module, name)
-            callable_of_numpy = callable(value) and (not isinstance(value, type) or value is np.ndarray)
+            callable_of_numpy = callable(value) and (
+                not isinstance(value, type) or value is np.ndarray or value in CONVERSIONS
+            )
             own = (getattr(value, "__module__", None) or "numpy").startswith("numpy")
             if callable_of_numpy and own and not name.startswith("_") and type(value).__hash__ is not None:
                 found[value] = (module, name)
@@ -135,7 +138,9 @@ class _Module:
             return _Module(value)
         prefix = module.__name__.removeprefix("numpy").removeprefix(".")
         known = FUNCTIONS.get(f"{prefix}.{name}" if prefix else name)
-        if not callable(value) or isinstance(value, type):
+        if isinstance(value, type):
+            return conversion(value)
+        if not callable(value):
             return value
         return _with_numbers(value, known, f"np.{prefix}.{name}" if prefix else f"np.{name}", prefix)
 

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chainrule.errors import ChainruleError
+from chainrule.cli.refused import MISUSE as MISUSE
+from chainrule.cli.refused import Refused as Refused
+from chainrule.cli.refused import refusals as refusals
 
-WRONG, MISUSE = 1, 2  # exit codes; 0 is right
-
-
-class Refused(click.ClickException):
-    """Misuse: one line on stderr, exit code 2."""
-
-    exit_code = MISUSE
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", err=True)
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    try:
-        yield
-    except ChainruleError as error:
-        raise Refused(str(error).replace("give upstream= of the same shape", "add --upstream")) from error
+WRONG = 1  # exit code; 0 is right, MISUSE is 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -119,6 +103,13 @@ def derive(
 @main.command()
 @click.argument("targets", metavar="FILE.py[:NAME]...", nargs=-1, required=True)
 @given
+@click.option(
+    "--wrt",
+    multiple=True,
+    metavar="NAME",
+    help="What the returned gradients are of, where their names do not say it: --wrt w --wrt b, in their order.",
+)
+@click.option("--loss", metavar="NAME", help="The local variable that holds the loss, where it is not called loss.")
 @click.option("--fix", is_flag=True, help="Show the proved repairs as a diff, ask, write them, and check again.")
 @click.option("--yes", is_flag=True, help="With --fix: write without asking.")
 @click.option(
@@ -128,7 +119,14 @@ def derive(
     help="github adds a workflow annotation for each mistake; it is the default where GITHUB_ACTIONS is true.",
 )
 def check(
-    targets: tuple[str, ...], inputs: tuple[str, ...], as_json: bool, fix: bool, yes: bool, style: str | None
+    targets: tuple[str, ...],
+    inputs: tuple[str, ...],
+    wrt: tuple[str, ...],
+    loss: str | None,
+    as_json: bool,
+    fix: bool,
+    yes: bool,
+    style: str | None,
 ) -> None:
     """Compare hand-written gradients with the truth, and find the line that is wrong.
 
@@ -141,8 +139,11 @@ def check(
     if as_json and fix and not yes:
         raise Refused("--json cannot ask before it writes; add --yes, or leave out --fix")
     from chainrule.cli import findings
+    from chainrule.cli.checked import Said
 
-    code = findings.run(targets, inputs, as_json, fix, yes, style)
+    code = findings.run(
+        targets, Said(inputs, [name for text in wrt for name in text.split(",")], loss), as_json, fix, yes, style
+    )
     if code:
         raise SystemExit(code)
 

@@ -34,6 +34,17 @@ def expanded(name: str) -> list[str]:
     return [f"{name}:{n}" for n in found]
 
 
+def functions_in(path: Path) -> list[str]:
+    """The torch.autograd.Function classes of a file."""
+    return _function_classes(_parsed(path))
+
+
+def by_functions(path: Path) -> list[str]:
+    """The functions of a file that call a torch.autograd.Function of it, if only through one another: with their inputs,
+    those that it is called with are checked."""
+    return _by_functions(_parsed(path))
+
+
 def files_in(folder: Path) -> list[Path]:
     """The Python files below a folder in which something can be checked; no tests, nothing hidden, no environments."""
     found = []
@@ -56,11 +67,8 @@ def candidates(path: Path) -> list[str]:
 
     Raises Refused where the file is no Python.
     """
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        raise Refused(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from error
+    tree = _parsed(path)
+    callers = _by_functions(tree) if _has_inputs(tree) else []
     functions = {n.name: n for n in tree.body if isinstance(n, Function)}
     pairs = pairs_of_names(functions)
     classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
@@ -68,14 +76,56 @@ def candidates(path: Path) -> list[str]:
     found: list[str] = []
     for node in tree.body:
         if isinstance(node, Function) and not node.name.startswith("test"):
-            if node.name in pairs or (node.name not in pairs.values() and gradients_left_by(node)):
+            leaves = node.name not in pairs.values() and gradients_left_by(node)
+            if node.name in pairs or leaves or node.name in callers:
                 found.append(node.name)
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("Test"):
             methods = {n.name: n for n in node.body if isinstance(n, Function)}
             if "backward" in methods or any("backward" in _methods(b, classes) for b in node.bases):
                 found += [node.name] if node.name not in bases else []  # a base of layers is none itself
             elif node.name not in bases:
-                found += [f"{node.name}.{n}" for n, method in methods.items() if gradients_left_by(method)]
+                own = {n: m for n, m in methods.items() if n not in ("__init__", "__post_init__")}
+                found += [f"{node.name}.{n}" for n, method in own.items() if gradients_left_by(method)]
+    return found
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise Refused(f"{path}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from error
+
+
+def _has_inputs(tree: ast.Module) -> bool:
+    named = [n.name for n in tree.body if isinstance(n, Function)]
+    bound = [t for n in tree.body if isinstance(n, ast.Assign) for t in n.targets]
+    return "inputs" in [*named, *(t.id for t in bound if isinstance(t, ast.Name))]
+
+
+def _function_classes(tree: ast.Module) -> list[str]:
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef)]
+    return [c.name for c in classes if any(ast.unparse(b).split(".")[-1] == "Function" for b in c.bases)]
+
+
+def _by_functions(tree: ast.Module) -> list[str]:
+    """With arguments: what takes none is a script."""
+    applied = {f"{name}.apply" for name in _function_classes(tree)}
+    applied |= {
+        t.id
+        for n in tree.body
+        if isinstance(n, ast.Assign) and ast.unparse(n.value) in applied
+        for t in n.targets
+        if isinstance(t, ast.Name)
+    }
+    calls = {
+        f: {ast.unparse(n.func) for n in ast.walk(f) if isinstance(n, ast.Call)} - {a.arg for a in f.args.args}
+        for f in tree.body
+        if isinstance(f, Function) and f.args.args and f.name != "inputs"
+    }
+    found: list[str] = []
+    while more := [f.name for f, called in calls.items() if f.name not in found and called & {*applied, *found}]:
+        found += more
     return found
 
 

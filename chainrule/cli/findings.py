@@ -8,50 +8,34 @@ import json
 import os
 import subprocess
 import sys
-import types
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chainrule.arrays.code import reached
-from chainrule.cli import MISUSE, WRONG, Refused, refusals, targets
+from chainrule.cli import MISUSE, WRONG, Refused
 from chainrule.cli.answers import print_json
-from chainrule.cli.candidates import candidates, expanded
+from chainrule.cli.candidates import expanded
+from chainrule.cli.checked import Checked, Said, alone, each, without_parts
 from chainrule.cli.repairs import Change, changes
-from chainrule.diagnosis.reading.forms import form_of
 from chainrule.diagnosis.report import Finding, Report, clickable
 
 _AGAIN = "import sys; from chainrule.cli import main; main(sys.argv[1:])"
 
 
-@dataclass
-class Checked:
-    """A target as the person wrote it, with its report, or with the reason that there is none."""
-
-    target: str
-    path: Path
-    report: Report | None = None
-    refused: str = ""
-    code: Any = None
-
-    def file(self, file: str | None) -> str:
-        """The file as the person wrote it on the command line, or from the current folder."""
-        return str(self.path) if file is None or Path(file) == self.path.resolve() else clickable(file)
-
-
-def run(names: Sequence[str], inputs: Sequence[str], as_json: bool, fix: bool, yes: bool, style: str | None) -> int:
+def run(names: Sequence[str], said: Said, as_json: bool, fix: bool, yes: bool, style: str | None) -> int:
     """Check every target and print the answers; the exit code."""
+    if (said.wrt or said.loss is not None) and (len(names) > 1 or Path(names[0]).exists()):
+        raise Refused("--wrt and --loss say something of one FILE.py:NAME; give one")
     if style is None:
         style = "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "text"
     # what the person's code prints is no part of the JSON
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         wanted = [t for name in names for t in expanded(name)]
         whole = wanted != list(names)  # files and folders, without a name
-        checked = _each(wanted, inputs) if len(wanted) > 1 or whole else [_one(wanted[0], inputs)]
-        checked = _without_parts(checked) if whole else checked
+        checked = each(wanted, said) if len(wanted) > 1 or whole else [alone(wanted[0], said)]
+        checked = without_parts(checked) if whole else checked
     answer: dict[str, Any] = {}
     if as_json:
         answer = of_checked(checked, whole)
@@ -59,68 +43,10 @@ def run(names: Sequence[str], inputs: Sequence[str], as_json: bool, fix: bool, y
         _print(checked, style, whole)
     code = MISUSE if any(c.report is None for c in checked) else 0 if all(c.report for c in checked) else WRONG
     if fix and any(c.report is not None and not c.report.ok for c in checked):
-        code = _repair(checked, names, inputs, yes, answer if as_json else None, code)
+        code = _repair(checked, names, said, yes, answer if as_json else None, code)
     if as_json:
         print_json(answer)
     return code
-
-
-def _one(name: str, inputs: Sequence[str]) -> Checked:
-    if Path(name).is_file():
-        candidates(Path(name))  # which says what is wrong with it
-    found = targets.load_to_check(name, inputs)
-    return Checked(name, found.path, found.check(), code=found.code)
-
-
-def _without_parts(checked: list[Checked]) -> list[Checked]:
-    """Without what could not be checked by itself (a layer whose inputs nobody gave), where it is a part of what was."""
-    used = {
-        _place(item)
-        for one in checked
-        if one.report is not None
-        for item in reached(one.code, form_of(one.code).forward)
-    }
-    return [
-        one
-        for one in checked
-        if one.report is not None or (one.path.resolve(), one.target.rpartition(":")[2]) not in used
-    ]
-
-
-def _place(item: Any) -> tuple[Path, str] | None:
-    """The file and the name of a function, or of a class with methods."""
-    methods = vars(item).values() if isinstance(item, type) else [item]
-    codes = [m.__code__ for m in methods if isinstance(m, types.FunctionType)]
-    return (Path(codes[0].co_filename).resolve(), item.__qualname__) if codes else None
-
-
-def _each(names: Sequence[str], inputs: Sequence[str]) -> list[Checked]:
-    """Every target in turn; one that cannot be checked does not keep the others from it."""
-    checked: list[Checked] = []
-    before = set(sys.modules)
-    for name in names:
-        path = Path(name) if Path(name).is_file() else Path(name.rpartition(":")[0])
-        if checked and checked[-1].path.parent.resolve() != path.parent.resolve():
-            _forget(checked[-1].path.parent.resolve(), before)
-        try:
-            with refusals():
-                checked.append(_one(name, inputs))
-        except Refused as error:
-            checked.append(Checked(name, path, refused=error.message))
-    return checked
-
-
-def _forget(folder: Path, before: set[str]) -> None:
-    """Drop the modules of a folder, so that a file in the next one finds those beside itself."""
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).is_relative_to(folder) and "site-packages" not in file and not _own(name):
-            del sys.modules[name]
-    sys.path[:] = [entry for entry in sys.path if entry != str(folder)]
-
-
-def _own(module: str) -> bool:
-    return module.split(".")[0] == "chainrule"
 
 
 def _print(checked: list[Checked], style: str, whole: bool) -> None:
@@ -223,7 +149,7 @@ def _of_one(one: Checked) -> dict[str, Any]:
 def _repair(
     checked: list[Checked],
     names: Sequence[str],
-    inputs: Sequence[str],
+    said: Said,
     yes: bool,
     answer: dict[str, Any] | None,
     code: int,
@@ -250,7 +176,7 @@ def _repair(
             click.echo(f"wrote {_as_given(change, checked)}")
     if answer is None:
         click.echo("checking again\n")
-    again = _check_again(names, inputs, answer is not None)
+    again = _check_again(names, said, answer is not None)
     if answer is not None:
         files = [_as_given(change, checked) for change in made]
         after = json.loads(again.stdout) if again.stdout else {"ok": False, "error": again.stderr.strip()}
@@ -283,8 +209,7 @@ def _as_given(change: Change, checked: list[Checked]) -> str:
     return next((str(c.path) for c in checked if c.path.resolve() == change.path), clickable(file))
 
 
-def _check_again(names: Sequence[str], inputs: Sequence[str], as_json: bool) -> subprocess.CompletedProcess[str]:
+def _check_again(names: Sequence[str], said: Said, as_json: bool) -> subprocess.CompletedProcess[str]:
     """The same check in a new Python, in which every module is imported afresh."""
-    options = [part for text in inputs for part in ("--input", text)]
-    command = [sys.executable, "-P", "-c", _AGAIN, "check", *names, *options, "--format", "text"]
+    command = [sys.executable, "-P", "-c", _AGAIN, "check", *names, *said.options(), "--format", "text"]
     return subprocess.run([*command, *(["--json"] if as_json else [])], capture_output=True, text=True)

@@ -13,6 +13,7 @@ import torch
 
 from chainrule.arrays.code import is_numpy_code
 from chainrule.cli import Refused
+from chainrule.cli.suggestions import suggested
 
 _KINDS: dict[str, Callable[..., torch.Tensor]] = {
     "randn": torch.randn,
@@ -35,16 +36,16 @@ def inputs_of(module: ModuleType, called: Any, name: str, path: Path, given: Seq
             raise Refused(f"{name} has no argument {unknown}; it has {', '.join(parameters)}")
         if is_numpy_code(called, ()):
             made = {n: (v.double() if v.is_floating_point() else v).numpy() for n, v in made.items()}
-        return _all_there(parameters, made, name, path, {}, forward)
+        return _all_there(called, parameters, made, name, path, {}, forward)
     if not parameters:
         return (), {}
     found = own_inputs(module)
     if isinstance(found, dict):
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         made = {n: v for n, v in found.items() if open_ended or n in parameters}
-        return _all_there(parameters, made, name, path, vars(module), forward)
+        return _all_there(called, parameters, made, name, path, vars(module), forward)
     if found is None:
-        return _all_there(parameters, {}, name, path, vars(module), forward)
+        return _all_there(called, parameters, {}, name, path, vars(module), forward)
     args = tuple(found) if isinstance(found, tuple | list) else (found,)
     try:
         assert signature is not None
@@ -84,6 +85,7 @@ def variables(space: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _all_there(
+    called: Any,
     parameters: Mapping[str, inspect.Parameter],
     made: dict[str, Any],
     name: str,
@@ -96,7 +98,7 @@ def _all_there(
     made = {**variables(space, [n for n in needed if n not in made]), **made}
     missing = [n for n in needed if n not in made]
     if missing:
-        example = " ".join(f"--input {n}=randn:64,784" for n in missing)
+        example = suggested(called, missing, made, lambda text: one_input(text)[1])
         several = "s" * (len(missing) > 1)
         raise Refused(
             f"{name} needs the input{several} {', '.join(missing)}{f' of {forward}' * bool(forward)}; define inputs() in {path}, which returns a dictionary "

@@ -23,6 +23,7 @@ from chainrule.cli import Refused
 from chainrule.cli.candidates import candidates
 from chainrule.cli.inputs import inputs_of, own_inputs, required, signature_of, variables
 from chainrule.diagnosis.reading.forms import form_of, is_function_class
+from chainrule.diagnosis.report import Report
 from chainrule.errors import ChainruleError
 from chainrule.recording.names import tells_its_class
 
@@ -46,9 +47,10 @@ class Target:
             raise Refused(f"{self.name} has no gradient: its output is computed from no floating-point input")
         return d
 
-    def check(self) -> Any:
+    def check(self, wrt: Sequence[str] | None = None, loss: str | None = None) -> Report:
+        said = {k: v for k, v in (("wrt", wrt), ("loss", loss)) if v}
         with blamed_on(self.path):
-            return cr.check(self.code, *self.args, **self.kwargs)
+            return cr.check(self.code, *self.args, **said, **self.kwargs)
 
 
 def load(target: str, given: Sequence[str] = ()) -> Target:

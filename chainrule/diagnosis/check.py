@@ -17,6 +17,7 @@ from chainrule.diagnosis.reading.arguments import with_an_input
 from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.forms import form_of, made
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.numbers import by_gradients
 from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.repairing.findings import Findings
 from chainrule.diagnosis.repairing.proof import kept
@@ -52,6 +53,8 @@ def check(
     - a backward function, `layer_backward(dout, cache)`, with its forward function as `forward=`, or found beside
       it by its name, `layer_forward`. Both may be NumPy code; `reference=` is a forward pass in torch to be compared
       with, where theirs cannot be recorded.
+
+    A plain number among the arguments (`b=0.3`) is an input where the code leaves a gradient of it, or `wrt` names it.
 
     The hand-written pass is recorded and run again in float64, so that rounding is not taken for a mistake. Each
     finding names the line that is wrong given the gradients that it was computed from, the cause (one of
@@ -116,6 +119,10 @@ def _by_either_reading(asked: Asked) -> Report:
 
 
 def _checked(asked: Asked) -> Report:
+    return by_gradients(asked, _checked_as_given)
+
+
+def _checked_as_given(asked: Asked) -> Report:
     try:
         hand = run_handwritten(asked)
     except Unfollowed as error:

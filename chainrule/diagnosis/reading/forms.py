@@ -109,6 +109,15 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()))
 
 
+def names_a_backward(name: str) -> bool:
+    """Whether a function is called as a backward pass is.
+
+    >>> names_a_backward("relu_grad"), names_a_backward("loss")
+    (True, False)
+    """
+    return bool(_words(name) & _BACKWARD)
+
+
 def pairs_of_names(names: Iterable[str]) -> dict[str, str]:
     """The names of backward functions, each with that of its forward function.
 

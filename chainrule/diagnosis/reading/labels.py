@@ -11,7 +11,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def gradients_left_by(function: Function) -> list[str]:
-    """The targets in a function's assignments that say that they are gradients: `w.g`, `dw` where there is a `w`.
+    """The targets in a function's assignments that say that they are gradients: `w.g`, `dw` where there is a `w`,
+    `grads["w"]`.
 
     >>> gradients_left_by(ast.parse("def f(x, w):\\n    out = x @ w\\n    dw = x.T\\n    w.g = dw\\n    data = 1").body[0])
     ['dw', 'w.g']
@@ -26,10 +27,43 @@ def gradients_left_by(function: Function) -> list[str]:
             for target in _targets(node) if not emptied else ():
                 if isinstance(target, ast.Attribute) and target.attr in ("g", "grad"):
                     found[ast.unparse(target)] = None
+                if isinstance(target, ast.Subscript) and any(_keys(target)) and _is_of_gradients(target.value):
+                    found[ast.unparse(target)] = None
+                    continue
                 label = _label(target)
                 if label is not None and any(m in names for m in names_meant(label)):
                     found[label] = None
     return list(found)
+
+
+def _is_of_gradients(dictionary: ast.expr) -> bool:
+    return ast.unparse(dictionary).split(".")[-1].casefold() in ("grad", "grads", "gradient", "gradients")
+
+
+def labels_set_by(function: Function) -> set[str]:
+    """The names under which a function keeps or returns something: variables, attributes, keys. `dreg = reg * w` is what
+    reg adds to another gradient, and no gradient of reg.
+
+    >>> code = "def f(x, w, reg):\\n    dx = w.T\\n    dreg = reg * w\\n    return {'dx': dx, 'dw': x.T + dreg}"
+    >>> sorted(labels_set_by(ast.parse(code).body[0]))
+    ['dw', 'dx']
+    """
+    found: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            read = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)} if node.value is not None else set()
+            for target in _targets(node):
+                label = _label(target)
+                if label is not None and not (isinstance(target, ast.Name) and read & set(names_meant(label))):
+                    found.add(label)
+        elif isinstance(node, ast.Return) and node.value is not None:
+            parts = node.value.elts if isinstance(node.value, ast.Tuple | ast.List) else [node.value]
+            found |= {n.id for n in parts if isinstance(n, ast.Name)}
+        elif isinstance(node, ast.Dict):
+            found |= {k.value for k in node.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
+            found |= {k.arg for k in node.keywords if k.arg is not None}
+    return found
 
 
 def lines_that_set(label: str, function: Function) -> list[int]:

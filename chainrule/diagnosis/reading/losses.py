@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.arrays.values import as_tensors
+from chainrule.diagnosis.reading.forms import names_a_backward
+from chainrule.diagnosis.reading.returns import function_of
+from chainrule.diagnosis.reading.source import assignment_at, span_of
 from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
+from chainrule.reached import reached_from
 from chainrule.recording import Recorder
 from chainrule.recording.numbers import Tracked
 
@@ -36,6 +41,8 @@ def loss_of(recorder: Recorder, result: Any, asked: Any, name: str, any_shape: b
                 )
             if recorder.entry(value) is not None:
                 return value
+    if not isinstance(asked, str) and (dropped := _returned_by_a_call(recorder)) is not None:
+        return dropped
     raise ChainruleError(
         f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
         "return the loss, or call the local that holds it `loss`, or name it with loss="
@@ -54,9 +61,44 @@ def tensor_behind(recorder: Recorder, value: Any) -> Any:
         return next((t for t in tensors if t.numel() == 1 and float(t) == value), value)
 
 
+def _returned_by_a_call(recorder: Recorder) -> torch.Tensor | None:
+    """What the one called function gave that returns a scalar which nothing else is computed from: `self.loss(x, t)`."""
+    nodes = [n for n in recorder.graph.nodes if n.meta["phase"] == "forward" and differentiable(n)]
+    given = [n for n in nodes if n.op == "placeholder"]
+    reached = set(reached_from(given, recorder.graph))
+    found = [
+        n
+        for n in nodes
+        if n in reached
+        and n.op != "placeholder"
+        and n.meta["val"].numel() == 1
+        and not any(user in reached for user in n.users)
+        and _is_returned(n)
+    ]
+    return found[0].meta["val"] if len(found) == 1 else None
+
+
+def _is_returned(node: fx.Node) -> bool:
+    """Whether a function, no backward pass, returns a value alone: `return loss`, `return -np.sum(...)`."""
+    spot = node.meta.get("spot")
+    if spot is None or spot.span is None or names_a_backward(spot.code.co_name):
+        return False
+    function, assigned = function_of(spot.code), assignment_at(spot.span)
+    for statement in ast.walk(function) if function is not None else ():
+        value = statement.value if isinstance(statement, ast.Return) else None
+        if isinstance(value, ast.Name) and assigned is not None and value.id == assigned.target:
+            return True
+        whole = value is not None and not isinstance(value, ast.Tuple | ast.List | ast.Dict)
+        if value is not None and whole and spot.span.within(span_of(value, spot.file)):
+            return True
+    return False
+
+
 def scalars_in(result: Any) -> list[Any]:
     return [r for r in result if _is_scalar(r)] if isinstance(result, tuple | list) else []
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tracked) or (isinstance(value, torch.Tensor) and value.numel() == 1)
+    return (
+        isinstance(value, Tracked) or type(value) is float or (isinstance(value, torch.Tensor) and value.numel() == 1)
+    )

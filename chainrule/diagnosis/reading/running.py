@@ -66,10 +66,10 @@ class _Run:
         subject = asked.forward or asked.reference or asked.code
         if asked.forward is None and asked.reference is None and callable(getattr(asked.code, "forward", None)):
             subject = asked.code
-        if has_backward(asked.code) and is_numpy_code(type(asked.code).backward, asked.args):
+        if has_backward(asked.code) and is_numpy_code(type(asked.code).backward, (asked.args, asked.kwargs)):
             self.object = as_arrays(asked.code)
             subject = self.object if subject is asked.code else subject
-        elif isinstance(asked.code, types.MethodType) and is_numpy_code(asked.code, asked.args):
+        elif isinstance(asked.code, types.MethodType) and is_numpy_code(asked.code, (asked.args, asked.kwargs)):
             self.object = as_arrays(self.object)
             self.code = types.MethodType(asked.code.__func__, self.object)
             subject = self.code if subject is asked.code else subject
@@ -264,7 +264,7 @@ class _Run:
 
     @contextmanager
     def _numpy(self, code: Any) -> Iterator[None]:
-        before, arrays = self.spots.arrays, is_numpy_code(code, self.asked.args)
+        before, arrays = self.spots.arrays, is_numpy_code(code, (self.asked.args, self.asked.kwargs))
         self.spots.arrays = arrays
         try:
             with numpy_as_torch(code) if arrays else nullcontext():
@@ -273,7 +273,7 @@ class _Run:
             self.spots.arrays = before
 
     def _given(self, code: Any, values: Any) -> Any:
-        return as_arrays(tuple(values)) if is_numpy_code(code, self.asked.args) else values
+        return as_arrays(tuple(values)) if is_numpy_code(code, (self.asked.args, self.asked.kwargs)) else values
 
     def _given_by_name(self, code: Any, values: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(values, self._given(code, values.values()), strict=True))

@@ -1,0 +1,86 @@
+"""`check`: the loss of code that drops it, where a function that it calls returns it."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import chainrule as cr
+
+NET = """\
+import {module} as np
+
+
+class Net:
+    def __init__(self, w, b):
+        self.params = {{"w": w, "b": b}}
+
+    def predict(self, x):
+        return x @ self.params["w"] + self.params["b"]
+
+    def loss(self, x, t):
+        y = self.predict(x)
+        {loss}
+
+    def accuracy(self, x, t):
+        return ((self.predict(x) > 0) == (t > 0)).sum() / len(t)
+
+    def gradient(self, x, t):
+        {call}
+        dy = 2 * (self.predict(x) - t) / len(t)
+        return {{"w": x.T @ dy, "b": dy.sum(0)}}
+"""
+DIRECT, NAMED = "return ((y - t) ** 2).sum() / len(t)", "found = ((y - t) ** 2).sum() / len(t); return found"
+_files = itertools.count()
+
+
+def net(module: str = "numpy", loss: str = DIRECT, call: str = "self.loss(x, t)", text: str = NET) -> Any:
+    text, name = text.format(module=module, loss=loss, call=call), f"<losses {next(_files)}>"
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(text, name, "exec"), space)
+    r = np.random.RandomState(0)
+    values = r.randn(4, 3), r.randn(3), r.randn(6, 4), r.randn(6, 3)
+    w, b, x, t = values if module == "numpy" else map(torch.tensor, values)
+    return space["Net"](w, b), x, t
+
+
+@pytest.mark.parametrize("module", ["numpy", "torch"])
+@pytest.mark.parametrize("loss", [DIRECT, NAMED])
+@pytest.mark.parametrize(
+    "call",
+    ["self.loss(x, t)", "value = self.loss(x, t)", "self.loss(x, t); self.accuracy(x, t)", "self.loss(x, t) < 9"],
+)
+def test_a_loss_that_is_dropped(module: str, loss: str, call: str) -> None:
+    made, x, t = net(module, loss, call)
+    report = cr.check(made.gradient, x, t)
+    assert report.ok and {row.name for row in report.rows} == {"params.w", "params.b"}, str(report)
+    made, x, t = net(module, loss, call, NET.replace("dy.sum(0)", "dy.mean(0)"))
+    (finding,) = cr.check(made.gradient, x, t).findings
+    assert finding.cause == "wrong-scale" and finding.name == "params.b"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pass",
+        "self.loss(x, t); self.loss(x, -t)",  # two
+        "self.loss(x, t) * self.params['w'] * 2",  # something is computed from it
+    ],
+)
+def test_no_loss_is_guessed(call: str) -> None:
+    made, x, t = net(call=call)
+    with pytest.raises(cr.ChainruleError, match="no loss was found in gradient"):
+        cr.check(made.gradient, x, t)
+
+
+def test_the_gradient_of_a_number_is_no_loss() -> None:
+    text = NET.replace("def loss(self, x, t)", "def loss_grad(self, x, t)")
+    made, x, t = net(call="self.loss_grad(x, t)", text=text)
+    with pytest.raises(cr.ChainruleError, match="no loss was found in gradient"):
+        cr.check(made.gradient, x, t)
