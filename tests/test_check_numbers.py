@@ -116,6 +116,31 @@ def step(xs, ts, w, b):
         db += dz
     return loss, dw, db
 """
+HELPER = """\
+import numpy as np
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+def step(u, v):
+    n, score = len(u), (u * v).sum(1)
+    loss = -np.log(sigmoid(-score)).sum() / n
+    dscore = sigmoid(score) / n
+    du = dscore[:, None] * v
+    dv = dscore[:, None] * u
+    return loss, du, dv
+"""
+ROOT = """\
+import math
+
+def step(q, k, t):
+    d_k = q.shape[1]
+    s = q @ k.T / math.sqrt(d_k)
+    loss = ((s - t) ** 2).sum()
+    s.g = 2 * (s - t)
+    q.g = s.g @ k / math.sqrt(d_k)
+    k.g = s.g.T @ q / math.sqrt(d_k)
+"""
 
 
 def rand(*shape: int) -> torch.Tensor:
@@ -143,6 +168,10 @@ CASES: list[tuple[str, str, Any, str, str, str, str]] = [
      "stale-parameter", "x.g = y.g @ w.T\nwith torch.no_grad():\nw -= 0.1 * w.g"),
     (SCALAR, "step", lambda: (rand(5, 4), rand(4, 3), rand(5, 3), rand(1)[0]),
      "dsim = dlogits * log_t.exp()", "dsim = dlogits", "missing-factor", "dsim = dlogits * log_t.exp()"),
+    (HELPER, "step", lambda: arrays((4, 3), (4, 3)),
+     "dscore = sigmoid(score) / n", "dscore = sigmoid(score)", "wrong-scale", "dscore = sigmoid(score) / n"),
+    (ROOT, "step", lambda: (rand(5, 4), rand(4, 4), rand(5, 4)),
+     "q.g = s.g @ k / math.sqrt(d_k)", "q.g = s.g @ k", "wrong-scale", "q.g = (s.g @ k) / math.sqrt(d_k)"),
     (TURNS, "step", lambda: arrays((4, 3), (4, 2), (3, 2), (2,)),
      "db += dz", "db = dz", "overwritten-not-accumulated", "db += dz"),
 ]  # fmt: skip

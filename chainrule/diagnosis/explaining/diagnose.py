@@ -13,6 +13,7 @@ from chainrule.diagnosis.explaining import jacobians, wraps
 from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.likelihood import compare_locals
 from chainrule.diagnosis.explaining.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation, Names
+from chainrule.diagnosis.explaining.scales import Named
 from chainrule.diagnosis.explaining.search import Search, Trial
 from chainrule.diagnosis.explaining.suspects import suspects
 from chainrule.diagnosis.explaining.terms import combined, several_lost
@@ -23,6 +24,7 @@ from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.paths import lost_from
 from chainrule.diagnosis.reading.spots import span_of
 from chainrule.diagnosis.repairing.spelling import Reach
+from chainrule.diagnosis.repairing.wording import numbers_in
 from chainrule.diagnosis.truth.case import Case, Point, same
 from chainrule.diagnosis.truth.sketch import Sketches, is_tensor
 from chainrule.run import needed
@@ -166,10 +168,22 @@ class Diagnoser(Facts):
                         yield Mutation(self.claim.node, by, cause, WRAPPED + 2)
 
     def _constants(self) -> list[float]:
-        """The numbers that stand in the source of the forward pass, where it multiplies or divides by them."""
-        products = [n for n in self.case.forward if n.meta.get("operation") in ("mul", "div")]
-        read = {n: abs(a) for n in products for a in n.args if type(a) is float and a}
-        return list(dict.fromkeys(a for n, a in read.items() if a in source.numbers_at(span_of(n))))
+        """The numbers that the forward pass multiplies and divides by: those that stand in its source, and those that it
+        computes of numbers that have a name here, too: `math.sqrt(d_k)`."""
+        here, found = self.case.here.values, dict[float, float]()
+        spots = [self.claim.spot, *(n.meta.get("spot") for n in self.mine)]
+        held = {text: value for spot in spots if spot is not None for text, value in spot.names.items()}
+        for node in self.case.forward:
+            span = span_of(node) if node.meta.get("operation") in ("mul", "div") else None
+            args = [here.get(a) if isinstance(a, fx.Node) else a for a in node.args] if span is not None else []
+            numbers = {abs(float(a)) for a in args if isinstance(a, int | float) and a}
+            statement = source.statement_at(span) if span is not None and numbers else None
+            if statement is None:
+                continue
+            computed = numbers_in(statement, held, whole=True)
+            found |= {v: Named(v, text) for v, text in computed.items() if v in numbers}
+            found |= {v: v for v in numbers & source.numbers_at(span) if v not in found and not v.is_integer()}
+        return list(found.values())
 
     def _names(self) -> dict[fx.Node, str]:
         """The tensors that this line can name, and that are no later than it."""

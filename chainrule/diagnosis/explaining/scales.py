@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -45,12 +45,13 @@ class Scales:
         numbers: Mapping[str, float],
         sizes: Iterable[fx.Node] = (),
         resized: Mapping[fx.Node, Any] | None = None,
-        constants: Iterable[float] = (),
+        constants: Sequence[float] = (),
     ) -> None:
         """`sizes` are those that have a name of their own: `n, t = x.shape`. `resized` are the values for other sizes,
         which tell sizes from one another that are equal here. `constants` are those of the forward pass."""
         self.sketches, self.reach, self.sizes, self.resized = sketches, reach, list(sizes), resized
-        self.constants = [c for c in constants if c not in _PLAIN]
+        self.constants = [c for c in constants if not isinstance(c, Named) and c not in _PLAIN]
+        self.expressions = [c for c in constants if isinstance(c, Named)]  # `math.sqrt(d)`, as it stands there
         self.named = [Named(value, name) for name, value in numbers.items() if abs(value) not in (0, 1)]
 
     def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
@@ -65,6 +66,13 @@ class Scales:
         """`node` times `ratio`, written with sizes where they explain it."""
         sketches = self.sketches
         yield from self._rooted(node, ratio, values)
+        for text in self.expressions:
+            if _equal(float(text), ratio):
+                yield sketches.operation("mul", text, node)
+            elif ratio and _equal(1 / float(text), ratio):
+                yield sketches.operation("div", node, text)
+        if any(_equal(float(text), r) for text in self.expressions for r in (ratio, 1 / ratio if ratio else ratio)):
+            return  # nothing says it better than the forward pass
         by_name = False
         for named in [*self.named, *self.constants]:
             number = float(named)

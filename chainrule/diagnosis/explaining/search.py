@@ -168,7 +168,7 @@ class Search:
     def try_all(self, candidates: Iterator[Mutation]) -> None:
         """Keep those of the candidates that work; the sketches of the others are taken away."""
         candidates = iter(candidates)
-        while True:
+        while time.thread_time() <= self.until:
             with self.around.sketches.kept_only_if() as kept:
                 try:
                     mutation = next(candidates, None)

@@ -61,18 +61,18 @@ def _terms(search: Search) -> list[fx.Node]:
     found = []
     for node in sums:
         for operand in node.args:
-            if isinstance(operand, fx.Node) and operand in carries and not (set(_above(operand, search)) & set(sums)):
+            if isinstance(operand, fx.Node) and operand in carries and _above(operand, search).isdisjoint(sums):
                 found.append(operand)
     return [n for n in dict.fromkeys(found) if n in search.position]
 
 
-def _above(node: fx.Node, search: Search) -> list[fx.Node]:
+def _above(node: fx.Node, search: Search) -> set[fx.Node]:
     """A node and what it is computed from, in the slice."""
-    found, stack = [], [node]
+    found, stack = set[fx.Node](), [node]
     while stack:
         current = stack.pop()
         if current in search.position and current not in found:
-            found.append(current)
+            found.add(current)
             stack.extend(current.all_input_nodes)
     return found
 

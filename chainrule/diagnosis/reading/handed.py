@@ -16,7 +16,7 @@ from torch import fx
 
 from chainrule.arrays.array import Array
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.aliases import alias_at
+from chainrule.diagnosis.reading.aliases import alias_at, node_for
 from chainrule.diagnosis.reading.spots import Spot, Spots, _positions
 from chainrule.recording import Recorder
 from chainrule.recording.entries import Entry, version_of
@@ -144,9 +144,15 @@ class Calls:
             found = made is None or made.call != spot.call or bool(node.users)  # as it came, or as others read it too
             if call.forward is not None and found:
                 here = _returned_at(spot, place)
-                if here is not None:
+                name = source.text_at(here.span) if here is not None and here.span is not None else ""
+                bound = node_for(self.recorder.graph, [name], node, set()) if name else None  # db = dout; return db
+                if bound is not None:
+                    node = bound
+                elif here is not None:
                     node = alias_at(self.recorder.graph, node, here)
-                    node.meta["span"], node.meta["handed"] = here.span, call
+                    node.meta["span"] = here.span
+                if here is not None:
+                    node.meta["handed"] = call
                     self.recorder.entries[id(tensor)] = Entry(tensor, node, version_of(tensor))
             call.places.append(node)
         call.ended, call.done = self.spots.count, True

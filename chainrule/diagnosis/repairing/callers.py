@@ -15,6 +15,7 @@ from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case, same
+from chainrule.recording.numbers import Tracked
 
 
 def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, Spot]]:
@@ -26,14 +27,41 @@ def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, S
     if spot is None or fed is None or fed.shape != truth.shape:
         return
     statement = _call_that_gave(name, spot)
-    for text, held in spot.names.items() if statement is not None else ():
+    if statement is None:
+        return
+    for text in _numbers(fed, truth, spot):
+        yield "wrong-scale", *_done_to(statement, name, text, spot), spot
+    for text, held in spot.names.items():
         known = case.here.truth(c.value) if (c := _claim_of(case, held)) else case.here.values.get(held)
-        if held is node or not isinstance(known, torch.Tensor) or known.shape != truth.shape or statement is None:
+        if held is node or not isinstance(known, torch.Tensor) or known.shape != truth.shape:
             continue
         for cause, sign, given in (("lost-path", "+", fed + known), ("missing-factor", "*", fed * known)):
             if same(given, truth):
-                written = f"{name} = {name} {sign} {text}"
-                yield cause, source.inserted_after(source.span_of(statement, spot.file), written), written, spot
+                yield cause, *_done_to(statement, name, f"{sign} {text}", spot), spot
+
+
+def _done_to(statement: ast.Assign, name: str, what: str, spot: Spot) -> tuple[Edit, str]:
+    """The edit that does something to what a call gives: `dneg = sigmoid(x) / n`; below it, where it gives several."""
+    if len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        value = source.span_of(statement.value, spot.file)
+        text = f"{source.text_at(value)} {what}"
+        return source.replaced(value, text), f"{name} = {text}"
+    text = f"{name} = {name} {what}"
+    return source.inserted_after(source.span_of(statement, spot.file), text), text
+
+
+def _numbers(fed: torch.Tensor, truth: torch.Tensor, spot: Spot) -> Iterator[str]:
+    """What the gradient is to be divided or multiplied by, where that is one number which has a name."""
+    length = float((fed * fed).sum())
+    ratio = float((truth * fed).sum()) / length if length else 0.0
+    if not ratio or abs(ratio - 1) < 1e-9 or not same(fed * ratio, truth):
+        return
+    for text, held in spot.names.items():
+        number = held.plain() if isinstance(held, Tracked) else held
+        if type(number) in (int, float) and abs(number) not in (0, 1) and text.isidentifier():
+            for sign, wanted in (("/", 1 / ratio), ("*", ratio)):
+                if abs(number - wanted) <= 1e-9 * abs(wanted):
+                    yield f"{sign} {text}"
 
 
 def _where_read(case: Case, node: fx.Node) -> tuple[Spot | None, str]:
@@ -42,7 +70,9 @@ def _where_read(case: Case, node: fx.Node) -> tuple[Spot | None, str]:
     spots = [s for n in node.users if n.meta["phase"] == "forward" and (s := n.meta.get("spot")) is not None]
     for spot in (s for s in spots if made is not None and s.code is not made.code):
         return spot, next((t for t, held in spot.names.items() if held is node and t.isidentifier()), "")
-    locals_ = {t: getattr(v, "tensor", v) for t, v in case.recorder.locals.items()}  # of an array, what stands behind it
+    locals_ = {
+        t: getattr(v, "tensor", v) for t, v in case.recorder.locals.items()
+    }  # of an array, what stands behind it
     entries = {t: case.recorder.entry(v) for t, v in locals_.items() if isinstance(v, torch.Tensor)}
     name = next((t for t, entry in entries.items() if entry is not None and entry.node is node), "")
     held = (s for n in reversed(case.graph.nodes) if (s := n.meta.get("spot")) is not None)
@@ -55,9 +85,9 @@ def _claim_of(case: Case, held: object) -> Claim | None:
     return next((c for c in [*case.claims, *case.guessed] if c.node is held), None)
 
 
-def _call_that_gave(name: str, spot: Spot) -> ast.stmt | None:
+def _call_that_gave(name: str, spot: Spot) -> ast.Assign | None:
     """The last statement above a place that binds a name to what a call gives."""
-    found: ast.stmt | None = None
+    found: ast.Assign | None = None
     for statement in ast.walk(source.tree_of(spot.file)) if name else ():
         if not isinstance(statement, ast.Assign) or not spot.code.co_firstlineno < statement.lineno < spot.line:
             continue

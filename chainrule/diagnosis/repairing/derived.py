@@ -13,18 +13,33 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.spots import Spot
-from chainrule.diagnosis.repairing.spelling import InPlace, Reach
+from chainrule.diagnosis.repairing.spelling import LONGEST, InPlace, Reach
 from chainrule.diagnosis.truth.case import same
 from chainrule.program import Program
 from chainrule.run import double, needed, step
 from chainrule.show.layout import Layout
 from chainrule.show.names import keys
+from chainrule.show.python import Python, Spelled
 from chainrule.simplify import simplify
 
 _EQUAL = 1e-5  # relative to the largest element, in the person's dtype: the same value, computed twice
 _MODULES = frozenset(("torch", "F", "math"))
 _NAMES = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w|=[^=])")
 _LONG = 300  # a longer line is no help
+
+
+class _TooLong(Exception):
+    """What is read often is written often, where it has no name: in a loop without end."""
+
+
+class _Short(Python):
+    """Spells what a person may read."""
+
+    def spell(self, value: Any) -> Spelled:
+        text, binding = super().spell(value)
+        if len(text) > LONGEST:
+            raise _TooLong
+        return text, binding
 
 
 class Derived:
@@ -59,7 +74,11 @@ class Derived:
         named = keys(program.graph.nodes)
         written = {named.get(n): n for n in program.graph.nodes if n.meta["phase"] == "forward"}
         only = {written[name] for name in names if name in written}  # a repair may read no other gradient
-        return {line.target: line.text for line in Layout(program, dotted=True, only=only).part("backward")}
+        try:
+            layout = Layout(program, dotted=True, only=only, speller=_Short)
+        except _TooLong:
+            return {}
+        return {line.target: line.text for line in layout.part("backward")}
 
     def line_for(self, node: fx.Node) -> str:
         """The line in the names of the outermost function; nothing where the derived code needs others of its own."""

@@ -34,6 +34,7 @@ from chainrule.diagnosis.repairing.proof import repaired
 from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.truth.case import errors, same
+from chainrule.run import needed
 
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
 _COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run alone
@@ -209,6 +210,8 @@ class Findings:
             repairs = [m for m in repairs if m.repairs == "stale-parameter"]
         for mutation in repairs[: 3 * _TRIED]:
             spot: Spot | None = mutation.at.meta.get("spot") or claim.spot
+            if spot is not None and (spot.code, spot.index) in self._of_the_loss:
+                continue
             made = None
             if mutation.repairs == "stale-parameter":
                 made = self._moved(mutation.at, claim.spot)
@@ -250,11 +253,12 @@ class Findings:
                 found.append(Option(far, edit, text, claim.spot, claim.node))
         return sorted(found, key=lambda option: option.far)
 
-    @staticmethod
-    def _rewritten(wrong: Wrong, derived: str) -> Edit | None:
+    def _rewritten(self, wrong: Wrong, derived: str) -> Edit | None:
         """The edit that writes the derived line in the place of theirs; none for what a loop adds up, of which it is the
         whole."""
         spot = wrong.claim.spot
+        if spot is not None and (spot.code, spot.index) in self._of_the_loss:
+            return None
         if spot is not None and wrong.claim.explicit and source.loop_variables(spot.file, spot.line):
             return None
         span = spot.span if spot is not None else None
@@ -283,6 +287,13 @@ class Findings:
         places = [source.span_of(s, spans[0].file) for s in statements if s is not None]
         edit = source.moved_below(*places)
         return (edit, "\n".join(line.strip() for line in edit.lines)) if edit is not None else None
+
+    @cached_property
+    def _of_the_loss(self) -> set[tuple[types.CodeType, int]]:
+        """Places that compute the loss too, as in a function that both passes call: a change there is none of a gradient
+        alone."""
+        spots = [n.meta.get("spot") for n in needed([self.case.base.output])]
+        return {(s.code, s.index) for s in spots if s is not None}
 
     @cached_property
     def _right_lines(self) -> set[int]:

@@ -87,6 +87,7 @@ class Reach:
         return known is None or (known.count("."), len(known)) > (text.count("."), len(text))
 
 
+LONGEST = 2000  # characters of an expression
 _PLACE = re.compile(r"\[(-?\d+)\]")
 
 
@@ -157,6 +158,14 @@ class InPlace(Python):
         return value.args if not known and all(isinstance(a, fx.Node) for a in value.args) else (value,)
 
     def spell(self, value: Any) -> Spelled:
+        if self.unspelled:
+            return "", ATOM
+        text, binding = self._spelled(value)
+        if len(text) > LONGEST and isinstance(value, fx.Node):  # what is read often is written often: it has no end
+            self.unspelled.append(value)
+        return text, binding
+
+    def _spelled(self, value: Any) -> Spelled:
         if isinstance(value, fx.Node):
             if value in self.instead:
                 return super().spell(self.instead[value])

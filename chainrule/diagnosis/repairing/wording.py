@@ -93,13 +93,14 @@ def _length(spot: Spot, name: str, held: Any, nodes: Mapping[str, fx.Node]) -> _
     return (value, 0) if fits and value.meta["val"].shape[0] == held else None  # type: ignore[union-attr, return-value]
 
 
-def numbers_in(statement: ast.stmt, names: Mapping[str, Any]) -> dict[float, str]:
-    """The numbers that a statement computes of the person's own, as they stand there: `math.sqrt(d)`, `1 - ctx.p`."""
+def numbers_in(statement: ast.stmt, names: Mapping[str, Any], whole: bool = False) -> dict[float, str]:
+    """The numbers that a statement computes of the person's own, as they stand there: `math.sqrt(d)`, `1 - ctx.p`; also
+    those that come to a `whole` number."""
     found: dict[float, str] = {}
     for node in ast.walk(statement):
         if isinstance(node, ast.BinOp | ast.Call):
             value = _value(node, names)
-            if value is not None and not value.is_integer():
+            if value is not None and (whole or not value.is_integer()):
                 found.setdefault(value, ast.unparse(node))
     return found
 
