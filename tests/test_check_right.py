@@ -142,3 +142,25 @@ def test_a_different_choice_at_a_kink_is_no_mistake() -> None:
         assert r.ok and not r.findings, str(r)
     r = cr.check(program(text.replace("x > 0", "x < 0")), torch.tensor([-1.0, 0.0, 2.0]))
     assert not r.ok
+
+
+def test_what_keeps_a_logarithm_finite_may_be_left_out() -> None:
+    def step(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        e = torch.exp(x)
+        p = e / e.sum(1, keepdim=True)
+        loss = -(t * torch.log(p + 1e-7)).sum()
+        x.g = p - t  # type: ignore[attr-defined]
+        return loss
+
+    def wrong(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        e = torch.exp(x)
+        p = e / e.sum(1, keepdim=True)
+        loss = -(t * torch.log(p + 1e-7)).sum()
+        x.g = p - (1 + 1e-6) * t  # type: ignore[attr-defined]
+        return loss
+
+    x = 3 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.eye(3, dtype=torch.float64)[torch.tensor([0, 1, 2, 1])]
+    report = cr.check(step, x, t)
+    assert report.ok and "leaves out the small number" in report.notes[0]
+    assert not cr.check(wrong, x, t).ok

@@ -102,6 +102,8 @@ def without_parts(checked: list[Checked]) -> list[Checked]:
 
 def _is_part(item: Checked, others: list[_Used], functions: list[str], callers: list[str]) -> bool:
     name = item.target.rpartition(":")[2]
+    if item.report is not None and not item.report.ok:
+        return False
     where = [other for other in others if (item.path.resolve(), name) in other.places]
     if name in functions:  # those that a function calls have rows; in a step with gradients of its own they have none
         return any(row.name.startswith(f"{name}.") for other in where for row in other.report.rows)

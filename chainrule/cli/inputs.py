@@ -98,7 +98,7 @@ def _all_there(
     made = {**variables(space, [n for n in needed if n not in made]), **made}
     missing = [n for n in needed if n not in made]
     if missing:
-        example = suggested(called, missing, made, lambda text: one_input(text)[1])
+        example = suggested(called, missing)
         several = "s" * (len(missing) > 1)
         raise Refused(
             f"{name} needs the input{several} {', '.join(missing)}{f' of {forward}' * bool(forward)}; define inputs() in {path}, which returns a dictionary "

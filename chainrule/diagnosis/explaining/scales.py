@@ -97,7 +97,7 @@ class Scales:
             yield sketches.operation("mul", node, size)
         for plain in _PLAIN:
             told = plain in _COMMON or self.resized is not None or not explained
-            if _equal(plain, ratio) and not by_name and told:
+            if _equal(plain, ratio) and told and (plain in _COMMON or not by_name):
                 half = plain == 0.5
                 yield sketches.operation("div", node, 2) if half else sketches.operation("mul", plain, node)
         for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):

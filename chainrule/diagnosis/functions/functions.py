@@ -17,6 +17,7 @@ from chainrule.diagnosis.repairing.edited import edited
 from chainrule.diagnosis.repairing.spelling import not_in_place
 from chainrule.diagnosis.report import Edit, Finding, Report
 from chainrule.recording import Region
+from chainrule.recording.numbers import Tracked
 
 
 class Context:
@@ -66,7 +67,7 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
     from chainrule.diagnosis.check import report_of
 
     function, name = region.function, region.function.__name__
-    args = tuple(v.detach().clone() if isinstance(v, torch.Tensor) else v for v in region.values)
+    args = tuple(_apart(v) for v in region.values)
     for arg, given in zip(args, region.values, strict=True):
         if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
             arg.requires_grad_()
@@ -102,6 +103,13 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
     report.rows += found.rows
     report.findings += found.findings
     report.notes += found.notes
+
+
+def _apart(value: Any) -> Any:
+    """An argument without what the run knew of it: a number that was computed from a size is a number."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return value.plain() if isinstance(value, Tracked) else value
 
 
 def _contiguous(value: torch.Tensor) -> torch.Tensor:

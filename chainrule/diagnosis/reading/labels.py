@@ -27,7 +27,15 @@ def gradients_left_by(function: Function) -> list[str]:
             for target in _targets(node) if not emptied else ():
                 if isinstance(target, ast.Attribute) and target.attr in ("g", "grad"):
                     found[ast.unparse(target)] = None
-                if isinstance(target, ast.Subscript) and any(_keys(target)) and _is_of_gradients(target.value):
+                given = isinstance(target, ast.Subscript) and ast.unparse(target.value) in {
+                    a.arg for a in function.args.args
+                }
+                if (
+                    isinstance(target, ast.Subscript)
+                    and any(_keys(target))
+                    and _is_of_gradients(target.value)
+                    and not given
+                ):
                     found[ast.unparse(target)] = None
                     continue
                 label = _label(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import torch
@@ -78,10 +79,15 @@ def _returned_by_a_call(recorder: Recorder) -> torch.Tensor | None:
     return found[0].meta["val"] if len(found) == 1 else None
 
 
+_LOSS = re.compile("loss|cost|objective|criterion|energy|nll|entropy", re.IGNORECASE)
+
+
 def _is_returned(node: fx.Node) -> bool:
     """Whether a function, no backward pass, returns a value alone: `return loss`, `return -np.sum(...)`."""
     spot = node.meta.get("spot")
     if spot is None or spot.span is None or names_a_backward(spot.code.co_name):
+        return False
+    if not _LOSS.search(spot.code.co_name):  # a metric, or a penalty that is printed, is a scalar, too
         return False
     function, assigned = function_of(spot.code), assignment_at(spot.span)
     for statement in ast.walk(function) if function is not None else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import types
@@ -37,7 +38,8 @@ def by_gradients(asked: Asked, report: Callable[[Asked], Report]) -> Report:
         return report(asked)
     except ChainruleError:  # gradients that are told by their order, of numbers too, or by the parameter's own name
         required = [n for n, p in _parameters(asked).items() if p.default is p.empty]
-        for every in ([n for n in numbers if n in labels], [n for n in required if n in numbers]):
+        keys = set(_keys(asked))
+        for every in ([n for n in numbers if n in keys], [n for n in required if n in numbers]):
             found = None if wanted or set(every) <= likely else _left(asked, every, report, set(every))
             if found is not None:
                 return found
@@ -72,9 +74,13 @@ def _with_inputs(asked: Asked, names: list[str]) -> Asked:
     doubles = {n: torch.tensor(v, dtype=torch.float64) for n, v in _numbers(asked).items() if n in names}
     made = {n: v.numpy() if numpy else v for n, v in doubles.items()}
 
+    held = set[str]()  # of several dictionaries, the first has the parameters
+
     def put(name: str, value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: made[k] if k in made and _is_number(v) else v for k, v in value.items()}
+            own = {k for k, v in value.items() if k in made and _is_number(v)} - held
+            held.update(own)
+            return {k: made[k] if k in own else v for k, v in value.items()}
         return made[name] if name in made and _is_number(value) else value
 
     parameters = _parameters(asked)
@@ -131,6 +137,18 @@ def _parameters(asked: Asked) -> dict[str, inspect.Parameter]:
 def _names_in(wrt: Any) -> list[str]:
     items = wrt if isinstance(wrt, list | tuple | set) else [wrt]
     return [item for item in items if isinstance(item, str)]
+
+
+def _keys(asked: Asked) -> Iterator[str]:
+    """The keys of what the code returns or keeps in dictionaries."""
+    for item in reached(asked.code):
+        function = (
+            function_of(item.__code__) if isinstance(item, types.FunctionType) and is_person(item.__code__) else None
+        )
+        for node in ast.walk(function) if function is not None else ():
+            for key in node.keys if isinstance(node, ast.Dict) else ():
+                if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                    yield key.value
 
 
 def _labels(asked: Asked) -> Iterator[str]:

@@ -285,9 +285,12 @@ class _Run:
         return upstream
 
     def _random(self, out: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(_OWN + self.seed)  # no numbers that the person drew, too
         with torch._C.DisableTorchFunction():  # no operation of the person's program
             return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+
+
+_OWN = 0x5EED_C0DE
 
 
 def _owner(code: Any) -> Any:

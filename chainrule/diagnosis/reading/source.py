@@ -124,6 +124,8 @@ def both_parts(one: Edit, other: Edit) -> Edit | None:
         return None
     old = lines_of(one.file)[one.first - 1 : one.last]
     parts = [_tuple_in("\n".join(lines)) for lines in (old, one.lines, other.lines)]
+    if not old[0].lstrip().startswith("return ") or "#" in old[0]:
+        return None
     if any(p is None for p in parts) or len({len(p) for p in parts if p is not None}) != 1 or len(old) != 1:
         return None
     texts = [[ast.unparse(e) for e in p] for p in parts if p is not None]
@@ -131,7 +133,7 @@ def both_parts(one: Edit, other: Edit) -> Edit | None:
     if not changed[0] or not changed[1] or changed[0] & changed[1]:
         return None
     joined = ", ".join(texts[1][k] if k in changed[0] else texts[2][k] for k in range(len(texts[0])))
-    head = old[0][: old[0].index(old[0].lstrip())] + ("return " if old[0].lstrip().startswith("return") else old[0].lstrip().partition("=")[0] + "= ")  # fmt: skip
+    head = old[0][: old[0].index("return ")] + "return "
     return Edit(one.file, one.first, one.last, (head + joined,))
 
 
@@ -286,9 +288,8 @@ def moved_below(statement: Span, other: Span) -> Edit | None:
     """The edit that puts a statement below a later one of the same block; with the `with` or the loop that it stands in."""
     lines = lines_of(statement.file)
     around = [n for n in ast.walk(tree_of(statement.file)) if isinstance(n, ast.With | ast.For)]
-    spans = [
-        span_of(n, statement.file) for n in around if n.col_offset == other.column and statement.file == other.file
-    ]
+    steps = [n for n in around if all(isinstance(s, ast.AugAssign) for s in n.body)]  # that do nothing else
+    spans = [span_of(n, statement.file) for n in steps if n.col_offset == other.column and statement.file == other.file]
     statement = next((s for s in spans if statement.within(s)), statement)
     block = lines[statement.line - 1 : other.end_line]
     indents = {len(line) - len(line.lstrip()) for line in (lines[statement.line - 1], lines[other.line - 1])}

@@ -33,7 +33,15 @@ def repaired(
         return set()
     then = {w.claim.name for w in before.wrong} | {before.case.names.get(n, n.name) for n in before.missing}
     now = {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
-    return then - now if now <= then else set()
+    return then - now if now <= then and _nearer(located, before) else set()
+
+
+def _nearer(after: Located, before: Located) -> bool:
+    """Whether a gradient that was wrong is less so: what is right on the way is told by what it would make right."""
+    then = {c.name: row.max_rel for c, row in before.rows.items() if row.status not in ("right", "close")}
+    rows = [(then[c.name], row) for c, row in after.rows.items() if c.name in then]
+    better = (r.status in ("right", "close") or (r.max_rel or 0.0) < (error or 0.0) * (1 - 1e-9) for error, r in rows)
+    return not then or any(better)
 
 
 @contextmanager

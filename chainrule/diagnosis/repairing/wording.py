@@ -98,7 +98,7 @@ def numbers_in(statement: ast.stmt, names: Mapping[str, Any], whole: bool = Fals
     those that come to a `whole` number."""
     found: dict[float, str] = {}
     for node in ast.walk(statement):
-        if isinstance(node, ast.BinOp | ast.Call):
+        if isinstance(node, ast.BinOp | ast.Call | (ast.Name | ast.Attribute if whole else ast.BinOp)):
             value = _value(node, names)
             if value is not None and (whole or not value.is_integer()):
                 found.setdefault(value, ast.unparse(node))

@@ -29,6 +29,7 @@ RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding 
 CLOSE = 200  # in the person's dtype, in units of its rounding error
 SPREAD = 10  # how often the estimated rounding error a difference may be
 _SECONDS = 6.0  # of work, after which no further cause or repair is looked for
+GUARD = 1e-5  # the largest number that is added to what a logarithm is taken of, to keep it finite
 NUDGE = 1e-4  # how far the inputs are moved to see whether an error exists only at a kink
 
 
@@ -129,6 +130,17 @@ class Case:
                 size = value.abs() + 0.01
                 known[node] = value + NUDGE * size * torch.randn(value.shape, generator=generator, dtype=value.dtype)
         return Point(self, known)
+
+    @cached_property
+    def unguarded(self) -> Point | None:
+        """The values without what only keeps a logarithm finite: `log(p + 1e-7)`; None where nothing does."""
+        known = dict[fx.Node, Any]()
+        for node in self.forward:
+            small = [a for a in node.args if type(a) is float and 0 < a <= GUARD]
+            readers = [u.meta["operation"] for u in node.users if u in self.forward]
+            if node.meta.get("operation") == "add" and len(small) == 1 and set(readers) == {"log"}:
+                known[node] = self.here.values[node.all_input_nodes[0]]
+        return Point(self, {**self._inputs(), **known}) if known else None
 
     @cached_property
     def elsewhere(self) -> list[Point]:
