@@ -121,7 +121,8 @@ class Located(Rows):
         """What has a name, and is the gradient of a value once those above are right, counts as one: in a loop, a mistake
         in one turn makes it wrong in the next."""
         case, known, found = self.case, {c.node for c in self.known}, list[Claim]()
-        nodes = [n for n in case.theirs if n.meta.get("name") and n not in known]
+        named = [n for n in case.theirs if n.meta.get("name") and n not in known]
+        nodes = [n for n in named if "same_as" not in n.meta]  # `dz = dh` may be the mistake, right as dh is
         fed = case.fed_values(nodes, self.known, case.here) if self.wrong and nodes else {}
         truths: dict[torch.Size, list[tuple[fx.Node, torch.Tensor]]] = {}
         claimed = {c.value for c in self.known}

@@ -89,7 +89,7 @@ class Placed:
                 continue
             begun = [(ns, vs) for ns, vs in fitting if turns[0] in copied and self._is(ns[0], vs[0])]
             fitting = begun or fitting  # `dz = dh` makes a right value a wrong one
-            if fitting:
+            if fitting and not begun:
                 open_.add(turns[0])
             for ns, vs in fitting:
                 told = any(n.meta.get("name") in names_meant(turns[0].meta["name"]) for n in vs)
