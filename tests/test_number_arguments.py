@@ -238,3 +238,20 @@ def test_a_repair_is_written(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", f"{file}:propagate", "--fix", "--yes"])
     assert result.exit_code == 0, result.output
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize(("owner", "ok"), [("SquaredLoss", True), ("Metric", False)])
+def test_a_dropped_scalar_is_the_loss_where_its_class_says_so(owner: str, ok: bool) -> None:
+    code = (
+        f"class {owner}:\n    def forward(self, p, t):\n        return ((p - t) ** 2).sum()\n\n\n"
+        f"def step(w, x, t):\n    p = x @ w\n    {owner}().forward(p, t)\n    w.g = x.T @ (2 * (p - t))\n"
+    )
+    space: dict[str, Any] = {}
+    linecache.cache["<dropped>"] = (len(code), None, code.splitlines(keepends=True), "<dropped>")
+    exec(compile(code, "<dropped>", "exec"), space)
+    args = torch.randn(4, 3), torch.randn(5, 4), torch.randn(5, 3)
+    if ok:
+        assert cr.check(space["step"], *args).ok
+    else:
+        with pytest.raises(cr.ChainruleError, match="no loss was found"):
+            cr.check(space["step"], *args)

@@ -87,7 +87,7 @@ def _is_returned(node: fx.Node) -> bool:
     spot = node.meta.get("spot")
     if spot is None or spot.span is None or names_a_backward(spot.code.co_name):
         return False
-    if not _LOSS.search(spot.code.co_name):  # a metric, or a penalty that is printed, is a scalar, too
+    if not _LOSS.search(spot.code.co_qualname):  # a metric, or a penalty that is printed, is a scalar, too
         return False
     function, assigned = function_of(spot.code), assignment_at(spot.span)
     for statement in ast.walk(function) if function is not None else ():
