@@ -139,9 +139,7 @@ class Diagnoser(Facts):
             factors = _factors_of(product)
             if any(f.meta["operation"] in ("sub", "rsub") and 1 in f.args for f in factors):
                 alike = [f for f in factors if f.meta["val"].shape == product.meta["val"].shape]
-                for factor in (
-                    alike if len(factors) > 2 else ()
-                ):  # nothing is nearer than (p - y) for (p - y) * p * (1 - p)
+                for factor in alike if len(factors) > 2 else ():  # p - y is nearest to (p - y) * p * (1 - p)
                     yield Mutation(product, factor, "double-applied", REPLACED - 0.1)
 
     def _lacks_a_term(self, trial: Trial) -> bool:

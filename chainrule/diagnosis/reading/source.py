@@ -138,14 +138,11 @@ def both_parts(one: Edit, other: Edit) -> Edit | None:
 
 
 def _tuple_in(text: str) -> list[ast.expr] | None:
-    """The parts of the tuple that a statement returns or binds."""
+    """The parts of the tuple that a statement returns."""
     try:
         (statement,) = ast.parse(text.strip()).body
     except (SyntaxError, ValueError):
-        try:
-            (statement,) = ast.parse(f"def f():\n {text.strip()}").body[0].body  # type: ignore[attr-defined]
-        except (SyntaxError, ValueError):
-            return None
+        return None
     value = getattr(statement, "value", None)
     return value.elts if isinstance(value, ast.Tuple) else None
 
