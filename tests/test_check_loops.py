@@ -253,3 +253,57 @@ def test_a_line_between_the_gates_is_one_finding(right: str, wrong: str, cause: 
     assert finding.line is not None and wrong in text.splitlines()[finding.line - 1], report
     assert finding.cause == cause and finding.proved, report
     assert repair is None or finding.repair == repair, report
+
+
+COPIES = """\
+import numpy as np
+import torch
+
+def rnn_forward(x, h0, wx, wh):
+    h = np.zeros((x.shape[0], x.shape[1] + 1, h0.shape[1]))
+    h[:, -1] = h0
+    for t in range(x.shape[1]):
+        h[:, t] = np.tanh(x[:, t] @ wx + h[:, t - 1] @ wh)
+    return h[:, :-1], (x, h, wx, wh)
+
+def rnn_backward(dh, cache):
+    x, h, wx, wh = cache
+    dx, dwx, dwh = np.zeros_like(x), np.zeros_like(wx), np.zeros_like(wh)
+    dprev = np.zeros_like(dh[:, 0])
+    for t in range(x.shape[1] - 1, -1, -1):
+        dnext = dh[:, t] + dprev
+        dz = dnext * (1 - h[:, t] ** 2)
+        dx[:, t] = dz @ wx.T
+        dwx += x[:, t].T @ dz
+        dwh += h[:, t - 1].T @ dz
+        dprev = dz @ wh.T
+    return dx, dprev, dwx, dwh
+
+class Rms(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, g):
+        r = (x * x).mean(-1, keepdim=True).rsqrt()
+        ctx.save_for_backward(x, g, r)
+        return x * r * g
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, g, r = ctx.saved_tensors
+        u = dy * g
+        dot = (u * x).sum(-1, keepdim=True)
+        dx = r * u - x * r**3 * dot / x.shape[-1]
+        return dx, (dy * x * r).sum(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [("rnn_backward", "dz = dnext * (1 - h[:, t] ** 2)", "dz = dnext"), ("Rms", "u = dy * g", "u = dy")],
+)
+def test_a_copy_of_a_right_gradient_is_the_mistake(name: str, right: str, wrong: str) -> None:
+    args: tuple[Any, ...] = rand(6, 5), rand(5)
+    if name == "rnn_backward":
+        args = tuple(a.double().numpy() for a in (rand(3, 4, 2), rand(3, 5), rand(2, 5), rand(5, 5)))
+    assert checked(COPIES, name, *args).ok
+    (finding,) = checked(COPIES.replace(right, wrong), name, *args).findings
+    assert (finding.cause, finding.text.strip()) == ("missing-factor", wrong), finding
