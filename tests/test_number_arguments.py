@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 import chainrule as cr
 from chainrule.cli import main
+from chainrule.diagnosis.numbers import by_gradients
 from chainrule.diagnosis.reading.handwritten import Asked
-from chainrule.diagnosis.reading.numbers import by_gradients
 from chainrule.diagnosis.report import Report
 
 COURSE = """\

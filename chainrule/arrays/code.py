@@ -25,6 +25,11 @@ def is_numpy_code(function: Any, args: Any) -> bool:
     >>> is_numpy_code(lambda x: x * 2, (np.ones(3),)), is_numpy_code(lambda x: torch.exp(x), ())
     (True, False)
     """
+    return kinds_of(function, args) == {"numpy"}
+
+
+def kinds_of(function: Any, args: Any) -> set[str]:
+    """With which of NumPy and torch `function(*args)` computes: neither, where it computes with plain numbers."""
     kinds: set[str] = set()
 
     def look(v: Any) -> Any:
@@ -33,9 +38,7 @@ def is_numpy_code(function: Any, args: Any) -> bool:
 
     owner = getattr(function, "__self__", None if isinstance(function, types.FunctionType) else function)
     mapped((args, owner), look, {})
-    if not kinds:
-        kinds = _modules_used(function)
-    return kinds == {"numpy"}
+    return kinds or _modules_used(function)
 
 
 def _modules_used(function: Any) -> set[str]:

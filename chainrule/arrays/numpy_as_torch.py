@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.arrays import arithmetic, shapes  # noqa: F401  (they fill FUNCTIONS)
+from chainrule.arrays import arithmetic, mathematics, shapes  # noqa: F401  (they fill FUNCTIONS and FOLLOWED)
 from chainrule.arrays.array import FUNCTIONS, Array, forget, plain_values, unfollowed
 from chainrule.arrays.code import ABSENT, code_of, content, is_numpy_code, refuse_imports
 from chainrule.arrays.conversions import CONVERSIONS, conversion

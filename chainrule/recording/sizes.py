@@ -31,11 +31,17 @@ def _len(value: Any) -> Any:
 LENT_LEN = _len.__code__
 
 
+FOLLOWED: dict[type, dict[str, Callable[..., Any]]] = {}  # for what stands for a number: its functions, by math's names
+
+
 def _pinning(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` on plain numbers: the derived code asserts the tracked ones that it was given."""
 
     @functools.wraps(function, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
+        for known in (FOLLOWED[type(a)] for a in args if type(a) in FOLLOWED):
+            if function.__name__ in known:
+                return known[function.__name__](*args, **kwargs)
         for number in args:
             if isinstance(number, Tracked):
                 number.home.pinned(number)
@@ -45,14 +51,14 @@ def _pinning(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Math:
-    """The math module, pinning the tracked numbers that its functions are given."""
+    """The math module: its functions pin the tracked numbers that they are given, and follow what stands for a number."""
 
     def __getattr__(self, name: str) -> Any:
         held = getattr(math, name)
-        return _pinning(held) if callable(held) and name not in _FOLLOWED else held
+        return _pinning(held) if callable(held) and name not in _OF_NUMBERS else held
 
 
-_FOLLOWED = ("prod",)  # made of multiplications, which are recorded
+_OF_NUMBERS = ("prod",)  # made of multiplications, which are recorded
 _range = _pinning(builtins.range)
 _math = _Math()
 
@@ -80,7 +86,7 @@ def _loans(space: dict[str, Any]) -> dict[str, Any]:
     for name, value in space.items():
         if value is math:
             loans[name] = _math
-        elif type(value) is _BUILTIN and value.__module__ == "math" and value.__name__ not in _FOLLOWED:
+        elif type(value) is _BUILTIN and value.__module__ == "math" and value.__name__ not in _OF_NUMBERS:
             loans[name] = _pinning(value)
     return loans
 

@@ -73,7 +73,10 @@ class Claims:
         self.hand, self.names, self.forward = hand, names, forward
         self.recorder: Recorder = hand.recorder
         self.by_name = {name.casefold(): node for node, name in reversed(names.items())}
-        for node, name in reversed(names.items()):
+        used = set(needed([output])) if (output := self._output()) is not None else set()
+        for node, name in sorted(
+            names.items(), key=lambda item: item[0] not in used
+        ):  # a parameter before its momentum
             self.by_name.setdefault(name.split(".")[-1].casefold(), node)
 
     def explicit(self) -> list[Claim]:
@@ -182,6 +185,7 @@ class Claims:
         if self.hand.bare:
             labelled = [(label, t) for label, t in labelled if self._is_of_an_input(t)]
         labelled = [(label, t) for label, t in labelled if not self._is_state(label, t)] or labelled
+        labelled = [(label, t) for label, t in labelled if not self._is_stepped(t)]
         found = [(self._meant(label, None), label, t) for label, t in labelled]
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
@@ -206,6 +210,13 @@ class Claims:
             node = next(iter(node.all_input_nodes), None)
         on_the_way = node is not None and node in self.forward and node.op != "placeholder"
         return on_the_way and self._meant(label, None) is None
+
+    def _is_stepped(self, tensor: torch.Tensor) -> bool:
+        """Whether a variable that is returned was an input before the code bound it anew: `w = w - lr * dw`."""
+        entry = self.recorder.entry(tensor)
+        held = {name for name, known in self.recorder.locals.items() if _tensor(known) is tensor}
+        before = [n for n in needed([entry.node]) if n.meta.get("name") in held] if entry is not None else []
+        return not self.hand.began and any(n.op == "placeholder" for n in before)
 
     def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
         """What the backward of an autograd.Function returns."""
@@ -324,6 +335,10 @@ class Claims:
         for label, value in space.items():
             meant = [_tensor(space[n]) for n in names_meant(label) if n in space]
             found += self._kept(label, _tensor(value), meant)
+        own = [claim.value.meta.get("name") for claim in found]
+        for claim, name in zip(found, own, strict=True):
+            if name and own.count(name) == 1:  # of the values that a loop gives a variable, the one that is meant
+                claim.name = name
         return found
 
     def _kept(self, target: str, value: Any, meant: list[Any]) -> list[Claim]:

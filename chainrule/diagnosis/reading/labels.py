@@ -67,17 +67,47 @@ def labels_set_by(function: Function) -> set[str]:
         elif isinstance(node, ast.Return) and node.value is not None:
             parts = node.value.elts if isinstance(node.value, ast.Tuple | ast.List) else [node.value]
             found |= {n.id for n in parts if isinstance(n, ast.Name)}
-        elif isinstance(node, ast.Dict):
+    return found | keys_set_by(function)
+
+
+def keys_set_by(function: Function) -> set[str]:
+    """The keys of the dictionaries that a function makes or fills.
+
+    >>> sorted(keys_set_by(ast.parse("def f(dw, grads):\\n    grads['w'] = dw\\n    return {'b': dw}").body[0]))
+    ['b', 'w']
+    """
+    found: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Dict):
             found |= {k.value for k in node.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)}
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
             found |= {k.arg for k in node.keywords if k.arg is not None}
-    return found
+    return found | {key for target in _targets_in(function) for key in _keys(target)}
+
+
+def steps_in_a_loop(label: str, function: Function) -> bool:
+    """Whether a loop of the function binds this name anew, as a loop of training steps does.
+
+    >>> loop = "def f(w, x):\\n    for _ in range(3):\\n        w = w - 0.1 * x\\n        b = x"
+    >>> [steps_in_a_loop(name, ast.parse(loop).body[0]) for name in ("w", "x")]
+    [True, False]
+    """
+    loops = [n for n in ast.walk(function) if isinstance(n, ast.For | ast.While)]
+    within = [n for loop in loops for n in ast.walk(loop) if isinstance(n, ast.For | ast.While) and n is not loop]
+    by_key = [t for loop in within for t in _targets_in(loop) if isinstance(t, ast.Subscript) and not any(_keys(t))]
+    return bool(by_key) or any(_label(target) == label for loop in loops for target in _targets_in(loop))
 
 
 def lines_that_set(label: str, function: Function) -> list[int]:
     """The lines of a function that set a variable, an attribute or a key of this name."""
-    sets = [n for n in ast.walk(function) if isinstance(n, ast.Assign | ast.AugAssign | ast.AnnAssign)]
-    return sorted(n.lineno for n in sets for target in _targets(n) if _label(target) == label)
+    return sorted(target.lineno for target in _targets_in(function) if _label(target) == label)
+
+
+def _targets_in(node: ast.AST) -> Iterator[ast.expr]:
+    """What the assignments in a statement set."""
+    for statement in ast.walk(node):
+        if isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            yield from _targets(statement)
 
 
 def _targets(node: ast.Assign | ast.AugAssign | ast.AnnAssign) -> Iterator[ast.expr]:

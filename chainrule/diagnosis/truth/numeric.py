@@ -79,13 +79,13 @@ class _Slopes:
         return known & (self.doubts <= self.noise + _LEFT_OUT * size)
 
 
-def _slope(at: dict[float, float], middle: float, step: float) -> tuple[float, float]:
+def slope(at: dict[float, float], middle: float, step: float) -> tuple[float, float]:
     """A slope by a five-point difference, from values at multiples of a step, and how far it may be off: what another
     step tells, and what the two sides tell, curvature left out.
 
-    >>> round(_slope({k: (1 + k / 100) ** 3 for k in (-2, -1, -0.5, 0.5, 1, 2)}, 1.0, 0.01)[0], 9)
+    >>> round(slope({k: (1 + k / 100) ** 3 for k in (-2, -1, -0.5, 0.5, 1, 2)}, 1.0, 0.01)[0], 9)
     3.0
-    >>> _slope({k: abs(k) for k in (-2, -1, -0.5, 0.5, 1, 2)}, 0.0, 1.0)
+    >>> slope({k: abs(k) for k in (-2, -1, -0.5, 0.5, 1, 2)}, 0.0, 1.0)
     (0.0, 2.0)
     """
     wide = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * step)
@@ -172,7 +172,7 @@ class _Run:
                     at[k] = float(self.terms().sum())
                 finally:
                     flat[place] = before
-            found[place] = _slope(at, middle, step * size)
+            found[place] = slope(at, middle, step * size)
         order = sorted(found)
         told = np.array([found[p] for p in order]).reshape(-1, 2)
         return _Slopes(np.array(order, dtype=int), told[:, 0], told[:, 1], _NOISE * rounding / (step * size))
