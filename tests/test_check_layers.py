@@ -3,12 +3,11 @@ several outputs."""
 
 from __future__ import annotations
 
-import linecache
-import textwrap
 from typing import Any
 
 import pytest
 import torch
+from test_check_forms import defined
 from torch import nn
 
 import chainrule as cr
@@ -70,15 +69,6 @@ def step(x, y):
 """
 
 
-def defined(text: str, name: str, **space: Any) -> Any:
-    """What a person's file of this text calls `name`."""
-    text, file = textwrap.dedent(text), f"/layers/{abs(hash(text))}.py"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    space["__name__"] = file
-    exec(compile(text, file, "exec"), space)
-    return space[name]
-
-
 LAYERS = "Linear(4, 5), Tanh(), Linear(5, 3)"
 HOLDERS = {
     "net = nn.Sequential(LAYERS)": ("out = net(out)", "for layer in reversed(net): d = layer.backward(d)"),
@@ -113,3 +103,118 @@ def test_a_module_is_checked_with_the_layers_that_it_holds() -> None:
     assert isinstance(model, nn.Module)
     r = cr.check(model, torch.randn(6, 4))
     assert r.ok and len(r.rows) == 5, str(r)
+
+
+SEVERAL = {
+    "class": """\
+import np_or_torch as np
+
+class Branch:
+    def __init__(self):
+        self.w = np.ones((3, 2))
+
+    def forward(self, x):
+        self.x = x
+        return x, np.tanh(x), x @ self.w
+
+    def backward(self, a, b, c):
+        self.dw = self.x.T @ c
+        return a + b * (1 - np.tanh(self.x) ** 2) + c @ self.w.T
+
+code = Branch()
+""",
+    "the same twice": """\
+class Branch:
+    def forward(self, x):
+        return x, x, x * 2
+
+    def backward(self, a, b, c):
+        return a + b + c * 2
+
+code = Branch()
+""",
+    "functions": """\
+import np_or_torch as np
+
+def split_forward(x, s):
+    left = x * s
+    right = np.exp(x)
+    return left, right
+
+def split_backward(dleft, dright, x, s, right):
+    dx = dleft * s + dright * right
+    ds = (dleft * x).sum(0)
+    return dx, ds
+
+code = split_backward
+""",
+    "functions with a cache": """\
+import np_or_torch as np
+
+def step_forward(x, c, w):
+    next_h = np.tanh(x @ w + c)
+    next_c = c * next_h
+    cache = x, c, w, next_h
+    return next_h, next_c, cache
+
+def step_backward(dnext_h, dnext_c, cache):
+    x, c, w, h = cache
+    dz = (dnext_h + dnext_c * c) * (1 - h * h)
+    dx = dz @ w.T
+    dc = dnext_c * h + dz
+    dw = x.T @ dz
+    return dx, dc, dw
+
+code = step_backward
+""",
+}
+MISTAKES = {
+    "class": ("+ c @ self.w.T", "- c @ self.w.T"),
+    "the same twice": ("+ c * 2", "- c * 2"),
+    "functions": ("dright * right", "dleft * right"),
+    "functions with a cache": ("dnext_c * h + dz", "dz"),
+}
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_each_of_several_outputs_has_its_own_upstream_gradient(name: str, library: str) -> None:
+    text = SEVERAL[name].replace("np_or_torch", library)
+    shapes: dict[str, list[tuple[int, ...]]] = {
+        "class": [(4, 3)],
+        "the same twice": [(4, 3)],
+        "functions": [(4, 3), (3,)],
+    }
+    generator = torch.Generator().manual_seed(0)
+    args: list[Any] = [torch.randn(s, generator=generator) for s in shapes.get(name, [(4, 3), (4, 5), (3, 5)])]
+    if library == "numpy":
+        args = [a.double().numpy() for a in args]
+    r = cr.check(defined(text, "code"), *args)
+    assert r.ok and len(r.rows) == len(args) + (name == "class"), str(r)
+    old, new = MISTAKES[name]
+    (finding,) = cr.check(defined(text.replace(old, new), "code"), *args).findings
+    place, line = next((i, line) for i, line in enumerate(text.splitlines(), 1) if old in line)
+    assert (finding.line, finding.repair, finding.proved) == (place, line.strip(), True), str(finding)
+
+
+def test_what_a_forward_pass_keeps_is_no_output() -> None:
+    text = """
+    import numpy as np
+
+    def f_forward(x):
+        e = np.exp(x)
+        return e, 2 * x
+
+    def f_backward(dout, dbl):
+        return dout * np.exp(dbl / 2)
+
+    class Layer:
+        def forward(self, x):
+            return np.exp(x), x
+
+        def backward(self, dout, y):
+            return dout * y
+    """
+    x = torch.randn(4, 3).double().numpy()
+    assert cr.check(defined(text, "f_backward"), x).ok
+    assert cr.check(defined(text, "Layer")(), x).ok
