@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_check_forms import defined
@@ -218,3 +219,58 @@ def test_what_a_forward_pass_keeps_is_no_output() -> None:
     x = torch.randn(4, 3).double().numpy()
     assert cr.check(defined(text, "f_backward"), x).ok
     assert cr.check(defined(text, "Layer")(), x).ok
+
+
+CELL = """
+import numpy as np
+
+def cell_forward(x, a_prev, w, v):
+    a_next = np.exp(x @ w + a_prev)
+    y = a_next @ v
+    cache = (a_next, x, w)
+    return a_next, y, cache
+
+def cell_backward(da_next, cache):
+    a_next, x, w = cache
+    dz = da_next * a_next
+    return {"dx": dz @ w.T, "da_prev": dz, "dw": x.T @ dz}
+"""
+
+
+def test_a_cache_is_found_by_its_name_behind_other_outputs() -> None:
+    args = [np.random.default_rng(0).normal(size=s) for s in ((4, 3), (4, 5), (3, 5), (5, 2))]
+    r = cr.check(defined(CELL, "cell_backward"), *args)
+    assert r.ok and len(r.rows) == 3, str(r)
+    (finding,) = cr.check(
+        defined(CELL.replace("da_next * a_next", "da_next * a_next ** 2"), "cell_backward"), *args
+    ).findings
+    assert (finding.line, finding.proved) == (12, True), str(finding)
+
+
+UNFOLLOWED = """
+import numpy as np
+
+def double(x):
+    return np.apply_along_axis(lambda row: 2 * row, 1, x)
+
+class Layer:
+    def forward(self, x):
+        return double(x), double(x)
+
+    def backward(self, da, db):
+        return 2 * da + 2 * db
+
+def one_forward(x):
+    y = double(x)
+    return y, (x,)
+
+def one_backward(dy, cache):
+    return 2 * dy
+"""
+
+
+def test_differences_are_taken_of_one_output_alone() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    with pytest.raises(cr.ChainruleError, match="apply_along_axis"):
+        cr.check(defined(UNFOLLOWED, "Layer")(), x)
+    assert cr.check(defined(UNFOLLOWED, "one_backward"), x).ok

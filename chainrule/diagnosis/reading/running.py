@@ -18,7 +18,7 @@ from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
 from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, names_returned, upstream_of
-from chainrule.diagnosis.reading.caches import kept
+from chainrule.diagnosis.reading.caches import kept, place_of
 from chainrule.diagnosis.reading.handed import apart, followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
 from chainrule.diagnosis.reading.losses import loss_of, scalars_in, tensor_behind
@@ -185,8 +185,7 @@ class _Run:
                 return self._several(out, lambda upstreams: asked.code(*upstreams))
             if (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
                 return found
-            if isinstance(out, tuple):
-                out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
+            outs, out = out, out[0] if isinstance(out, tuple) else out
             theirs = out = tensor_behind(self.recorder, out)
             if asked.reference is not None:
                 out = asked.reference(*args, **kwargs)
@@ -197,8 +196,8 @@ class _Run:
                 named = self._given_by_name(asked.code, kwargs)
                 return out, as_tensors(asked.code(*self._given(asked.code, args), **named))
             self.began = self.spots.count + 1
-            if asked.forward is not None and not asked.function:
-                cache = kept(self.recorder, asked.forward, cache, self.began)
+            if isinstance(outs, tuple):
+                cache = kept(self.recorder, asked.forward, outs, place_of(asked.forward, outs, 1), self.began)
             if asked.function:
                 self.upstream = self._given_upstream(out)
                 given = [self.upstream]
@@ -244,19 +243,18 @@ class _Run:
         taken = upstreams_of(backward, forward, outs, known, layer=asked.forward is None)
         if not taken:
             return None
-        first, rest = outs[: len(taken)], outs[len(taken) :]
-        cache: Any = rest[0] if len(rest) == 1 else rest or args
         names = list(inspect.signature(backward).parameters)
 
         def called(upstreams: list[Any]) -> Any:
-            nonlocal cache
-            if asked.forward is not None:
-                cache = kept(self.recorder, asked.forward, cache, self.began)
-            known.update(zip(taken, upstreams, strict=True), **dict(zip(names_returned(forward), outs, strict=False)))
-            given = self._given(asked.code, [known.get(n, cache) for n in names if n in known or is_cache(n)])
+            cache = args
+            if len(taken) < len(outs):
+                cache = kept(self.recorder, forward, outs, place_of(forward, outs, len(taken)), self.began)
+            found = {**dict(zip(names_returned(forward), outs, strict=False)), **known}
+            found.update(zip(taken, upstreams, strict=True))
+            given = self._given(asked.code, [found.get(n, cache) for n in names if n in found or is_cache(n)])
             return (self.object.backward if asked.forward is None else asked.code)(*given)
 
-        return self._several(first, called)
+        return self._several(outs[: len(taken)], called)
 
     def _by_name(self, function: Any, out: Any, theirs: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
         """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
