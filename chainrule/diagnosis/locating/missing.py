@@ -65,7 +65,7 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
 
 def _not_returned(case: Case) -> list[fx.Node]:
     """Arguments of an autograd.Function for which its backward gives None: all, or those that require a gradient."""
-    given = [e.node for a in case.hand.asked.args if isinstance(a, torch.Tensor) and (e := case.recorder.entry(a))]
+    given = [n for n in case.hand.given_to_function() if n is not None]
     asked = [n for n in given if _requires(n)] or given
     claimed = {c.value for c in case.claims}
     return [n for n in asked if n not in claimed and n in case.base.gradients and bool(case.here.truth(n).any())]
