@@ -102,6 +102,8 @@ def record_call(recorder: Recorder, forward: Callable[..., Any], args: Any, kwar
     except ChainruleError:
         raise
     except Exception as error:
+        if isinstance(error, SystemError) and isinstance(error.__cause__, ChainruleError):
+            raise error.__cause__ from None  # raised below an autograd.Function, in torch's own code
         steps = sum(n.op != "placeholder" for n in recorder.graph.nodes)
         last = next((n for n in reversed(recorder.graph.nodes) if n.meta.get("site")), None)
         where = f"; the last was {last.meta['operation']} at {last.meta['site']}" if last else ""

@@ -16,7 +16,7 @@ import torch
 from chainrule.errors import ChainruleError, Site
 from chainrule.recording import calls, writes
 from chainrule.recording.dispatch import plain
-from chainrule.recording.entries import version_of
+from chainrule.recording.entries import Entry, version_of
 
 if TYPE_CHECKING:
     from chainrule.recording.recorder import Recorder
@@ -120,8 +120,7 @@ class Memory:
             entry = recorder.entry(tensor)
             shown = (entry.node.meta.get("name") or entry.node.name) if entry else "a tensor"
             raise ChainruleError(
-                f"{shown} {tuple(tensor.shape)} was changed in place in a way that cannot be followed; "
-                "write it as a new value",
+                f"{shown} {tuple(tensor.shape)} was changed in place {self._how_changed(entry)}write it as a new value",
                 site,
             )
         recorder.node_of(view.of, [], site)
@@ -130,6 +129,13 @@ class Memory:
         entry = recorder.entry(value)
         assert entry is not None
         recorder.point(tensor, entry.node)
+
+    def _how_changed(self, entry: Entry | None) -> str:
+        for region in self.recorder.regions:
+            if region.function is not None and entry is not None and entry.node in region.nodes:
+                name = region.function.__name__
+                return f"by {name}.forward, which cannot be followed from outside; give {name} alone, or "
+        return "in a way that cannot be followed; "
 
     def replace(self, function: Any, call: calls.Call, args: Any, kwargs: Any, site: Site | None) -> Any:
         """A write that is recorded as the value that it leaves."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import fx
 
 from chainrule.diagnosis.functions.contracts import broken_promises
 from chainrule.diagnosis.reading import source
@@ -67,7 +68,8 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
     from chainrule.diagnosis.check import report_of
 
     function, name = region.function, region.function.__name__
-    args = tuple(_apart(v) for v in region.values)
+    before = [a.meta["val"] if _is_input(a) else v for a, v in zip(region.arguments, region.values, strict=True)]
+    args = tuple(map(_apart, before))  # as they were when it was called, if it writes into them
     for arg, given in zip(args, region.values, strict=True):
         if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
             arg.requires_grad_()
@@ -103,6 +105,10 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
     report.rows += found.rows
     report.findings += found.findings
     report.notes += found.notes
+
+
+def _is_input(argument: Any) -> bool:
+    return isinstance(argument, fx.Node) and argument.op == "placeholder"
 
 
 def _apart(value: Any) -> Any:

@@ -29,8 +29,9 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     given = {n for c in case.claims for n in (c.node, c.node.meta.get("same_as"))}  # a gradient itself: y.g = up
     used = set(needed([case.base.output]))
     roles = {role for value in claimed if value.op == "placeholder" for role in _roles(value, used)}
+    given |= {n for n in case.base.inputs if n is case.base.upstream or n.meta.get("weighs")}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
-    inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n) and n is not case.base.upstream]
+    inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]
     asked = [n for n in inputs if _requires(n) or n in case.hand.stale]
     given_in = [n for n in inputs if n not in asked and not n.meta.get("made")]  # of noise nobody wants a gradient
     told = any(_requires(n) for n in case.base.inputs)
@@ -64,7 +65,7 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
 
 def _not_returned(case: Case) -> list[fx.Node]:
     """Arguments of an autograd.Function for which its backward gives None: all, or those that require a gradient."""
-    given = [e.node for a in case.hand.asked.args if isinstance(a, torch.Tensor) and (e := case.recorder.entry(a))]
+    given = [n for n in case.hand.given_to_function() if n is not None]
     asked = [n for n in given if _requires(n)] or given
     claimed = {c.value for c in case.claims}
     return [n for n in asked if n not in claimed and n in case.base.gradients and bool(case.here.truth(n).any())]

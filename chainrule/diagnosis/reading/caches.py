@@ -14,19 +14,34 @@ from typing import Any
 import torch
 
 from chainrule.diagnosis.reading.aliases import alias_at
+from chainrule.diagnosis.reading.arguments import is_cache, names_returned
 from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.source import span_of
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.recording import Recorder
 
 
-def kept(recorder: Recorder, forward: Any, cache: Any, order: int) -> Any:
+def place_of(forward: Any, outs: tuple[Any, ...], outputs: int) -> int | slice:
+    """Where a cache stands in what a forward pass returned, behind its `outputs`: what is called so, or all that is there.
+
+    >>> place_of(place_of, (1, 2), 1), place_of(place_of, (1, 2, 3), 1)
+    (1, slice(1, None, None))
+    """
+    names = names_returned(forward) if len(outs) > outputs + 1 else []
+    called = [i for i, name in enumerate(names) if i >= outputs and is_cache(name)]
+    if len(called) == 1 and len(names) == len(outs):
+        return called[0]
+    return outputs if len(outs) == outputs + 1 else slice(outputs, None)
+
+
+def kept(recorder: Recorder, forward: Any, outs: tuple[Any, ...], place: int | slice, order: int) -> Any:
     """The cache, with its tensors under nodes that stand at the entries of the literal that it was made by.
 
     As it is, where the source of `forward` shows no such literal. `order` is that of the backward pass that reads it.
     """
+    cache = outs[place]
     code = getattr(inspect.unwrap(getattr(forward, "__func__", forward)), "__code__", None)
-    literal = _literal(code) if code is not None else None
+    literal = _literal(code, place) if code is not None else None
     if code is None or literal is None or not isinstance(cache, tuple | list | dict):
         return cache
     entries = dict(_entries(literal))
@@ -63,17 +78,18 @@ def _entries(literal: ast.expr) -> Iterator[tuple[Any, ast.expr]]:
         yield from enumerate(literal.elts)
 
 
-def _literal(code: types.CodeType) -> ast.expr | None:
-    """The tuple, list or dictionary that a function returns behind its output, or that was last bound to the name there."""
+def _literal(code: types.CodeType, place: int | slice) -> ast.expr | None:
+    """The tuple, list or dictionary that a function returns at a place, or that was last bound to the name there."""
     function = function_of(code)
     returned = [n.value for n in ast.walk(function) if isinstance(n, ast.Return)] if function is not None else []
     if function is None or len(returned) != 1 or not isinstance(returned[0], ast.Tuple):
         return None
-    _, *rest = returned[0].elts
-    if len(rest) != 1:
-        return ast.Tuple(rest, ast.Load()) if rest else None
-    if not isinstance(rest[0], ast.Name):
-        return rest[0]
+    parts = returned[0].elts
+    if isinstance(place, slice):
+        return ast.Tuple(parts[place], ast.Load())
+    part = parts[place] if place < len(parts) else None
+    if not isinstance(part, ast.Name):
+        return part
     sets = [n for n in ast.walk(function) if isinstance(n, ast.Assign)]
-    bound = [n for n in sets if any(isinstance(t, ast.Name) and t.id == rest[0].id for t in n.targets)]
+    bound = [n for n in sets if any(isinstance(t, ast.Name) and t.id == part.id for t in n.targets)]
     return bound[0].value if len(bound) == 1 else None

@@ -221,11 +221,10 @@ class Claims:
     def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
         """What the backward of an autograd.Function returns."""
         found = []
-        for given, gradient in zip(self.hand.asked.args, result, strict=False):
-            entry = self.recorder.entry(given) if isinstance(given, torch.Tensor) else None
-            if entry is not None and isinstance(gradient, torch.Tensor) and differentiable(entry.node):
-                name = self.names.get(entry.node, entry.node.name)
-                found.append(self._claim(entry.node, f"the gradient of {name}", gradient))
+        for node, gradient in zip(self.hand.given_to_function(), result, strict=False):
+            if node is not None and isinstance(gradient, torch.Tensor):
+                name = self.names.get(node, node.name)
+                found.append(self._claim(node, f"the gradient of {name}", gradient))
         return found
 
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:

@@ -12,6 +12,7 @@ from torch import fx
 from chainrule.diagnosis.reading.handed import Call
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.reading.writes import Write
+from chainrule.program import differentiable
 from chainrule.recording import Recorder, Region
 
 Met = Callable[[int, torch.Tensor], None]
@@ -67,6 +68,12 @@ class Handwritten:
                 yield from (str(k) for v in space.values() if isinstance(v, dict) for k in v)
         if isinstance(self.returned, tuple):
             yield from (str(k) for v in self.returned if isinstance(v, dict) for k in v)
+
+    def given_to_function(self) -> list[fx.Node | None]:
+        """The arguments of a torch.autograd.Function as they were given, before it may write into them; None for one that
+        can have no gradient."""
+        given = {id(n.meta.get("given", n.meta["val"])): n for n in self.recorder.inputs if differentiable(n)}
+        return [given.get(id(a)) if isinstance(a, torch.Tensor) else None for a in self.asked.args]
 
     @property
     def by_own(self) -> Handwritten:

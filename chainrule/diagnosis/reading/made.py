@@ -4,6 +4,7 @@ or where nothing else is given, they are inputs as an argument is."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,14 +56,16 @@ def is_given(node: fx.Node) -> bool:
 
 
 def name_parameters(recorder: Recorder, objects: Iterable[tuple[Any, str]]) -> None:
-    """Give parameters that were made in constructors the names under which the objects keep them, and those that
-    were stepped since."""
+    """Give parameters that were made in constructors the names under which the objects keep them, those that were stepped
+    since, and those that share a name, as two layers do whose methods say `self.w`."""
+    names = Counter(n.meta.get("name") for n in recorder.inputs)
     for owner, path in objects:
         for attribute, held in vars(owner).items():
             tensor = HELD.get(type(held), lambda value: value)(held)
             entry = recorder.entry(tensor) if isinstance(tensor, torch.Tensor) else None
             node = None if entry is None else _before_a_step(entry.node)
-            if node is not None and (is_parameter_of_an_object(node) or not node.meta.get("name")):
+            name = None if node is None else node.meta.get("name")
+            if node is not None and (is_parameter_of_an_object(node) or not name or names[name] > 1):
                 whole = f"{path}.{attribute}".removeprefix("self.")
                 node.meta["name"] = re.sub(r"\[['\"]?(\w+)['\"]?\]", r".\1", whole)
 

@@ -35,14 +35,30 @@ def objects(owner: Any, path: str) -> list[tuple[Any, str]]:
             held = [(v, f'{where}["{k}"]' if isinstance(k, str) else f"{where}[{k!r}]") for k, v in value.items()]
         else:
             found.append((value, where))
-            held = [(v, f"{where}.{k}") for k, v in vars(value).items()]
+            held = [(v, f"{where}.{k}") for k, v in vars(value).items() if k != "_modules" or not _is_module(value)]
+            held += _children(value, where)
         stack += [(v, way, depth + 1) for v, way in reversed(held) if _may_hold(v)]
     return found
 
 
+def _is_module(value: Any) -> bool:
+    return isinstance(value, torch.nn.Module)
+
+
+def _children(owner: Any, path: str) -> list[tuple[Any, str]]:
+    """The modules that a module holds, with the way to them as a person writes it."""
+    if not _is_module(owner):
+        return []
+    if isinstance(owner, torch.nn.Sequential | torch.nn.ModuleList):
+        return [(child, f"{path}[{name}]") for name, child in owner._modules.items()]
+    if isinstance(owner, torch.nn.ModuleDict):
+        return [(child, f'{path}["{name}"]') for name, child in owner._modules.items()]
+    return [(child, f"{path}.{name}") for name, child in owner._modules.items()]
+
+
 def _may_hold(value: Any) -> bool:
-    """Whether it is one of the person's objects, or may have some in it."""
-    if isinstance(value, list | tuple | dict):
+    """Whether it is one of the person's objects, or may have some in it: a container of torch's, too."""
+    if isinstance(value, list | tuple | dict) or _is_module(value):
         return True
     if not hasattr(value, "__dict__") or isinstance(value, torch.Tensor | type):
         return False

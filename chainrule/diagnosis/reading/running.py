@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,13 +17,14 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
-from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
-from chainrule.diagnosis.reading.caches import kept
+from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, names_returned, upstream_of
+from chainrule.diagnosis.reading.caches import kept, place_of
 from chainrule.diagnosis.reading.handed import apart, followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
 from chainrule.diagnosis.reading.losses import loss_of, scalars_in, tensor_behind
 from chainrule.diagnosis.reading.made import name_parameters
 from chainrule.diagnosis.reading.objects import objects, objects_in
+from chainrule.diagnosis.reading.outputs import upstreams_of, weighted
 from chainrule.diagnosis.reading.spots import Spot, Spots
 from chainrule.diagnosis.reading.writes import watched
 from chainrule.errors import ChainruleError
@@ -55,6 +56,7 @@ class _Run:
         self.upstream: torch.Tensor | None = None
         self.own: torch.Tensor | None = None
         self.began = 0
+        self.drawn = 0  # upstream gradients, each of other numbers
         self.bare = False  # whether backward() took no upstream gradient
         self.kept: dict[str, tuple[float, Spot]] = {}
         self.code = asked.code
@@ -137,6 +139,8 @@ class _Run:
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
             out = as_tensors(forward(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs)))
+            if (found := self._of_several(code.forward, out, args, kwargs)) is not None:
+                return found
             out = out[0] if isinstance(out, tuple) and out else out
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError(f"{asked.name} returned {type(out).__name__}, not a tensor; return the output")
@@ -178,9 +182,10 @@ class _Run:
                     named = self._given_by_name(asked.forward, kwargs)
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
             if asked.function and isinstance(out, tuple):
-                return self._several(out)
-            if isinstance(out, tuple):
-                out, cache = out[0], (out[1] if len(out) == 2 else out[1:])
+                return self._several(out, lambda upstreams: asked.code(*upstreams))
+            if (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
+                return found
+            outs, out = out, out[0] if isinstance(out, tuple) else out
             theirs = out = tensor_behind(self.recorder, out)
             if asked.reference is not None:
                 out = asked.reference(*args, **kwargs)
@@ -191,8 +196,8 @@ class _Run:
                 named = self._given_by_name(asked.code, kwargs)
                 return out, as_tensors(asked.code(*self._given(asked.code, args), **named))
             self.began = self.spots.count + 1
-            if asked.forward is not None and not asked.function:
-                cache = kept(self.recorder, asked.forward, cache, self.began)
+            if isinstance(outs, tuple):
+                cache = kept(self.recorder, asked.forward, outs, place_of(asked.forward, outs, 1), self.began)
             if asked.function:
                 self.upstream = self._given_upstream(out)
                 given = [self.upstream]
@@ -225,19 +230,31 @@ class _Run:
             self.kept[name] = value.plain() if isinstance(value, Tracked) else value, spot
         return value
 
-    def _several(self, outs: tuple[Any, ...]) -> tuple[torch.Tensor, Any]:
+    def _several(self, outs: tuple[Any, ...], backward: Callable[[list[Any]], Any]) -> tuple[torch.Tensor, Any]:
         """Several outputs: the loss is their sum, each weighted by its upstream gradient."""
-        upstreams = [self._random(o) if isinstance(o, torch.Tensor) else None for o in outs]
-        terms = [
-            (o * self.recorder.alias(u, self.recorder.leaf(u, name=f"g{i}"))).sum()
-            for i, (o, u) in enumerate(zip(outs, upstreams, strict=True))
-            if u is not None and o.dtype.is_floating_point
-        ]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+        total, upstreams = weighted(self.recorder, outs, self._random)
         self.began = self.spots.count + 1
-        return total, self.asked.code(*upstreams)
+        return total, as_tensors(backward(upstreams))
+
+    def _of_several(self, forward: Any, outs: Any, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any] | None:
+        """The backward pass of a forward pass with several outputs, which the parameters tell; None for one output."""
+        asked, known = self.asked, {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
+        backward = asked.code.backward if asked.forward is None else asked.code
+        taken = upstreams_of(backward, forward, outs, known, layer=asked.forward is None)
+        if not taken:
+            return None
+        names = list(inspect.signature(backward).parameters)
+
+        def called(upstreams: list[Any]) -> Any:
+            cache = args
+            if len(taken) < len(outs):
+                cache = kept(self.recorder, forward, outs, place_of(forward, outs, len(taken)), self.began)
+            found = {**dict(zip(names_returned(forward), outs, strict=False)), **known}
+            found.update(zip(taken, upstreams, strict=True))
+            given = self._given(asked.code, [found.get(n, cache) for n in names if n in found or is_cache(n)])
+            return (self.object.backward if asked.forward is None else asked.code)(*given)
+
+        return self._several(outs[: len(taken)], called)
 
     def _by_name(self, function: Any, out: Any, theirs: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
         """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
@@ -285,12 +302,15 @@ class _Run:
         return upstream
 
     def _random(self, out: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(_OWN + self.seed)  # no numbers that the person drew, too
+        generator = torch.Generator().manual_seed(
+            _OWN + self.seed + _APART * self.drawn
+        )  # no numbers that they drew, too
+        self.drawn += 1
         with torch._C.DisableTorchFunction():  # no operation of the person's program
             return torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
 
 
-_OWN = 0x5EED_C0DE
+_OWN, _APART = 0x5EED_C0DE, 0x1_0000_0001
 
 
 def _owner(code: Any) -> Any:

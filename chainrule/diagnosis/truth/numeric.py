@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from chainrule.arrays.array import Array, Unfollowed
-from chainrule.arrays.values import mapped
+from chainrule.arrays.values import as_tensors, mapped
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
+from chainrule.diagnosis.reading.caches import place_of
 from chainrule.diagnosis.reading.claims import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import lines_that_set
+from chainrule.diagnosis.reading.outputs import upstreams_of
 from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.running import has_backward
 from chainrule.diagnosis.report import Finding, Report, Row
@@ -50,7 +52,7 @@ def by_differences(asked: Asked, error: Unfollowed) -> Report:
     if not (pair or has_backward(asked.code)) or asked.reference is not None or asked.function:
         raise error
     run = _Run(asked)
-    if not run.repeats():
+    if not run.repeats() or run.has_several_outputs():
         raise error
     report = Report(
         [], notes=[f"compared with numeric differences in float64, as the forward pass is not recorded: {error}"]
@@ -130,16 +132,25 @@ class _Run:
     def forward(self, owner: Any = None) -> tuple[Any, Any]:
         """The output and the cache; the random numbers are the same each time."""
         owner = self.own() if owner is None else owner
-        function = self.asked.forward if owner is None else owner if callable(owner) else owner.forward
+        found = self._returned(owner)
+        return (found[0], found[place_of(self._called(owner), found, 1)]) if isinstance(found, tuple) else (found, None)
+
+    def has_several_outputs(self) -> bool:
+        owner = self.own()
+        called, backward = self._called(owner), self.backward if owner is None else owner.backward
+        return bool(upstreams_of(backward, called, as_tensors(self._returned(owner)), self.given, owner is not None))
+
+    def _called(self, owner: Any) -> Any:
+        return self.asked.forward if owner is None else owner if callable(owner) else owner.forward
+
+    def _returned(self, owner: Any) -> Any:
+        function = self._called(owner)
         before = np.random.get_state()
         np.random.seed(0)
         try:
-            found = function(**(copy.deepcopy(self.given) if self.copying else self.given))  # type: ignore[misc]
+            return function(**(copy.deepcopy(self.given) if self.copying else self.given))
         finally:
             np.random.set_state(before)
-        if not isinstance(found, tuple):
-            return found, None
-        return found[0], found[1] if len(found) == 2 else found[1:]
 
     def own(self) -> Any:
         """The object for one more call: it may set attributes."""
