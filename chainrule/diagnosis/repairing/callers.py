@@ -36,10 +36,11 @@ def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, S
             yield cause, *_done_to(statement, name, text, spot), spot
     end = _at_the_end(case, node.meta.get("spot"))
     for read in _kept_by(node, end) if end is not None else ():
-        value = source.span_of(read.value, end.file)  # type: ignore[union-attr]
-        for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, end)):  # type: ignore[arg-type]
+        for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, end)) if end is not None else ():
+            value = source.span_of(read.value, end.file)
             made = f"{source.text_at(value)} {text}"
-            yield cause, source.replaced(value, made), f"{source.text_at(source.span_of(read.targets[0], end.file))} = {made}", end  # type: ignore[misc]
+            target = source.text_at(source.span_of(read.targets[0], end.file))
+            yield cause, source.replaced(value, made), f"{target} = {made}", end
 
 
 def _by_length(found: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:

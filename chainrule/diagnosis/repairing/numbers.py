@@ -32,9 +32,17 @@ class Numbers:
         name = name or next((n for n, known in self.named.items() if type(known) is float and known == value), None)
         return name or _named(value, self._expressions)
 
+    def whole(self, value: float) -> str | None:
+        """The person's text for a whole number which they compute with, and write nowhere: `g`, not 3; `g - 1` in the
+        derivative of a power, not 2."""
+        statement = self._computed.get(abs(value))
+        texts = numbers_in(statement, self.spot.names, whole=True) if statement is not None else {}
+        above = texts.get(value + 1)
+        return texts.get(float(value)) or (f"{above} - 1" if above is not None else None)
+
     def is_of_this_run(self, value: float) -> bool:
-        """Whether the person's code computed the number before it used it: `0.5 * reg`, which is another one where `reg`
-        is another."""
+        """Whether the person's code computed a broken number before it used it: `0.5 * reg`, which is another one where
+        `reg` is another."""
         return any(abs(known - abs(value)) <= 1e-12 * abs(value) for known in self._computed)
 
     @cached_property
@@ -59,9 +67,11 @@ class Numbers:
             if statement is None or node.meta.get("operation") not in _ARITHMETIC:
                 continue
             written |= source.numbers_at(span)
-            numbers = (abs(a) for a in node.args if type(a) is float and not a.is_integer())
-            found |= {number: statement for number in numbers if number not in found}
-        return {number: statement for number, statement in found.items() if number not in written}
+            for number in (float(a) for a in node.args if type(a) in (int, float)):  # type: ignore[arg-type]
+                found.setdefault(abs(number), statement)
+                if node.meta["operation"] == "pow":
+                    found.setdefault(abs(number - 1), statement)
+        return {n: statement for n, statement in found.items() if n not in (0, 1) and n not in written}
 
 
 def _named(value: float, texts: dict[float, str]) -> str | None:

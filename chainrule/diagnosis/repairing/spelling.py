@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from chainrule.diagnosis.explaining.scales import Named
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.source import Assignment
 from chainrule.diagnosis.reading.spots import Span, Spot, span_of
@@ -144,6 +145,8 @@ class InPlace(Python):
     def constant(self, value: Any) -> Spelled:
         """A number under the person's name for it: `reg`, `eps`, not what they are in this run. One that has none here is
         not written: the code would be right for this run alone."""
+        if isinstance(value, Named):
+            return repr(value), source.binding_of(repr(value))
         if type(value) is float and not value.is_integer():
             known = self.numbers.text(value, self.written)
             if known is not None:
@@ -151,6 +154,15 @@ class InPlace(Python):
             if self.numbers.is_of_this_run(value):
                 self.unspelled.append(value)
         return super().constant(value)
+
+    def infix(self, target: Any, left: Any, right: Any) -> Spelled:
+        return super().infix(target, self._by_name(left), self._by_name(right))
+
+    def _by_name(self, value: Any) -> Any:
+        """A whole number of a sum, a product or a power, as a value that is spelled by its name."""
+        whole = type(value) in (int, float) and float(value).is_integer()
+        text = self.numbers.whole(value) if whole else None
+        return Named(value, text) if text is not None else value
 
     def _terms(self, value: Any) -> tuple[Any, ...]:
         """The terms of a sum that is spelled here, and stands nowhere in the person's code; of anything else, itself."""
