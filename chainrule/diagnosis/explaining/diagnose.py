@@ -26,7 +26,7 @@ from chainrule.diagnosis.reading.spots import span_of
 from chainrule.diagnosis.repairing.spelling import Reach
 from chainrule.diagnosis.repairing.wording import numbers_in
 from chainrule.diagnosis.truth.case import Case, Point, same
-from chainrule.diagnosis.truth.sketch import Sketches, is_tensor
+from chainrule.diagnosis.truth.sketch import Sketches, is_size, is_tensor
 from chainrule.run import needed
 
 _FAR = WRAPPED + 1.25  # a change that is no more likely than what the numbers say
@@ -109,6 +109,8 @@ class Diagnoser(Facts):
         around = Around(self.sketches, self._names(), carries, gradients, divisors)
         around.numbers, around.at, around.until = self.reach.numbers, self._names_at, self.case.until
         around.constants = self._constants()
+        counts = (a for n in self.right if n.meta["operation"] in ("add", "sub", "mul", "div", "pow") for a in n.args)
+        around.counted = {float(a.meta["val"]) for a in counts if isinstance(a, fx.Node) and is_size(a)}
         around.sizes, around.shapes, around.value = list(self.reach.sizes), self.reach.shapes(), self.claim.value
         resized = self.trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self.beside, _SECONDS)

@@ -51,6 +51,7 @@ class Around:
     divisors: set[fx.Node] = field(default_factory=set)  # what the right gradient is divided by
     numbers: dict[str, float] = field(default_factory=dict)  # Python's numbers that have a name at this line
     constants: list[float] = field(default_factory=list)  # the numbers that stand in the forward pass
+    counted: set[float] = field(default_factory=set)  # the sizes that the right gradient computes with
     sizes: list[fx.Node] = field(default_factory=list)  # those that have a name of their own there
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tuples of sizes that have a name there
     value: fx.Node | None = None  # of which the gradient is looked for

@@ -141,6 +141,32 @@ def _other_number(
         yield Mutation(node, search.around.sketches.like(node, args), repairs, REPLACED + 0.2 + 0.01 * far, makes)
 
 
+def shifted(search: Search, group: list[fx.Node]) -> Iterator[Mutation]:
+    """Another size, or another number that has a name, in a sum: `quad - k`. (Plain numbers are tried one by one.)"""
+    node, trial = group[-1], search.trials[0]
+    places = [k for k, a in enumerate(node.args) if not is_tensor(a)]
+    now, values = trial.values.get(search.root), [trial.values.get(n) for n in group]
+    if node.meta["operation"] not in ("add", "sub") or len(places) != 1 or not isinstance(now, torch.Tensor):
+        return
+    if not all(isinstance(v, torch.Tensor) and v.dtype.is_floating_point for v in values):
+        return
+    literal = node.args[places[0]]
+    number: Any = value_of(literal, trial.values) if isinstance(literal, fx.Node) else literal
+    moved = search.outcome([(n, v + 1) for n, v in zip(group, values, strict=True)], trial)  # type: ignore[operator]
+    if type(number) not in (int, float) or not isinstance(moved, torch.Tensor) or moved.shape != trial.goal.shape:
+        return
+    part = moved - now
+    length = float((part * part).sum())
+    less = -1 if node.meta["operation"] == "sub" and places[0] == 1 else 1
+    wanted = number + less * float(((trial.goal - now) * part).sum()) / length if length else 0.0
+    if abs(wanted - number) <= 1e-9 * max(1, abs(wanted)):
+        return
+    for far, other in enumerate(islice(search.scales.numbers(wanted, trial.values, node), _SCALES)):
+        near = REPLACED if any(abs(wanted - n) <= 1e-9 for n in search.around.counted) else REPLACED + 0.2
+        by = search.around.sketches.like(node, (*node.args[: places[0]], other, *node.args[places[0] + 1 :]))
+        yield Mutation(node, by, "wrong-factor", near + 0.01 * far)
+
+
 def scaled_together(search: Search, group: list[fx.Node]) -> Iterator[Mutation]:
     """The value of one piece of source that stands in a loop, times a number in every turn."""
     value = search.trials[0].values.get(group[-1])

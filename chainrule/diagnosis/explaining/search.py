@@ -120,6 +120,7 @@ class Search:
         for group in groups:
             self._try_turns(group, mutations(group[-1], self.around))
             self._try_turns(group, ratios.scaled(self, group))
+            self._try_turns(group, ratios.shifted(self, group))
             self.try_all(ratios.scaled_together(self, group) if len(group) > 1 else iter(()))
 
     def _wrapped(self, groups: list[list[fx.Node]]) -> None:

@@ -131,7 +131,7 @@ class Spots:
         constants = {n: v for n, v in frame.f_globals.items() if type(v) is float and not n.startswith("_")}
         space = {**constants, **read, **frame.f_locals}
         for name, value in space.items():
-            for text, held in _held(name, value):
+            for text, held in held_in(name, value):
                 found.setdefault(text, self._known(held))
         return found
 
@@ -142,7 +142,7 @@ class Spots:
         return held if entry is None else entry.node
 
 
-def _held(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
+def held_in(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
     """The tensors and numbers that can be had from a name: itself, its `.g`, attributes, entries."""
     if isinstance(value, torch.Tensor):
         yield name, value
@@ -157,15 +157,15 @@ def _held(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
     elif depth and isinstance(value, dict):
         for key, held in list(value.items())[:_HELD]:
             if isinstance(key, str | int):
-                yield from _held(f"{name}[{key!r}]".replace("'", '"'), held, depth - 1)
+                yield from held_in(f"{name}[{key!r}]".replace("'", '"'), held, depth - 1)
     elif depth and isinstance(value, list | tuple):
         for index, held in enumerate(value[:_HELD]):
-            yield from _held(f"{name}[{index}]", held, depth - 1)
+            yield from held_in(f"{name}[{index}]", held, depth - 1)
     elif depth and not isinstance(value, _HIDDEN) and isinstance(space := getattr(value, "__dict__", None), dict):
         kept = {**space.get("_parameters", {}), **space.get("_buffers", {}), **space}
         for key, held in list(kept.items())[:_HELD]:
             if isinstance(key, str) and not key.startswith("_"):
-                yield from _held(f"{name}.{key}", held, depth - 1)
+                yield from held_in(f"{name}.{key}", held, depth - 1)
 
 
 def span_of(node: fx.Node) -> Span | None:

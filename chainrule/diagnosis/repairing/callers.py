@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx
@@ -12,7 +13,8 @@ from torch import fx
 from chainrule.diagnosis.locating.locate import Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claims import Claim
-from chainrule.diagnosis.reading.spots import Spot
+from chainrule.diagnosis.reading.returns import function_of
+from chainrule.diagnosis.reading.spots import Spot, held_in
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case, same
 from chainrule.recording.numbers import Tracked
@@ -23,21 +25,76 @@ def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, S
     factor, where the caller has that under a name."""
     node, fed = wrong.claim.node, case.fed(wrong.claim, wrong.above, case.here)
     truth = case.here.truth(wrong.claim.value)
+    if fed is None or fed.shape != truth.shape:
+        return
     spot, name = _where_read(case, node)
-    if spot is None or fed is None or fed.shape != truth.shape:
-        return
-    statement = _call_that_gave(name, spot)
-    if statement is None:
-        return
-    for text in _numbers(fed, truth, spot):
-        yield "wrong-scale", *_done_to(statement, name, text, spot), spot
+    statement = _call_that_gave(name, spot) if spot is not None else None
+    if spot is not None and statement is not None:
+        for text in _numbers(fed, truth, spot):
+            yield "wrong-scale", *_done_to(statement, name, text, spot), spot
+        for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, spot)):
+            yield cause, *_done_to(statement, name, text, spot), spot
+    end = _at_the_end(case, node.meta.get("spot"))
+    for read in _kept_by(node, end) if end is not None else ():
+        for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, end)) if end is not None else ():
+            value = source.span_of(read.value, end.file)
+            made = f"{source.text_at(value)} {text}"
+            target = source.text_at(source.span_of(read.targets[0], end.file))
+            yield cause, source.replaced(value, made), f"{target} = {made}", end
+
+
+def _by_length(found: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
+    return sorted(found, key=lambda pair: len(pair[1]))
+
+
+def _terms_and_factors(
+    case: Case, wrong: Wrong, fed: torch.Tensor, truth: torch.Tensor, spot: Spot
+) -> Iterator[tuple[str, str]]:
+    """The cause, and `+ dresidual` or `* mask`: what is to be done with a gradient, in names of the caller's."""
+    lost = truth - fed
     for text, held in spot.names.items():
         known = case.here.truth(c.value) if (c := _claim_of(case, held)) else case.here.values.get(held)
-        if held is node or not isinstance(known, torch.Tensor) or known.shape != truth.shape:
+        if held is wrong.claim.node or not isinstance(known, torch.Tensor) or known.shape != truth.shape:
             continue
-        for cause, sign, given in (("lost-path", "+", fed + known), ("missing-factor", "*", fed * known)):
-            if same(given, truth):
-                yield cause, *_done_to(statement, name, f"{sign} {text}", spot), spot
+        if same(fed * known, truth):
+            yield "missing-factor", f"* {text}"
+        length = float((known * known).sum())
+        ratio = float((lost * known).sum()) / length if length else 0.0
+        if ratio and same(fed + ratio * known, truth):
+            for number in _written(abs(ratio), spot):
+                yield "lost-path", f"{'+' if ratio > 0 else '-'} {number}{text}"
+
+
+def _written(number: float, spot: Spot) -> Iterator[str]:
+    """How a number before a term is written: `2 * reg * `."""
+    plain = {1: "", 2: "2 * ", 0.5: "0.5 * "}
+    yield from (text for value, text in plain.items() if abs(number - value) <= 1e-9)
+    for value, text in plain.items():
+        yield from (f"{text}{name} * " for name in _named(number / value, spot))
+
+
+def _named(number: float, spot: Spot) -> Iterator[str]:
+    """The names of a number; none of a one, which stands for anything."""
+    for text, held in spot.names.items():
+        value = held.plain() if isinstance(held, Tracked) else held
+        if type(value) in (int, float) and abs(value) not in (0, 1) and abs(value - number) <= 1e-9 * abs(number):
+            yield text
+
+
+def _kept_by(node: fx.Node, end: Spot) -> list[ast.Assign]:
+    """The statements of the caller that read what a function has kept on an object: `grads["w"] = dense.dw`."""
+    texts = {text for text, held in end.names.items() if held is node and not text.isidentifier()}
+    function = function_of(end.code) if texts else None
+    found = ast.walk(function) if function is not None else ()
+    return [s for s in found if isinstance(s, ast.Assign) and ast.unparse(s.value) in texts]
+
+
+def is_read_by_the_caller(case: Case, wrong: Wrong) -> bool:
+    """Whether the forward pass reads a value in the function that called the one which gives its gradient: a path that
+    the called one can know nothing of."""
+    end = _at_the_end(case, wrong.claim.node.meta.get("spot"))
+    readers = [s for u in wrong.claim.value.users if u in case.forward and (s := u.meta.get("spot")) is not None]
+    return end is not None and any(s.code is end.code for s in readers)
 
 
 def _done_to(statement: ast.Assign, name: str, what: str, spot: Spot) -> tuple[Edit, str]:
@@ -56,12 +113,8 @@ def _numbers(fed: torch.Tensor, truth: torch.Tensor, spot: Spot) -> Iterator[str
     ratio = float((truth * fed).sum()) / length if length else 0.0
     if not ratio or abs(ratio - 1) < 1e-9 or not same(fed * ratio, truth):
         return
-    for text, held in spot.names.items():
-        number = held.plain() if isinstance(held, Tracked) else held
-        if type(number) in (int, float) and abs(number) not in (0, 1) and text.isidentifier():
-            for sign, wanted in (("/", 1 / ratio), ("*", ratio)):
-                if abs(number - wanted) <= 1e-9 * abs(wanted):
-                    yield f"{sign} {text}"
+    for sign, wanted in (("/", 1 / ratio), ("*", ratio)):
+        yield from (f"{sign} {text}" for text in _named(wanted, spot) if text.isidentifier())
 
 
 def _where_read(case: Case, node: fx.Node) -> tuple[Spot | None, str]:
@@ -70,15 +123,23 @@ def _where_read(case: Case, node: fx.Node) -> tuple[Spot | None, str]:
     spots = [s for n in node.users if n.meta["phase"] == "forward" and (s := n.meta.get("spot")) is not None]
     for spot in (s for s in spots if made is not None and s.code is not made.code):
         return spot, next((t for t, held in spot.names.items() if held is node and t.isidentifier()), "")
-    locals_ = {
-        t: getattr(v, "tensor", v) for t, v in case.recorder.locals.items()
-    }  # of an array, what stands behind it
-    entries = {t: case.recorder.entry(v) for t, v in locals_.items() if isinstance(v, torch.Tensor)}
-    name = next((t for t, entry in entries.items() if entry is not None and entry.node is node), "")
-    held = (s for n in reversed(case.graph.nodes) if (s := n.meta.get("spot")) is not None)
-    outer = (s for s in held if made is not None and s.code is not made.code and name in s.code.co_varnames)
-    last = next(outer, None) if name else None
-    return (replace(last, index=len(last.code.co_code) // 2 - 1), name) if last is not None else (None, "")
+    last = _at_the_end(case, made)
+    name = next((t for t, held in last.names.items() if held is node and t.isidentifier()), "") if last else ""
+    return (last, name) if name else (None, "")
+
+
+def _at_the_end(case: Case, made: Spot | None) -> Spot | None:
+    """The last place of the outermost function, with what its names stand for there; none if a value was made in it."""
+    recorder, names = case.recorder, dict[str, Any]()
+    for name, value in recorder.locals.items():
+        for text, held in held_in(name, value):
+            entry = recorder.entry(held) if isinstance(held, torch.Tensor) else None
+            names[text] = held if entry is None else entry.node
+    spots = (s for n in reversed(case.graph.nodes) if (s := n.meta.get("spot")) is not None)
+    last = next((s for s in spots if recorder.locals.keys() <= {*s.code.co_varnames, *s.code.co_cellvars}), None)
+    if last is None or made is None or last.code is made.code:
+        return None
+    return replace(last, index=len(last.code.co_code) // 2 - 1, names=names)
 
 
 def _claim_of(case: Case, held: object) -> Claim | None:

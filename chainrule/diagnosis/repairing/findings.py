@@ -25,7 +25,7 @@ from chainrule.diagnosis.reading.claims import Claim
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.spots import Spot, span_of
 from chainrule.diagnosis.repairing.added import additions
-from chainrule.diagnosis.repairing.callers import after_the_call
+from chainrule.diagnosis.repairing.callers import after_the_call, is_read_by_the_caller
 from chainrule.diagnosis.repairing.derived import Derived
 from chainrule.diagnosis.repairing.forgotten import Forgotten, mended
 from chainrule.diagnosis.repairing.kept import other_numbers
@@ -41,6 +41,7 @@ _COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run a
 _WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
 _KEPT = 2.0
+_ADDED = frozenset((None, "lost-path", "missing-term"))  # causes of a path that is added
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
 
@@ -143,8 +144,10 @@ class Findings:
         options = self._options(wrong, diagnosis.repairs, finding.repair)
         kept = self._kept_otherwise(wrong, diagnosis.repairs)
         best = self._best(claim, [kept, *options] if kept is not None else options, common, shared)
-        if best is None and (after := self._first_proved(wrong, after_the_call(self.case, wrong))) is not None:
-            return after
+        if best is None or (best[1].cause in _ADDED and is_read_by_the_caller(self.case, wrong)):
+            after = self._first_proved(wrong, after_the_call(self.case, wrong))
+            if after is not None and (best is None or after[1] >= best[0]):
+                return after
         if best is not None:
             option = best[1]
             finding.repair, finding.edit, finding.proved = option.text, option.edit, True

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import fx
 
+from chainrule.diagnosis.explaining.scales import Named
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.source import Assignment
 from chainrule.diagnosis.reading.spots import Span, Spot, span_of
+from chainrule.diagnosis.repairing.numbers import Numbers
 from chainrule.diagnosis.repairing.numpy_spelling import in_numpy, is_torch_call, name_in
 from chainrule.diagnosis.repairing.wording import NamedSizes, numbers_in, only_stretched
 from chainrule.diagnosis.report import Edit
@@ -68,6 +70,7 @@ class Reach:
                 if self._is_better(node, text):
                     self.names[node] = text
         self.held: Mapping[str, Any] = spot.names
+        self.known_numbers = Numbers(spot, self.numbers, recorder.graph.nodes)
         self.named_sizes = NamedSizes(spot, self.nodes, resized()) if resized is not None else None
         for node, text in list(self.names.items()):  # under the name of what was saved, what it was
             self.names.setdefault(node.meta.get("same_as", node), text)
@@ -108,9 +111,9 @@ class InPlace(Python):
         names = {**reach.sizes, **reach.names, **(gradients or {})}
         super().__init__(names.get)
         self.statement = statement
-        self.space, self.numbers, self.arrays = reach.space, reach.numbers, reach.arrays
+        self.space, self.numbers, self.arrays = reach.space, reach.known_numbers, reach.arrays
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
-        self.unspelled: list[fx.Node] = []
+        self.unspelled: list[Any] = []
         self.sizes = reach.named_sizes
         self.instead: dict[fx.Node, Any] = {}  # what stands for a value that is only stretched
         held = source.statement_at(statement) if statement is not None else None
@@ -140,15 +143,26 @@ class InPlace(Python):
         return text, binding
 
     def constant(self, value: Any) -> Spelled:
-        """A number under the person's name for it: `reg`, `eps`, not what they are in this run."""
+        """A number under the person's name for it: `reg`, `eps`, not what they are in this run. One that has none here is
+        not written: the code would be right for this run alone."""
+        if isinstance(value, Named):
+            return repr(value), source.binding_of(repr(value))
         if type(value) is float and not value.is_integer():
-            known = next((t for v, t in self.written.items() if abs(v - value) <= 1e-12 * abs(value)), None)
+            known = self.numbers.text(value, self.written)
             if known is not None:
                 return known, source.binding_of(known)
-            name = next((n for n, known in self.numbers.items() if type(known) is float and known == value), None)
-            if name is not None:
-                return name, ATOM
+            if self.numbers.is_of_this_run(value):
+                self.unspelled.append(value)
         return super().constant(value)
+
+    def infix(self, target: Any, left: Any, right: Any) -> Spelled:
+        return super().infix(target, self._by_name(left), self._by_name(right))
+
+    def _by_name(self, value: Any) -> Any:
+        """A whole number of a sum, a product or a power, as a value that is spelled by its name."""
+        whole = type(value) in (int, float) and float(value).is_integer()
+        text = self.numbers.whole(value) if whole else None
+        return Named(value, text) if text is not None else value
 
     def _terms(self, value: Any) -> tuple[Any, ...]:
         """The terms of a sum that is spelled here, and stands nowhere in the person's code; of anything else, itself."""

@@ -214,7 +214,8 @@ class _Search:
 
     def _options(self, changes: Mapping[Axis, int], failed: int) -> list[tuple[Axis, int]]:
         """Axes that may have to change along, the nearest to the failing node first: those as long as a changed one
-        was, and those as long as an axis was of what the node reads."""
+        was, and those as long as an axis was of what the node reads; then those that are several times as long, which
+        are split: `(h @ w).reshape(n, m, k)`."""
         node = self.nodes[failed]
         pairs = {(self.sizes[a], s) for a, s in changes.items()}
         for read in node.all_input_nodes:
@@ -223,7 +224,9 @@ class _Search:
         near = [n for n in _ancestors(node) if n in self.inputs]
         axes = [(n, k) for n in near for k in range(len(self._shape(self.inputs[n])))]
         free = [a for a in axes if a in self.sizes and a not in changes]
-        return [(a, n) for a in free for o, n in sorted(pairs) if o == self.sizes[a]]
+        equal = [(a, n) for a in free for o, n in sorted(pairs) if o == self.sizes[a]]
+        split = [(a, s // o * n) for a in free for o, n in sorted(pairs) if (s := self.sizes[a]) > o and not s % o]
+        return [*equal, *split]
 
     @staticmethod
     def _shape(value: Any) -> tuple[int, ...]:

@@ -1,0 +1,78 @@
+"""Numbers in a repair: under the person's name for them, and none that holds for this run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from chainrule.diagnosis.reading import source
+from chainrule.diagnosis.reading.returns import function_of
+from chainrule.diagnosis.reading.spots import Spot, span_of
+from chainrule.diagnosis.repairing.wording import numbers_in
+
+if TYPE_CHECKING:
+    import ast
+
+_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
+
+
+class Numbers:
+    """What the numbers of one run are called at one line of the person's."""
+
+    def __init__(self, spot: Spot, named: dict[str, float], nodes: Iterable[fx.Node]) -> None:
+        """`named` are the names of numbers there; `nodes` are those of the run, which computed with numbers."""
+        self.spot, self.named, self.nodes = spot, named, nodes
+
+    def text(self, value: float, written: dict[float, str]) -> str | None:
+        """The person's own text for a number, in the statement first, of which it is known what is `written` there."""
+        name = _named(value, written)
+        name = name or next((n for n, known in self.named.items() if type(known) is float and known == value), None)
+        return name or _named(value, self._expressions)
+
+    def whole(self, value: float) -> str | None:
+        """The person's text for a whole number which they compute with, and write nowhere: `g`, not 3; `g - 1` in the
+        derivative of a power, not 2."""
+        statement = self._computed.get(abs(value))
+        texts = numbers_in(statement, self.spot.names, whole=True) if statement is not None else {}
+        above = texts.get(value + 1)
+        return texts.get(float(value)) or (f"{above} - 1" if above is not None else None)
+
+    def is_of_this_run(self, value: float) -> bool:
+        """Whether the person's code computed a broken number before it used it: `0.5 * reg`, which is another one where
+        `reg` is another."""
+        return any(abs(known - abs(value)) <= 1e-12 * abs(value) for known in self._computed)
+
+    @cached_property
+    def _expressions(self) -> dict[float, str]:
+        """What stands elsewhere in the function, or where the forward pass computes with numbers, and can stand here."""
+        function = function_of(self.spot.code)
+        places: list[ast.stmt] = [function] if function is not None else []
+        found: dict[float, str] = {}
+        for statement in [*places, *self._computed.values()]:
+            for value, text in numbers_in(statement, self.spot.names).items():
+                found.setdefault(value, text)
+        return found
+
+    @cached_property
+    def _computed(self) -> dict[float, ast.stmt]:
+        """The numbers that stand nowhere as they are, each with the statement that computed with it."""
+        found: dict[float, ast.stmt] = {}
+        written: set[float] = set()
+        for node in self.nodes:
+            span = span_of(node) if node.meta.get("phase") == "forward" else None
+            statement = source.statement_at(span) if span is not None else None
+            if statement is None or node.meta.get("operation") not in _ARITHMETIC:
+                continue
+            written |= source.numbers_at(span)
+            for number in (float(a) for a in node.args if type(a) in (int, float)):  # type: ignore[arg-type]
+                found.setdefault(abs(number), statement)
+                if node.meta["operation"] == "pow":
+                    found.setdefault(abs(number - 1), statement)
+        return {n: statement for n, statement in found.items() if n not in (0, 1) and n not in written}
+
+
+def _named(value: float, texts: dict[float, str]) -> str | None:
+    return next((text for known, text in texts.items() if abs(known - value) <= 1e-12 * abs(value)), None)
