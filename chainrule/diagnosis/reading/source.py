@@ -301,6 +301,12 @@ def deleted(statement: Span) -> Edit:
     return Edit(statement.file, statement.line, statement.end_line, ())
 
 
+def inserted_before(statement: Span, text: str) -> Edit:
+    """The edit that puts a line before a statement, as far in as it."""
+    after = inserted_after(statement, text)
+    return Edit(statement.file, statement.line, statement.line - 1, after.lines)
+
+
 def inserted_after(statement: Span, text: str) -> Edit:
     """The edit that puts a line after a statement, as far in as it."""
     lines = lines_of(statement.file)

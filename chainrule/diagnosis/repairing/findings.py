@@ -14,6 +14,7 @@ from torch import fx
 
 from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.explaining.diagnose import Diagnoser
+from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.explaining.verdict import Diagnosis
 from chainrule.diagnosis.locating.in_place import without_writing
@@ -32,6 +33,7 @@ from chainrule.diagnosis.repairing.kept import other_numbers
 from chainrule.diagnosis.repairing.option import Option
 from chainrule.diagnosis.repairing.proof import repaired
 from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
+from chainrule.diagnosis.repairing.steps import missing_steps
 from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.truth.case import errors, same
 from chainrule.run import needed
@@ -131,6 +133,8 @@ class Findings:
     def _finding(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]]:
         """The finding, and the gradients that its repair makes right."""
         claim = wrong.claim
+        if (step := self._missing_step(wrong, others)) is not None:
+            return step
         if (added := self._first_proved(wrong, additions(wrong))) is not None:  # which takes a run, and no search
             return added
         diagnoser = Diagnoser(self.case, self.located, wrong)
@@ -157,6 +161,18 @@ class Findings:
         if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):
             finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
+
+    def _missing_step(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]] | None:
+        """The finding of one line between a gradient and several that read it, where it makes all of them right."""
+        for step in missing_steps(self.located, wrong, others):
+            right = repaired(step.edit, step.spot.code, self.again, self.located)
+            if step.readers <= right:
+                claim, cause, edit = wrong.claim, step.cause, step.edit
+                message = self._message(
+                    wrong, Diagnosis(cause, ratio=Facts(self.case, self.located, wrong).ratio()), cause
+                )
+                return Finding(claim.name, edit.line, cause, message, step.text, True, step.spot.file, edit=edit), right
+        return None
 
     def _first_proved(
         self, wrong: Wrong, edits: Iterator[tuple[str, Edit, str, Spot]]

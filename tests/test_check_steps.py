@@ -1,0 +1,105 @@
+"""One line that is missing between a gradient and several that read it is one mistake."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from test_check import program, rand
+
+import chainrule as cr
+
+ATTENTION = """
+def step(x, wq, wk, wv, bias):
+    d = wq.shape[1]
+    q, k, v = x @ wq, x @ wk, x @ wv
+    scores = q @ k.T
+    scores = scores / math.sqrt(d) + bias
+    p = scores.softmax(-1)
+    out = p @ v
+    loss = (out**2).mean()
+    dout = 2 * out / out.numel()
+    dp = dout @ v.T
+    dv = p.T @ dout
+    dscores = p * (dp - (dp * p).sum(-1, keepdim=True))
+    dbias = dscores.sum(0)
+    dscores = dscores / math.sqrt(d)
+    dq = dscores @ k
+    dk = dscores.T @ q
+    return loss, {"wq": x.T @ dq, "wk": x.T @ dk, "wv": x.T @ dv, "bias": dbias}
+"""
+
+RESIDUAL = """
+def norm(x, g):
+    r = (x**2).mean(-1, keepdim=True).rsqrt()
+    return x * r * g, r
+
+def norm_backward(dy, x, g, r):
+    dg = (dy * x * r).sum(0)
+    dy = dy * g
+    return r * (dy - x * r**2 * (dy * x).mean(-1, keepdim=True)), dg
+
+def step(x, w, g, u):
+    a = x @ w
+    c, r = norm(a, g)
+    z = a + c.tanh() @ u
+    loss = (z**3).mean()
+    dz = 3 * z**2 / z.numel()
+    du = c.tanh().T @ dz
+    dc = dz @ u.T * (1 - c.tanh() ** 2)
+    da, dg = norm_backward(dc, a, g, r)
+    da = da + dz
+    dw = x.T @ da
+    dx = da @ w.T
+    return loss, dx, dw, dg, du
+"""
+
+NORM = """
+def step(x, g, wq, wk):
+    n = len(x)
+    r = (x**2).mean(1, keepdim=True).rsqrt()
+    y = x * r * g
+    q, k = y @ wq, y @ wk
+    loss = (q * k.tanh()).sum() / n
+    dq = k.tanh() / n
+    dk = q * (1 - k.tanh() ** 2) / n
+    dy = dq @ wq.T + dk @ wk.T
+    dg = (dy * x * r).sum(0)
+    dwq, dwk = y.T @ dq, y.T @ dk
+    dy = dy * g
+    dr = (dy * x).sum(1, keepdim=True)
+    dx = dy * r - dr * r**3 * x / x.shape[1]
+    return loss, dx, dg, dwq, dwk
+"""
+
+CASES = [
+    (
+        ATTENTION,
+        "    dscores = dscores / math.sqrt(d)\n",
+        "wrong-scale",
+        (rand(5, 6), rand(6, 3), rand(6, 3), rand(6, 4), rand(5)),
+    ),
+    (RESIDUAL, "    da = da + dz\n", "lost-path", (rand(4, 3), rand(3, 5), rand(5), rand(5, 5))),
+    (NORM, "    dy = dy * g\n", "missing-factor", (rand(4, 3), rand(3), rand(3, 2), rand(3, 2))),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "cause", "args"), CASES)
+def test_a_lost_line_that_several_gradients_need_is_one_finding(
+    text: str, line: str, cause: str, args: tuple[torch.Tensor, ...]
+) -> None:
+    assert cr.check(program(text, math=math), *args).ok
+    report = cr.check(program(text.replace(line, ""), math=math), *args)
+    (finding,) = report.findings
+    assert (finding.cause, finding.proved) == (cause, True), str(report)
+    assert finding.edit is not None and finding.edit.inserts
+    assert finding.line == text[: text.index(line)].count("\n")  # below which it stands
+
+
+def test_two_mistakes_below_one_gradient_are_two_findings() -> None:
+    text = ATTENTION.replace("dk = dscores.T @ q", "dk = dscores @ q").replace(
+        "dq = dscores @ k", "dq = dscores @ k / 2"
+    )
+    report = cr.check(program(text, math=math), rand(5, 6), rand(6, 3), rand(6, 3), rand(6, 4), rand(5))
+    assert sorted(f.cause for f in report.findings) == ["transposed", "wrong-scale"], str(report)
