@@ -103,3 +103,41 @@ def test_two_mistakes_below_one_gradient_are_two_findings() -> None:
     )
     report = cr.check(program(text, math=math), rand(5, 6), rand(6, 3), rand(6, 3), rand(6, 4), rand(5))
     assert sorted(f.cause for f in report.findings) == ["transposed", "wrong-scale"], str(report)
+
+
+STACK = """
+class Linear:
+    def __init__(self, w):
+        self.w, self.dw, self.seen = w, torch.zeros_like(w), []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return x @ self.w
+
+    def back(self, dy):
+        self.dw += self.seen.pop().T @ dy
+        return dy @ self.w.T
+
+def step(x, y, w, v):
+    one, two = Linear(w), Linear(v)
+    p = torch.tanh(one.forward(x))
+    q = torch.tanh(one.forward(y))
+    a, b = two.forward(p), two.forward(q)
+    loss = (a * b).sum()
+    da, db = b, a
+    dq = two.back(db)
+    dp = two.back(da)
+    dy = one.back(dq * (1 - q**2))
+    dx = one.back(dp * (1 - p**2))
+    return loss, {"x": dx, "y": dy, "w": one.dw, "v": two.dw}
+"""
+
+
+def test_two_calls_that_pop_in_the_wrong_order_are_one_finding() -> None:
+    args = rand(4, 3), rand(4, 3, seed=1), rand(3, 5), rand(5, 2)
+    assert cr.check(program(STACK), *args).ok
+    lines = "    dq = two.back(db)\n", "    dp = two.back(da)\n"
+    report = cr.check(program(STACK.replace("".join(lines), "".join(lines[::-1]))), *args)
+    (finding,) = report.findings
+    assert finding.proved and finding.edit is not None and "wrong order" in finding.message, str(report)
+    assert finding.edit.lines == tuple(line.rstrip() for line in lines)

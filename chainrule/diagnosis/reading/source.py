@@ -296,6 +296,17 @@ def moved_below(statement: Span, other: Span) -> Edit | None:
     return Edit(statement.file, statement.line, other.end_line, (*block[height:], *block[:height]))
 
 
+def exchanged(first: Span, then: Span) -> Edit | None:
+    """The edit that exchanges two statements; None where they are not equally far in, or share a line."""
+    lines = lines_of(first.file)
+    above, between = lines[first.line - 1 : first.end_line], lines[first.end_line : then.line - 1]
+    below = lines[then.line - 1 : then.end_line]
+    indents = {len(block[0]) - len(block[0].lstrip()) for block in (above, below)}
+    if first.end_line >= then.line or len(indents) > 1:
+        return None
+    return Edit(first.file, first.line, then.end_line, (*below, *between, *above))
+
+
 def deleted(statement: Span) -> Edit:
     """The edit that takes a statement away, with its lines."""
     return Edit(statement.file, statement.line, statement.end_line, ())

@@ -115,15 +115,19 @@ class Findings:
     def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
         """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
         names = {w.claim.name for w in wrong}
-        edits = [(*made, "inplace-corruption") for made in islice(without_writing(self.case), _WRITES) if names]
-        edits += [(*made, "wrong-tensor") for made in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1]
-        for edit, code, cause in edits:
+        edits = [(*made, "inplace-corruption", "") for made in islice(without_writing(self.case), _WRITES) if names]
+        edits += [
+            (edit, code, "wrong-tensor", said)
+            for edit, code, said in islice(exchanges(self.case, wrong), _EXCHANGED)
+            if len(names) > 1
+        ]
+        for edit, code, cause, said in edits:
             right = repaired(edit, code, self.again, self.located, whole=True)
             if names <= right:
                 claim, *others = [w.claim for w in wrong]
-                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence(cause)}"
-                if others:
-                    message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
+                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {said or _sentence(cause)}"
+                if targets := dict.fromkeys(c.target for c in others if c.target != claim.target):
+                    message += f"; so {'is' if len(targets) == 1 else 'are'} {', '.join(targets)}"
                 finding = Finding(claim.name, edit.line, cause, message, "", file=edit.file)
                 return mended(finding, edit), right
         return None
