@@ -141,3 +141,29 @@ def test_two_calls_that_pop_in_the_wrong_order_are_one_finding() -> None:
     (finding,) = report.findings
     assert finding.proved and finding.edit is not None and "wrong order" in finding.message, str(report)
     assert finding.edit.lines == tuple(line.rstrip() for line in lines)
+
+
+CONCAT = """
+def step(x, w, u, v):
+    h, s = (x @ w).tanh(), (x @ u).sin()
+    joined = torch.cat((h, s), 1)
+    out = joined @ v
+    loss = (out**3).sum()
+    dout = 3 * out**2
+    dv = joined.T @ dout
+    djoined = dout @ v.T
+    dh, ds = djoined[:, : w.shape[1]], djoined[:, w.shape[1] :]
+    dw = x.T @ (dh * (1 - h**2))
+    du = x.T @ (ds * (x @ u).cos())
+    return loss, dw, du, dv
+"""
+
+
+def test_two_halves_of_one_gradient_that_are_the_other_ones_are_one_finding() -> None:
+    args = rand(6, 4), rand(4, 3), rand(4, 2), rand(5, 3)
+    assert cr.check(program(CONCAT), *args).ok
+    right = "dh, ds = djoined[:, : w.shape[1]], djoined[:, w.shape[1] :]"
+    wrong = "ds, dh = djoined[:, : u.shape[1]], djoined[:, u.shape[1] :]"
+    report = cr.check(program(CONCAT.replace(right, wrong)), *args)
+    (finding,) = report.findings
+    assert (finding.cause, finding.proved, finding.text.strip()) == ("wrong-tensor", True, wrong), str(report)

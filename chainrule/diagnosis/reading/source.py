@@ -124,26 +124,31 @@ def both_parts(one: Edit, other: Edit) -> Edit | None:
         return None
     old = lines_of(one.file)[one.first - 1 : one.last]
     parts = [_tuple_in("\n".join(lines)) for lines in (old, one.lines, other.lines)]
-    if not old[0].lstrip().startswith("return ") or "#" in old[0]:
-        return None
-    if any(p is None for p in parts) or len({len(p) for p in parts if p is not None}) != 1 or len(old) != 1:
+    if "#" in old[0] or any(p is None for p in parts) or len({len(p) for p in parts if p is not None}) != 1:
         return None
     texts = [[ast.unparse(e) for e in p] for p in parts if p is not None]
     changed = [{k for k, (a, b) in enumerate(zip(texts[0], t, strict=True)) if a != b} for t in texts[1:]]
-    if not changed[0] or not changed[1] or changed[0] & changed[1]:
+    if len(old) != 1 or not changed[0] or not changed[1] or changed[0] & changed[1]:
         return None
     joined = ", ".join(texts[1][k] if k in changed[0] else texts[2][k] for k in range(len(texts[0])))
-    head = old[0][: old[0].index("return ")] + "return "
+    head = old[0][: len(old[0]) - len(old[0].lstrip())] + _before_the_value(old[0].strip())
     return Edit(one.file, one.first, one.last, (head + joined,))
 
 
+def _before_the_value(statement: str) -> str:
+    """What stands before the value of a statement: `return`, or `a, b =`."""
+    value = getattr(ast.parse(statement).body[0], "value", None)
+    assert isinstance(value, ast.expr)
+    return statement.encode()[: value.col_offset].decode()
+
+
 def _tuple_in(text: str) -> list[ast.expr] | None:
-    """The parts of the tuple that a statement returns."""
+    """The parts of the tuple that a statement returns, or binds to several names."""
     try:
         (statement,) = ast.parse(text.strip()).body
     except (SyntaxError, ValueError):
         return None
-    value = getattr(statement, "value", None)
+    value = statement.value if isinstance(statement, ast.Return | ast.Assign) else None
     return value.elts if isinstance(value, ast.Tuple) else None
 
 
