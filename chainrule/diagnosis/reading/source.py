@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import linecache
+import types
 from dataclasses import dataclass
 
 from chainrule.diagnosis.reading.spots import Span
@@ -110,6 +111,15 @@ def argument_at(call: Span, place: int) -> Span | None:
     calls = (n for n in ast.walk(tree_of(call.file)) if isinstance(n, ast.Call) and span_of(n, call.file) == call)
     found = next(calls, None)
     return span_of(found.args[place], call.file) if found is not None and place < len(found.args) else None
+
+
+def argument_of(function: str, text: str, code: types.CodeType, until: int) -> Span | None:
+    """Where `code` gives a value to a function, above a line or on it; None where it does so several times."""
+    nodes = (n for n in ast.walk(tree_of(code.co_filename)) if isinstance(n, ast.Call))
+    calls = [n for n in nodes if code.co_firstlineno < n.lineno <= until]
+    calls = [n for n in calls if ast.unparse(n.func).split(".")[-1] == function]
+    spans = [span_of(a, code.co_filename) for n in calls for a in n.args if ast.unparse(a) == text]
+    return spans[0] if len(spans) == 1 else None
 
 
 def subscript_at(span: Span) -> ast.Subscript | None:

@@ -241,7 +241,7 @@ class Findings:
                 bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
                 own = str(mutation.at.meta["name"]) if bare else ""
                 reach = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
-                several = len(mutation.changes) > 1 and not mutation.by.meta.get("value")
+                several = len(mutation.changes) > 1 and not mutation.by.meta.keys() & {"value", "instead"}
                 made = written_together(mutation.changes, reach) if several else None
                 made = made or written(mutation.at, mutation.by, reach)
             if made is not None and spot is not None and all(made[1] != option.text for option in found):
