@@ -178,3 +178,56 @@ class Two:
 def test_a_line_that_layers_lack_is_in_the_names_of_their_class() -> None:
     (finding,) = cr.check(Two(), rand(6, 5)).findings
     assert (finding.cause, finding.repair, finding.proved) == ("missing-gradient", "self.db = dout.sum(0)", True)
+
+
+SLOPES = """
+def slope(a):
+    return 1 / (1 + torch.exp(-a))
+
+def step(x, w, v):
+    a = x @ w
+    h = F.softplus(a)
+    b = h @ v
+    y = F.softplus(b)
+    loss = (y**2).sum()
+    dy = 2 * y
+    db = dy * slope(b)
+    dv = h.T @ db
+    dh = db @ v.T
+    {}
+    dw = x.T @ da
+    return loss, dw, dv
+"""
+
+
+@pytest.mark.parametrize("line", ["da = dh * slope({})", "s = slope({}); da = dh * s"])
+def test_a_function_is_given_another_value(line: str) -> None:
+    args = rand(4, 3), rand(3, 5), rand(5, 3)
+    report = cr.check(program(SLOPES.format(line.format("h"))), *args)
+    assert [f.cause for f in report.findings] == ["wrong-tensor"]
+    assert repair(SLOPES.format(line.format("h")), *args) == line.format("a")
+
+
+LOG_SOFTMAX = """
+def step(x, w, c):
+    z = x @ w
+    lp = z.log_softmax(1)
+    p = lp.exp()
+    loss = (c * lp**2).sum()
+    dlp = 2 * c * lp
+    dz = {}
+    dw = x.T @ dz
+    return loss, dw
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [("dlp - lp.exp()", "missing-factor"), ("dlp - p", "missing-factor"), ("1 * dlp", "missing-term")],
+)
+def test_the_sum_of_the_gradient_behind_a_log_softmax(line: str, cause: str) -> None:
+    args = rand(5, 4), rand(4, 3), rand(5, 3)
+    report = cr.check(program(LOG_SOFTMAX.format(line)), *args)
+    (finding,) = report.findings
+    assert (finding.cause, finding.proved) == (cause, True), str(report)
+    assert "dlp.sum(-1, keepdim=True)" in finding.repair

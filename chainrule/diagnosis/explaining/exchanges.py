@@ -84,6 +84,24 @@ def _renamed(readers: list[fx.Node], texts: dict[str, str]) -> str:
     return re.sub(rf"(?<![\w.])({names})(?!\w|\.g\b|\.grad\b)", lambda m: texts[m[1]], text)
 
 
+def given(nodes: list[fx.Node], root: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Another value given to a function of the person's, which the line needs: `slope(h)` for `slope(a)`."""
+    spot = root.meta.get("spot")
+    if spot is None:
+        return
+    placed = [(n, s.code) for n in nodes if (s := n.meta.get("spot")) is not None]
+    for code in dict.fromkeys(c for _, c in placed if c is not spot.code):
+        readers = [n for n, c in placed if c is code]
+        for value in [v for v in around.reach if any(v in r.all_input_nodes for r in readers)]:
+            argument = source.argument_of(code.co_name, around.reach[value], spot.code, spot.line)
+            for other in around.reach if argument is not None else ():
+                if other is not value and _may_replace(other, value):
+                    moved = [r for r in readers if value in r.all_input_nodes]
+                    changes = [(r, around.sketches.with_inputs(r, {value: other})) for r in moved]
+                    changes[-1][1].meta["instead"] = argument, around.reach[other]
+                    yield Mutation(root, changes[-1][1], "wrong-tensor", REPLACED + 0.4, changes=changes)
+
+
 def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iterator[Mutation]:
     """A factor of the right gradient in the place of what does not depend on the gradients above; of a number, too."""
     for place, value in enumerate(node.args):

@@ -87,14 +87,27 @@ def other_places(node: fx.Node, around: Around) -> Iterator[Mutation]:
 
 
 def _at_place(node: fx.Node, written: str, text: str, around: Around) -> fx.Node | None:
-    numbers: dict[str, Any] = dict(around.integers(node))
+    names: dict[str, Any] = {t: _Shaped(n) for t, n in around.nodes(node).items() if t.isidentifier() and is_tensor(n)}
     try:
-        index = eval(f"_[{written}]", {"__builtins__": {}}, numbers | {"_": _Index()})
-    except (NameError, TypeError, ArithmeticError):
+        index = eval(f"_[{written}]", {"__builtins__": {"len": len}}, {**names, **around.integers(node), "_": _Index()})
+    except (NameError, TypeError, ArithmeticError, AttributeError, LookupError):
         return None  # made of more than numbers
     by = around.sketches.like(node, (node.args[0], index))
     by.meta["text"] = text
     return by
+
+
+class _Shaped:
+    """A tensor, of which nothing is known but its shape."""
+
+    def __init__(self, node: fx.Node) -> None:
+        self.shape = tuple(node.meta["val"].shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def size(self, axis: int) -> int:
+        return self.shape[axis]
 
 
 class _Index:

@@ -30,6 +30,10 @@ def projections(search: Search) -> Iterator[Mutation]:
             if value in gradients and isinstance(values.get(value), torch.Tensor):
                 for term, cause in terms:
                     yield Mutation(*put(sketches.operation("sub", value, term())), cause, WRAPPED + 1.0)
+            elif value not in gradients:
+                for total in _totals(search, value):
+                    product = sketches.operation("mul", value, total())
+                    yield Mutation(*put(product), "missing-factor", WRAPPED + 1.0)
 
 
 def _terms(search: Search) -> Iterator[_Term]:
@@ -44,7 +48,18 @@ def _terms(search: Search) -> Iterator[_Term]:
                 yield _along(sketches, gradient, other, axis, "mean"), "lost-path"
                 yield _along(sketches, gradient, other, axis, "sum"), "lost-path"
                 yield _inner(sketches, gradient, other, axis, "sum"), "missing-term"
+                yield _times_sum(sketches, gradient, other, axis), "missing-term"
                 yield _both(sketches, gradient, other, axis), "lost-path"
+
+
+def _totals(search: Search, value: fx.Node) -> Iterator[Callable[[], fx.Node]]:
+    """What a gradient in reach sums to, along an axis of a value: as of what went through a `log_softmax`."""
+    values, sketches = search.trials[0].values, search.around.sketches
+    shape = getattr(values.get(value), "shape", ())
+    for gradient in (n for n in search.around.reach if n in search.around.gradients and shape):
+        if getattr(values.get(gradient), "shape", None) == shape:
+            for axis in (-1, *range(len(shape) - 1)):
+                yield lambda g=gradient, a=axis: sketches.method("sum", g, a, keepdim=True)  # type: ignore[misc]
 
 
 def _softmax_backward(search: Search) -> Iterator[Callable[[], fx.Node]]:
@@ -76,6 +91,10 @@ def _inner(sketches: Sketches, gradient: fx.Node, other: fx.Node, axis: int, by:
 
 def _along(sketches: Sketches, gradient: fx.Node, other: fx.Node, axis: int, by: str) -> Callable[[], fx.Node]:
     return lambda: sketches.operation("mul", other, _inner(sketches, gradient, other, axis, by)())
+
+
+def _times_sum(sketches: Sketches, gradient: fx.Node, other: fx.Node, axis: int) -> Callable[[], fx.Node]:
+    return lambda: sketches.operation("mul", other, sketches.method("sum", gradient, axis, keepdim=True))
 
 
 def _both(sketches: Sketches, gradient: fx.Node, other: fx.Node, axis: int) -> Callable[[], fx.Node]:

@@ -156,14 +156,9 @@ class Misplaced:
             spans = [span for c in (call, other) if (span := self._statement(c)) is not None]
             if len(spans) < 2 or call.spot.code is not other.spot.code:
                 continue
-            first, last = sorted(spans, key=lambda span: span.line)
-            lines = source.lines_of(first.file)
-            above, below = lines[first.line - 1 : first.end_line], lines[last.line - 1 : last.end_line]
-            indents = {len(block[0]) - len(block[0].lstrip()) for block in (above, below)}
-            if first.end_line >= last.line or len(indents) != 1:
+            edit = source.exchanged(*sorted(spans, key=lambda span: span.line))
+            if edit is None:
                 continue
-            between = lines[first.end_line : last.line - 1]
-            edit = Edit(first.file, first.line, last.end_line, (*below, *between, *above))
             message = (
                 f"the backward pass of {self._name(call)} is called before that of {self._name(other)}, which comes "
                 "after it in the forward pass"

@@ -34,16 +34,20 @@ def shared_gradient(case: Case, wrong: Sequence[Wrong], taken: Iterable[Claim]) 
             continue  # what is right already
         for value in alike:
             left -= 1
-            if left > 0 and value not in values and all(_mended(case, each, node, value) for each in shared[node]):
+            if (
+                left > 0
+                and value not in values
+                and all(mended(case, each.claim, each.above, node, value) for each in shared[node])
+            ):
                 return guessed(node, value, case.names.get(value, value.name))
     return None
 
 
-def _mended(case: Case, wrong: Wrong, node: fx.Node, value: fx.Node) -> bool:
+def mended(case: Case, claim: Claim, above: Sequence[Claim], node: fx.Node, value: fx.Node) -> bool:
     """Whether a wrong gradient would be right if `node` were the gradient of `value`."""
     standing = Claim(value, node, node.meta["val"], "", "", None)
-    fed = case.fed(wrong.claim, [*wrong.above, standing], case.here)
-    return fed is not None and same(fed, case.here.truth(wrong.claim.value))
+    fed = case.fed(claim, [*above, standing], case.here)
+    return fed is not None and same(fed, case.here.truth(claim.value))
 
 
 def _of_shape(case: Case, node: fx.Node) -> list[fx.Node]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import linecache
+import types
 from dataclasses import dataclass
 
 from chainrule.diagnosis.reading.spots import Span
@@ -112,6 +113,15 @@ def argument_at(call: Span, place: int) -> Span | None:
     return span_of(found.args[place], call.file) if found is not None and place < len(found.args) else None
 
 
+def argument_of(function: str, text: str, code: types.CodeType, until: int) -> Span | None:
+    """Where `code` gives a value to a function, above a line or on it; None where it does so several times."""
+    nodes = (n for n in ast.walk(tree_of(code.co_filename)) if isinstance(n, ast.Call))
+    calls = [n for n in nodes if code.co_firstlineno < n.lineno <= until]
+    calls = [n for n in calls if ast.unparse(n.func).split(".")[-1] == function]
+    spans = [span_of(a, code.co_filename) for n in calls for a in n.args if ast.unparse(a) == text]
+    return spans[0] if len(spans) == 1 else None
+
+
 def subscript_at(span: Span) -> ast.Subscript | None:
     """The expression `x[...]` in a span."""
     nodes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Subscript))
@@ -124,26 +134,31 @@ def both_parts(one: Edit, other: Edit) -> Edit | None:
         return None
     old = lines_of(one.file)[one.first - 1 : one.last]
     parts = [_tuple_in("\n".join(lines)) for lines in (old, one.lines, other.lines)]
-    if not old[0].lstrip().startswith("return ") or "#" in old[0]:
-        return None
-    if any(p is None for p in parts) or len({len(p) for p in parts if p is not None}) != 1 or len(old) != 1:
+    if "#" in old[0] or any(p is None for p in parts) or len({len(p) for p in parts if p is not None}) != 1:
         return None
     texts = [[ast.unparse(e) for e in p] for p in parts if p is not None]
     changed = [{k for k, (a, b) in enumerate(zip(texts[0], t, strict=True)) if a != b} for t in texts[1:]]
-    if not changed[0] or not changed[1] or changed[0] & changed[1]:
+    if len(old) != 1 or not changed[0] or not changed[1] or changed[0] & changed[1]:
         return None
     joined = ", ".join(texts[1][k] if k in changed[0] else texts[2][k] for k in range(len(texts[0])))
-    head = old[0][: old[0].index("return ")] + "return "
+    head = old[0][: len(old[0]) - len(old[0].lstrip())] + _before_the_value(old[0].strip())
     return Edit(one.file, one.first, one.last, (head + joined,))
 
 
+def _before_the_value(statement: str) -> str:
+    """What stands before the value of a statement: `return`, or `a, b =`."""
+    value = getattr(ast.parse(statement).body[0], "value", None)
+    assert isinstance(value, ast.expr)
+    return statement.encode()[: value.col_offset].decode()
+
+
 def _tuple_in(text: str) -> list[ast.expr] | None:
-    """The parts of the tuple that a statement returns."""
+    """The parts of the tuple that a statement returns, or binds to several names."""
     try:
         (statement,) = ast.parse(text.strip()).body
     except (SyntaxError, ValueError):
         return None
-    value = getattr(statement, "value", None)
+    value = statement.value if isinstance(statement, ast.Return | ast.Assign) else None
     return value.elts if isinstance(value, ast.Tuple) else None
 
 
@@ -296,9 +311,26 @@ def moved_below(statement: Span, other: Span) -> Edit | None:
     return Edit(statement.file, statement.line, other.end_line, (*block[height:], *block[:height]))
 
 
+def exchanged(first: Span, then: Span) -> Edit | None:
+    """The edit that exchanges two statements; None where they are not equally far in, or share a line."""
+    lines = lines_of(first.file)
+    above, between = lines[first.line - 1 : first.end_line], lines[first.end_line : then.line - 1]
+    below = lines[then.line - 1 : then.end_line]
+    indents = {len(block[0]) - len(block[0].lstrip()) for block in (above, below)}
+    if first.end_line >= then.line or len(indents) > 1:
+        return None
+    return Edit(first.file, first.line, then.end_line, (*below, *between, *above))
+
+
 def deleted(statement: Span) -> Edit:
     """The edit that takes a statement away, with its lines."""
     return Edit(statement.file, statement.line, statement.end_line, ())
+
+
+def inserted_before(statement: Span, text: str) -> Edit:
+    """The edit that puts a line before a statement, as far in as it."""
+    after = inserted_after(statement, text)
+    return Edit(statement.file, statement.line, statement.line - 1, after.lines)
 
 
 def inserted_after(statement: Span, text: str) -> Edit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -45,12 +46,13 @@ class _Short(Python):
 class Derived:
     """The right backward pass, with a line for each gradient that the person writes and for no other."""
 
-    def __init__(self, located: Located) -> None:
-        self.located, self.case = located, located.case
+    def __init__(self, located: Located, also: Sequence[fx.Node] = ()) -> None:
+        """`also` are values that no claim is about, whose gradients are asked for."""
+        self.located, self.case, self.also = located, located.case, also
 
     @cached_property
     def program(self) -> Program:
-        return self._program([c.value for c in self.located.known] + self.located.missing)
+        return self._program([*(c.value for c in self.located.known), *self.located.missing, *self.also])
 
     def _program(self, values: list[fx.Node]) -> Program:
         case = self.case
@@ -88,7 +90,7 @@ class Derived:
 
     def line(self, claim: Claim, above: list[Claim]) -> str:
         """`target = the right gradient`, in the names at the claim's own line."""
-        text = self._expression(claim.value, claim.spot, above) if claim.spot is not None else None
+        text = self.expression(claim.value, claim.spot, above) if claim.spot is not None else None
         if text is not None and claim.spot is not None:
             assigned = source.assignment_at(claim.spot.span) if claim.spot.span is not None else None
             told = not claim.target.startswith("the gradient of")
@@ -100,10 +102,11 @@ class Derived:
 
     def line_in(self, node: fx.Node, spot: Spot, target: str) -> str:
         """The line that is missing, in the names at a spot."""
-        text = self._expression(node, spot, self.located.known)
+        text = self.expression(node, spot, self.located.known)
         return f"{target} = {text}" if text is not None else ""
 
-    def _expression(self, value: fx.Node, spot: Spot, above: list[Claim]) -> str | None:
+    def expression(self, value: fx.Node, spot: Spot, above: list[Claim]) -> str | None:
+        """The right gradient of a value, in the names at a spot; None where it cannot be written there."""
         program = self.program
         twin = self.twins.get(value)
         gradient = program.gradients.get(twin) if twin is not None else None

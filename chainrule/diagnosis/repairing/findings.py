@@ -14,6 +14,7 @@ from torch import fx
 
 from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.explaining.diagnose import Diagnoser
+from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.explaining.verdict import Diagnosis
 from chainrule.diagnosis.locating.in_place import without_writing
@@ -32,6 +33,7 @@ from chainrule.diagnosis.repairing.kept import other_numbers
 from chainrule.diagnosis.repairing.option import Option
 from chainrule.diagnosis.repairing.proof import repaired
 from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
+from chainrule.diagnosis.repairing.steps import missing_steps
 from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.truth.case import errors, same
 from chainrule.run import needed
@@ -114,15 +116,19 @@ class Findings:
     def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
         """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
         names = {w.claim.name for w in wrong}
-        edits = [(*made, "inplace-corruption") for made in islice(without_writing(self.case), _WRITES) if names]
-        edits += [(*made, "wrong-tensor") for made in islice(exchanges(wrong), _EXCHANGED) if len(names) > 1]
-        for edit, code, cause in edits:
+        edits = [(*made, "inplace-corruption", "") for made in islice(without_writing(self.case), _WRITES) if names]
+        edits += [
+            (edit, code, "wrong-tensor", said)
+            for edit, code, said in islice(exchanges(self.case, wrong), _EXCHANGED)
+            if len(names) > 1
+        ]
+        for edit, code, cause, said in edits:
             right = repaired(edit, code, self.again, self.located, whole=True)
             if names <= right:
                 claim, *others = [w.claim for w in wrong]
-                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {_sentence(cause)}"
-                if others:
-                    message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(c.target for c in others)}"
+                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {said or _sentence(cause)}"
+                if targets := dict.fromkeys(c.target for c in others if c.target != claim.target):
+                    message += f"; so {'is' if len(targets) == 1 else 'are'} {', '.join(targets)}"
                 finding = Finding(claim.name, edit.line, cause, message, "", file=edit.file)
                 return mended(finding, edit), right
         return None
@@ -132,6 +138,8 @@ class Findings:
     def _finding(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]]:
         """The finding, and the gradients that its repair makes right."""
         claim = wrong.claim
+        if (step := self._missing_step(wrong, others)) is not None:
+            return step
         if (added := self._first_proved(wrong, additions(wrong))) is not None:  # which takes a run, and no search
             return added
         diagnoser = Diagnoser(self.case, self.located, wrong)
@@ -160,6 +168,18 @@ class Findings:
         if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):
             finding.text = source.line_at(finding.file, finding.line)
         return finding, best[0] if best is not None else set()
+
+    def _missing_step(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]] | None:
+        """The finding of one line between a gradient and several that read it, where it makes all of them right."""
+        for step in missing_steps(self.located, wrong, others):
+            right = repaired(step.edit, step.spot.code, self.again, self.located)
+            if step.readers <= right:
+                claim, cause, edit = wrong.claim, step.cause, step.edit
+                message = self._message(
+                    wrong, Diagnosis(cause, ratio=Facts(self.case, self.located, wrong).ratio()), cause
+                )
+                return Finding(claim.name, edit.line, cause, message, step.text, True, step.spot.file, edit=edit), right
+        return None
 
     def _first_proved(
         self, wrong: Wrong, edits: Iterator[tuple[str, Edit, str, Spot]]
@@ -224,7 +244,7 @@ class Findings:
                 bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
                 own = str(mutation.at.meta["name"]) if bare else ""
                 reach = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
-                several = len(mutation.changes) > 1 and not mutation.by.meta.get("value")
+                several = len(mutation.changes) > 1 and not mutation.by.meta.keys() & {"value", "instead"}
                 made = written_together(mutation.changes, reach) if several else None
                 made = made or written(mutation.at, mutation.by, reach)
             if made is not None and spot is not None and all(made[1] != option.text for option in found):

@@ -235,7 +235,9 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if by.meta.get("value"):
+    if "instead" in by.meta:
+        edit = source.replaced(*by.meta["instead"])
+    elif by.meta.get("value"):
         edit = source.replaced(assigned.value, str(by.meta["value"]))
     elif "statement" in by.meta:
         edit = source.replaced(statement, str(by.meta["statement"]))
