@@ -35,8 +35,10 @@ def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, S
         for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, spot)):
             yield cause, *_done_to(statement, name, text, spot), spot
     end = _at_the_end(case, node.meta.get("spot"))
-    for read in _kept_by(node, end) if end is not None else ():
-        for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, end)) if end is not None else ():
+    if end is None:
+        return
+    for read in _kept_by(node, end):
+        for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, end)):
             value = source.span_of(read.value, end.file)
             made = f"{source.text_at(value)} {text}"
             target = source.text_at(source.span_of(read.targets[0], end.file))
