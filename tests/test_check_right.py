@@ -164,3 +164,31 @@ def test_what_keeps_a_logarithm_finite_may_be_left_out() -> None:
     report = cr.check(step, x, t)
     assert report.ok and "leaves out the small number" in report.notes[0]
     assert not cr.check(wrong, x, t).ok
+
+
+TIED = torch.tensor([[2.0, 1.0, 2.0, 0.0], [1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]], dtype=torch.float64)
+OF_THE_LARGEST = {
+    "the first": "F.one_hot((h == m).long().argmax(1), 4)",
+    "the last": "F.one_hot(3 - (h == m).flip(1).long().argmax(1), 4)",
+    "an equal share": "(h == m) / (h == m).sum(1, keepdim=True)",
+    "all of it for each": "(h == m)",
+}
+
+
+@pytest.mark.parametrize("share", OF_THE_LARGEST)
+def test_among_equal_elements_any_share_of_the_gradient_is_right(share: str) -> None:
+    step = program(f"""
+        def step(x):
+            h = 2 * x
+            m = h.amax(1, keepdim=True)
+            loss = (m ** 3).sum()
+            h.g = 3 * m ** 2 * {OF_THE_LARGEST[share]}
+            x.g = 2 * h.g
+    """)
+    report = cr.check(step, TIED)
+    if share == "all of it for each":
+        assert [f.cause for f in report.findings] == ["ties"], str(report)
+    else:
+        assert report.ok and not report.findings, str(report)
+        told = any("another convention than autograd" in note for note in report.notes)
+        assert told == (share != "an equal share")  # which is what amax has

@@ -1,4 +1,5 @@
-"""Max pooling by naive loops in NumPy; the first of several equal elements gets the gradient."""
+"""Max pooling by naive loops in NumPy. Of several equal elements the first gets the gradient; the last, or an equal share
+for each, is as good a subgradient."""
 
 import numpy as np
 import torch
@@ -37,12 +38,12 @@ def maxpool_backward(dout, cache):
                     # ~ wrong-axis|wrong-tensor: window = x[n, c, i : i + 2, j : j + 2]
                     a, b = divmod(window.argmax(), 2)
                     # ~ wrong-mask|wrong-tensor: a, b = divmod(window.argmin(), 2)
-                    # ~ ties: a, b = divmod(3 - window.ravel()[::-1].argmax(), 2)
+                    # = a, b = divmod(3 - window.ravel()[::-1].argmax(), 2)
                     # = a, b = np.unravel_index(np.argmax(window), window.shape)
                     # = a, b = np.argwhere(window == _out[n, c, i, j])[0]
                     dx[n, c, 2 * i + a, 2 * j + b] += dout[n, c, i, j]
                     # ~ ties: dx[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] += (window == window.max()) * dout[n, c, i, j]
-                    # ~ ties: dx[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] += (window == window.max()) * dout[n, c, i, j] / (window == window.max()).sum()
+                    # = dx[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] += (window == window.max()) * dout[n, c, i, j] / (window == window.max()).sum()
                     # ~ upstream-dropped: dx[n, c, 2 * i + a, 2 * j + b] += 1
                     # ~ missing-factor|wrong-mask: dx[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] += dout[n, c, i, j]
                     # ~ wrong-tensor|double-applied: dx[n, c, 2 * i + a, 2 * j + b] += dout[n, c, i, j] * window.max()

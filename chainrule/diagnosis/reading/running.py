@@ -239,8 +239,9 @@ class _Run:
     def _of_several(self, forward: Any, outs: Any, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any] | None:
         """The backward pass of a forward pass with several outputs, which the parameters tell; None for one output."""
         asked, known = self.asked, {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
-        backward = asked.code.backward if asked.forward is None else asked.code
-        taken = upstreams_of(backward, forward, outs, known, layer=asked.forward is None)
+        layer = asked.forward is None and has_backward(asked.code)
+        backward = asked.code.backward if layer else asked.code
+        taken = upstreams_of(backward, forward, outs, known, layer=layer)
         if not taken:
             return None
         names = list(inspect.signature(backward).parameters)
@@ -252,7 +253,7 @@ class _Run:
             found = {**dict(zip(names_returned(forward), outs, strict=False)), **known}
             found.update(zip(taken, upstreams, strict=True))
             given = self._given(asked.code, [found.get(n, cache) for n in names if n in found or is_cache(n)])
-            return (self.object.backward if asked.forward is None else asked.code)(*given)
+            return (self.object.backward if layer else asked.code)(*given)
 
         return self._several(outs[: len(taken)], called)
 
