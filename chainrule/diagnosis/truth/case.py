@@ -77,7 +77,7 @@ class Case:
         give_nodes(self.graph, self.forward)
         names = keys(self.graph.nodes)
         self.names = {n: name for n, name in names.items() if n in self.forward or n.op == "placeholder"}
-        self._claims = Claims(hand, self.names, self.forward)
+        self._claims = Claims(hand, self.names, self.forward, lambda: Point(self, self._inputs()).truth)
         self.claims = self._claims.explicit()
         self.handed = handed_claims(self)  # before a point is computed: it may add nodes
         used = set(needed([self.base.output]))
