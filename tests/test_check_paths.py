@@ -58,3 +58,27 @@ def test_gradients_at_the_same_keys(spelling: str, library: str) -> None:
     (finding,) = r.findings
     key = "P.a.b" if "dictionary of" in spelling else "P.0.b"
     assert (finding.name, finding.cause, finding.line, finding.proved) == (key, "wrong-scale", 10, True), str(r)
+
+
+MOMENTUM = """
+def step(x, y, params, m):
+    out = x @ params["w"] + params["b"]
+    loss = (out - y).pow(2).mean()
+    d = 2 * (out - y) / out.numel()
+    grads = {"w": x.T @ d, "b": d.sum(0)}
+    for k in params:
+        m[k] = 0.9 * m[k] + grads[k]
+        params[k] = params[k] - 0.1 * m[k]
+    return loss, grads
+"""
+
+
+def test_a_momentum_has_no_gradient() -> None:
+    def zeros() -> dict[str, torch.Tensor]:
+        return {"w": torch.zeros(5, 3), "b": torch.zeros(3)}
+
+    x, y = torch.randn(6, 5), torch.randn(6, 3)
+    r = cr.check(defined(MOMENTUM, "step"), x, y, zeros(), zeros())
+    assert r.ok and {row.name for row in r.rows} == {"params.w", "params.b"}, str(r)
+    r = cr.check(defined(MOMENTUM.replace("d.sum(0)", "d.mean(0)"), "step"), x, y, zeros(), zeros())
+    assert [(f.name, f.cause, f.proved) for f in r.findings] == [("params.b", "wrong-scale", True)], str(r)

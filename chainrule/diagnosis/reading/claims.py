@@ -88,7 +88,10 @@ class Claims:
         self.hand, self.names, self.forward, self.truths = hand, names, forward, truths
         self.recorder: Recorder = hand.recorder
         self.by_name = {name.casefold(): node for node, name in reversed(names.items())}
-        for node, name in reversed(names.items()):
+        output = self._output()
+        self.used = set(needed([output])) if output is not None else set[fx.Node]()
+        shared = sorted(reversed(names.items()), key=lambda item: item[0] not in self.used)  # not m["w"], a momentum
+        for node, name in shared:
             self.by_name.setdefault(name.split(".")[-1].casefold(), node)
 
     def explicit(self) -> list[Claim]:
@@ -279,7 +282,7 @@ class Claims:
         keys = [{key, *names_meant(key)} for key in reversed(".".join(way).split("."))]
         found: dict[int, list[fx.Node]] = {}
         for node, name in self.names.items():
-            if node.op == "placeholder" and differentiable(node):
+            if node.op == "placeholder" and node in self.used and differentiable(node):
                 alike = [part in key for key, part in zip(keys, reversed(name.split(".")), strict=False)]
                 found.setdefault([*alike, False].index(False), []).append(node)
         longest = max(found, default=0)
