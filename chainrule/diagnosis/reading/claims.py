@@ -90,8 +90,8 @@ class Claims:
         self.by_name = {name.casefold(): node for node, name in reversed(names.items())}
         output = self._output()
         self.used = set(needed([output])) if output is not None else set[fx.Node]()
-        shared = sorted(reversed(names.items()), key=lambda item: item[0] not in self.used)  # not m["w"], a momentum
-        for node, name in shared:
+        latest = list(names.items())[::-1]
+        for node, name in sorted(latest, key=lambda item: item[0] not in self.used):  # not m["w"], a momentum
             self.by_name.setdefault(name.split(".")[-1].casefold(), node)
 
     def explicit(self) -> list[Claim]:
@@ -212,7 +212,7 @@ class Claims:
             ]
             if len(inputs) == 1:
                 return [self._claim(inputs[0], *labelled[0])]
-        return self._by_position(labelled)
+        return self._by_numbers(values) or self._by_position(labelled)
 
     def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
         """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
@@ -237,13 +237,31 @@ class Claims:
                 found.append(self._claim(node, f"the gradient of {name}", gradient))
         return found
 
-    def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
+    def _by_numbers(self, values: list[_Returned]) -> list[Claim]:
+        """Where neither names nor positions tell them apart: each is of the input of which it is the right gradient."""
+        inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
+        if len(self._in_position(len(values))) == len(values) or not any(not v.label for v in values):
+            return []
+        truth, found = self.truths(), []
+        for value in values:
+            of = [n for n in inputs if _alike(value.value, n.meta["val"].shape, truth(n))]
+            if len(of) != 1:
+                return []
+            found.append(self._claim(of[0], value.label, value.value))
+        return found if len({c.value for c in found}) == len(found) else []
+
+    def _in_position(self, count: int) -> list[fx.Node]:
+        """The inputs of which as many returned values may be the gradients, in order."""
         inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}
         order = [inputs[name] for name in self.hand.parameters if name in inputs]
         if self.hand.began:
-            order = order[: len(labelled)]
-        if len(order) != len(labelled):
+            order = order[:count]
+        if len(order) != count:
             order = [n for n in order if n.meta.get("given", n.meta["val"]).requires_grad]
+        return order
+
+    def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
+        order = self._in_position(len(labelled))
         if len(order) != len(labelled):
             raise ChainruleError(
                 f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
@@ -297,12 +315,8 @@ class Claims:
         return max((values, turned), key=lambda ordered: sum(self._is_right(v, truth) for v in ordered))
 
     def _is_right(self, returned: _Returned, truth: Callable[[fx.Node], torch.Tensor]) -> bool:
-        value, found = self._standing_at(returned.way), returned.value
-        if value is None or value.meta["val"].shape != found.shape:
-            return False
-        right = truth(value)
-        with torch._C.DisableTorchFunction():
-            return torch.allclose(right, found.to(right.dtype), rtol=1e-3, atol=1e-3 * float(right.abs().max()))
+        value = self._standing_at(returned.way)
+        return value is not None and _alike(returned.value, value.meta["val"].shape, truth(value))
 
     def _flat(self, result: Any, way: tuple[str, ...] = (), turned: tuple[str, ...] = ()) -> list[_Returned]:
         """The values in what was returned, with the keys that lead to each, and its name: the last key, or the local
@@ -458,6 +472,14 @@ def _before_zeroing(node: fx.Node) -> fx.Node:
     while node.meta.get("written") in ("zero_", "fill_") and node.args and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     return node
+
+
+def _alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
+    """Whether a gradient of a value of this shape is about the right one."""
+    if found.shape != shape or right.shape != shape:
+        return False
+    with torch._C.DisableTorchFunction():
+        return torch.allclose(right, found.to(right.dtype), rtol=1e-3, atol=1e-3 * float(right.abs().max()))
 
 
 def _tensor(value: Any) -> Any:
