@@ -84,3 +84,56 @@ def test_the_gradient_of_a_number_is_no_loss() -> None:
     made, x, t = net(call="self.loss_grad(x, t)", text=text)
     with pytest.raises(cr.ChainruleError, match="no loss was found in gradient"):
         cr.check(made.gradient, x, t)
+
+
+BESIDE = """\
+import numpy as np
+
+
+def compute_cost(X, y, w, b):
+    cost = 0.0
+    for i in range(len(X)):
+        cost = cost + (X[i] @ w + b - y[i]) ** 2
+    return cost / (2 * len(X))
+
+
+def compute_gradient(X, y, w, b):
+    dj_dw = np.zeros(X.shape[1])
+    dj_db = np.zeros(1)
+    for i in range(len(X)):
+        err = X[i] @ w + b - y[i]
+        dj_dw = dj_dw + err * X[i]
+        dj_db = dj_db + err
+    dj_dw = dj_dw / len(X)
+    dj_db = dj_db / len(X)
+    return dj_db, dj_dw
+
+
+def whole_cost(X, w):
+    return ((X @ w) ** 2).sum()
+
+
+def whole_gradient(X, w):
+    out = X @ w
+    cost = 3 * (out ** 2).sum()
+    return cost, X.T @ (6 * out)
+"""
+
+
+def test_the_loss_that_stands_beside_its_gradient() -> None:
+    def named(name: str, text: str = BESIDE) -> Any:
+        file = f"<losses {next(_files)}>"
+        linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+        space: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(text, file, "exec"), space)
+        return space[name]
+
+    r = np.random.RandomState(0)
+    args = r.randn(6, 4), r.randn(6), r.randn(4), r.randn(1)
+    report = cr.check(named("compute_gradient"), *args)
+    assert report.ok and {row.name for row in report.rows} == {"w", "b"}, str(report)
+    wrong = BESIDE.replace("dj_dw = dj_dw / len(X)", "dj_dw = dj_dw")
+    (finding,) = cr.check(named("compute_gradient", wrong), *args).findings
+    assert (finding.name, finding.cause) == ("w", "wrong-scale"), str(finding)
+    report = cr.check(named("whole_gradient"), r.randn(6, 4), r.randn(4))  # a step that returns its own loss
+    assert report.ok and [row.name for row in report.rows] == ["w"], str(report)

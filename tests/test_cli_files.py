@@ -386,3 +386,49 @@ def test_what_returned_gradients_are_of_and_which_is_the_loss(tmp_path: Path) ->
     assert "say something of one FILE.py:NAME" in run(file, "--loss", "cost", code=2).stderr
     assert run(target, "--loss", "cost", "--wrt", "w,x", "--fix", "--yes").exit_code == 0
     assert "return [x, w + 0]" in file.read_text()
+
+
+FLAGGED = """\
+import numpy as np
+
+
+class Dropout:
+    def forward(self, x, train_flg=True):
+        self.mask = np.random.rand(*x.shape) > 0.5 if train_flg else np.ones_like(x)
+        return x * self.mask
+
+    def backward(self, dout):
+        return dout * self.mask
+
+
+class Net:
+    def __init__(self, w):
+        self.w = w
+
+    def loss(self, x, t):
+        return ((x @ self.w - t) ** 2).sum()
+
+    def gradient(self, x, t):
+        self.loss(x, t)
+        return {"w": x.T @ (2 * (x @ self.w - t))}
+
+
+net = Net(np.ones((4, 3)))
+
+
+def inputs():
+    return np.ones((5, 4)), np.zeros((5, 3))
+"""
+
+
+def test_the_targets_are_no_flag(tmp_path: Path) -> None:
+    file = written(tmp_path, FLAGGED)
+    assert "inputs in" in run(f"{file}:Dropout", code=2).stderr
+    file = written(tmp_path, FLAGGED.replace("np.ones((5, 4)), np.zeros((5, 3))", "np.ones((5, 4)), False"))
+    assert answers(f"{file}:Dropout")["ok"]
+
+
+def test_a_method_is_named_for_an_object_without_a_backward(tmp_path: Path) -> None:
+    file = written(tmp_path, FLAGGED)
+    assert f"name its method that computes gradients, {file}:net.gradient" in run(f"{file}:net", code=2).stderr
+    assert answers(f"{file}:net.gradient")["ok"]

@@ -47,16 +47,24 @@ def inputs_of(module: ModuleType, called: Any, name: str, path: Path, given: Seq
     if found is None:
         return _all_there(called, parameters, {}, name, path, vars(module), forward)
     args = tuple(found) if isinstance(found, tuple | list) else (found,)
-    try:
-        assert signature is not None
-        signature.bind(*args)
-    except TypeError:
+    assert signature is not None
+    if not _takes(signature, args):
         raise Refused(
             f"inputs in {path} gives {len(args)} value{'s' * (len(args) != 1)}, and {forward or name} takes "
             f"{', '.join(parameters)}; "
             "let it give a dictionary, in which each finds its arguments by name"
-        ) from None
+        )
     return args, {}
+
+
+def _takes(signature: inspect.Signature, args: Sequence[Any]) -> bool:
+    """Whether these may be the arguments: as many as there are parameters, and no array for a flag, `train_flg=True`."""
+    try:
+        given = signature.bind(*args).arguments
+    except TypeError:
+        return False
+    flags = [n for n, p in signature.parameters.items() if isinstance(p.default, bool)]
+    return not any(getattr(given.get(n), "shape", ()) for n in flags)
 
 
 def own_inputs(module: ModuleType) -> Any:

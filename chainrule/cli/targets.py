@@ -22,7 +22,7 @@ import chainrule as cr
 from chainrule.cli import Refused
 from chainrule.cli.candidates import candidates
 from chainrule.cli.inputs import inputs_of, own_inputs, required, signature_of, variables
-from chainrule.diagnosis.reading.forms import form_of, is_function_class
+from chainrule.diagnosis.reading.forms import form_of, is_function_class, names_a_backward
 from chainrule.diagnosis.report import Report
 from chainrule.errors import ChainruleError
 from chainrule.recording.names import tells_its_class
@@ -143,10 +143,10 @@ def named(module: ModuleType, name: str, path: Path) -> Any:
         ):
             found = types.MethodType(found, object_of(module, owner, path))
     if not callable(found) and not callable(getattr(found, "forward", None)):
-        kind = type(found).__name__
-        raise Refused(
-            f"{name} in {path} cannot be called (it is {kind}); name a function, a model, or a layer with forward"
-        )
+        methods = [n for n, v in inspect.getmembers(type(found), inspect.isfunction) if names_a_backward(n)]
+        kind, instead = type(found).__name__, "a function, a model, or a layer with forward"
+        instead = f"its method that computes gradients, {path}:{name}.{methods[0]}" if methods else instead
+        raise Refused(f"{name} in {path} cannot be called (it is {kind}); name {instead}")
     return found
 
 

@@ -90,7 +90,7 @@ def _meant(asked: Asked) -> list[Asked]:
     if form.forward is None or asked.reference is not None:
         return [alone]
     paired = replace(asked, code=form.code, forward=form.forward)
-    return [paired] if form.certain else [asked, paired]
+    return [paired] if form.certain else [paired, asked] if form.likely else [asked, paired]
 
 
 def _by_either_reading(asked: Asked) -> Report:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -21,7 +21,7 @@ from chainrule.program import differentiable
 from chainrule.recording import Recorder
 from chainrule.run import needed
 
-_PREFIX = re.compile(r"(?:dl_?d|dloss_?d|grad_?|delta_?|d_?|g_?)(.+)", re.IGNORECASE)
+_PREFIX = re.compile(r"(?:d[jl]_?d|d(?:loss|cost)_?d|grad_?|delta_?|d_?|g_?)(.+)", re.IGNORECASE)
 _SUFFIX = re.compile(r"(.+?)(?:_gradient|_grad|_g|_bar|_d|\.grad|\.g|grad)", re.IGNORECASE)
 
 
@@ -36,6 +36,15 @@ class Claim:
     target: str  # as the person writes it: "w.g", "dw"
     spot: Spot | None  # where it was computed, or set
     explicit: bool = True  # told by the code, not guessed from a name
+
+
+class _Returned(NamedTuple):
+    """Something in what was returned."""
+
+    label: str
+    value: Any
+    way: tuple[str, ...]  # the keys that lead to it
+    turned: tuple[str, ...]  # the same, with lists counted from their end
 
 
 def guessed(node: fx.Node, value: fx.Node, name: str) -> Claim:
@@ -69,14 +78,20 @@ _TAKEN = frozenset(
 class Claims:
     """The gradients that a run left, in the order in which they were computed."""
 
-    def __init__(self, hand: Handwritten, names: dict[fx.Node, str], forward: set[fx.Node]) -> None:
-        self.hand, self.names, self.forward = hand, names, forward
+    def __init__(
+        self,
+        hand: Handwritten,
+        names: dict[fx.Node, str],
+        forward: set[fx.Node],
+        truths: Callable[[], Callable[[fx.Node], torch.Tensor]],  # computes the right gradients
+    ) -> None:
+        self.hand, self.names, self.forward, self.truths = hand, names, forward, truths
         self.recorder: Recorder = hand.recorder
         self.by_name = {name.casefold(): node for node, name in reversed(names.items())}
-        used = set(needed([output])) if (output := self._output()) is not None else set()
-        for node, name in sorted(
-            names.items(), key=lambda item: item[0] not in used
-        ):  # a parameter before its momentum
+        output = self._output()
+        self.used = set(needed([output])) if output is not None else set[fx.Node]()
+        latest = list(names.items())[::-1]
+        for node, name in sorted(latest, key=lambda item: item[0] not in self.used):  # not m["w"], a momentum
             self.by_name.setdefault(name.split(".")[-1].casefold(), node)
 
     def explicit(self) -> list[Claim]:
@@ -168,7 +183,9 @@ class Claims:
         result, loss = self.hand.returned, self.hand.output
         if self.hand.asked.function:
             return self._one_for_each_argument(result if isinstance(result, tuple) else (result,))
-        labelled = [(label, t) for label, t in self._flat(result) if isinstance(t, torch.Tensor) and t is not loss]
+        flat = [v for v in self._flat(result) if isinstance(v.value, torch.Tensor) and v.value is not loss]
+        values = self._without_steps(self._in_order_of_layers(flat))
+        labelled = [(v.label, v.value) for v in values]
         if not labelled:
             return []
         wrt = self.hand.asked.wrt
@@ -183,10 +200,11 @@ class Claims:
                 )
             return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
         if self.hand.bare:
-            labelled = [(label, t) for label, t in labelled if self._is_of_an_input(t)]
-        labelled = [(label, t) for label, t in labelled if not self._is_state(label, t)] or labelled
-        labelled = [(label, t) for label, t in labelled if not self._is_stepped(t)]
-        found = [(self._meant(label, None), label, t) for label, t in labelled]
+            values = [v for v in values if self._is_of_an_input(v.value)]
+        values = [v for v in values if not self._is_state(v.label, v.value)] or values
+        values = [v for v in values if v.way or not self._is_stepped(v.value)]
+        labelled = [(v.label, v.value) for v in values]
+        found = [(self._meant_by(v), v.label, v.value) for v in values]
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
         if self.hand.began and len(labelled) == 1:  # layer.backward(dout) gives the gradient of the layer's input
@@ -195,7 +213,7 @@ class Claims:
             ]
             if len(inputs) == 1:
                 return [self._claim(inputs[0], *labelled[0])]
-        return self._by_position(labelled)
+        return self._by_numbers(values) or self._by_position(labelled)
 
     def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
         """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
@@ -227,13 +245,31 @@ class Claims:
                 found.append(self._claim(node, f"the gradient of {name}", gradient))
         return found
 
-    def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
+    def _by_numbers(self, values: list[_Returned]) -> list[Claim]:
+        """Where neither names nor positions tell them apart: each is of the input of which it is the right gradient."""
+        inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
+        if len(self._in_position(len(values))) == len(values) or not any(not v.label for v in values):
+            return []
+        truth, found = self.truths(), []
+        for value in values:
+            of = [n for n in inputs if _alike(value.value, n.meta["val"].shape, truth(n))]
+            if len(of) != 1:
+                return []
+            found.append(self._claim(of[0], value.label, value.value))
+        return found if len({c.value for c in found}) == len(found) else []
+
+    def _in_position(self, count: int) -> list[fx.Node]:
+        """The inputs of which as many returned values may be the gradients, in order."""
         inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}
         order = [inputs[name] for name in self.hand.parameters if name in inputs]
         if self.hand.began:
-            order = order[: len(labelled)]
-        if len(order) != len(labelled):
+            order = order[:count]
+        if len(order) != count:
             order = [n for n in order if n.meta.get("given", n.meta["val"]).requires_grad]
+        return order
+
+    def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
+        order = self._in_position(len(labelled))
         if len(order) != len(labelled):
             raise ChainruleError(
                 f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
@@ -248,16 +284,66 @@ class Claims:
             )
         return [self._claim(v, label, t) for v, (label, t) in pairs]
 
-    def _flat(self, result: Any, label: str = "") -> list[tuple[str, Any]]:
-        """The tensors in what was returned, with their names: a key, or the local variable that holds them."""
+    def _without_steps(self, values: list[_Returned]) -> list[_Returned]:
+        """What was returned without the parameters that are returned beside their gradients: as they were, or stepped
+        along these."""
+        of = [self._meant_by(v) for v in values]
+        nodes = [e.node if (e := self.recorder.entry(v.value)) is not None else None for v in values]
+
+        def is_parameter(place: int) -> bool:
+            value, node = of[place], nodes[place]
+            if value is None or node is None:
+                return False
+            others = [n for k, n in enumerate(nodes) if k != place and of[k] is value and n is not None]
+            return any(node is value or _before_step(node, other) is value for other in others)
+
+        return [v for i, v in enumerate(values) if not is_parameter(i)]
+
+    def _meant_by(self, returned: _Returned) -> fx.Node | None:
+        """The value of which something that was returned is the gradient: by its keys, or by its name."""
+        return self._standing_at(returned.way) or self._meant(returned.label, None)
+
+    def _standing_at(self, way: tuple[str, ...]) -> fx.Node | None:
+        """The input that stands at the same keys, of two levels at least: `P["l1"]["w"]` for `G["l1"]["w"]`."""
+        keys = [{key, *names_meant(key)} for key in reversed(".".join(way).split("."))]
+        found: dict[int, list[fx.Node]] = {}
+        for node, name in self.names.items():
+            if node.op == "placeholder" and node in self.used and differentiable(node):
+                alike = [part in key for key, part in zip(keys, reversed(name.split(".")), strict=False)]
+                found.setdefault([*alike, False].index(False), []).append(node)
+        longest = max(found, default=0)
+        return found[longest][0] if longest > 1 and len(found[longest]) == 1 else None
+
+    def _in_order_of_layers(self, values: list[_Returned]) -> list[_Returned]:
+        """Lists of what belongs to a layer each may begin with the last layer, as a backward pass does."""
+        turned = [v._replace(way=v.turned) for v in values]
+        if turned == values:
+            return values
+        truth = self.truths()
+        return max((values, turned), key=lambda ordered: sum(self._is_right(v, truth) for v in ordered))
+
+    def _is_right(self, returned: _Returned, truth: Callable[[fx.Node], torch.Tensor]) -> bool:
+        value = self._standing_at(returned.way)
+        return value is not None and _alike(returned.value, value.meta["val"].shape, truth(value))
+
+    def _flat(self, result: Any, way: tuple[str, ...] = (), turned: tuple[str, ...] = ()) -> list[_Returned]:
+        """The values in what was returned, with the keys that lead to each, and its name: the last key, or the local
+        variable that holds it."""
         if dataclasses.is_dataclass(result) and not isinstance(result, type):
             result = vars(result)
         if isinstance(result, tuple) and hasattr(result, "_asdict"):
             result = result._asdict()
         if isinstance(result, dict):
-            return [pair for key, value in result.items() for pair in self._flat(value, str(key))]
+            return [
+                found
+                for key, value in result.items()
+                for found in self._flat(value, (*way, str(key)), (*turned, str(key)))
+            ]
         if isinstance(result, tuple | list):
-            return [pair for value in result for pair in self._flat(value, "")]
+            alike = isinstance(result, list) and all(isinstance(v, dict | tuple | list) for v in result)  # layers
+            ways = [((*way, str(i)), (*turned, str(len(result) - 1 - i))) if alike else () for i in range(len(result))]
+            return [found for value, inside in zip(result, ways, strict=True) for found in self._flat(value, *inside)]
+        label = way[-1] if way else ""
         if not label and isinstance(result, torch.Tensor):
             held = [k for k, v in self.recorder.locals.items() if _tensor(v) is result]
             meant = {k: self._meant(k, None) for k in reversed(held)}  # of several names, that of a gradient: db = dh
@@ -268,7 +354,7 @@ class Claims:
                 entry is not None and "upstream" not in entry.node.meta
             )  # what was given, returned: no name of theirs
             label = next(iter(told or meant), "") or str(entry.node.meta.get("name") or "" if named and entry else "")
-        return [(label, result)]
+        return [_Returned(label, result, way, turned)]
 
     def _asked_for(self, item: Any) -> fx.Node:
         if isinstance(item, torch.Tensor):
@@ -398,6 +484,14 @@ def _before_zeroing(node: fx.Node) -> fx.Node:
     while node.meta.get("written") in ("zero_", "fill_") and node.args and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     return node
+
+
+def _alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
+    """Whether a gradient of a value of this shape is about the right one."""
+    if found.shape != shape or right.shape != shape:
+        return False
+    with torch._C.DisableTorchFunction():
+        return torch.allclose(right, found.to(right.dtype), rtol=1e-3, atol=1e-3 * float(right.abs().max()))
 
 
 def _tensor(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ class Form:
     code: Any
     forward: Callable[..., Any] | None = None
     certain: bool = True  # else the code may also be a whole step, which is tried first
+    likely: bool = False  # where that is uncertain: the step is tried last
 
     @property
     def called(self) -> Any:
@@ -54,11 +55,27 @@ def form_of(code: Any) -> Form:
     pairs = pairs_of_names(dict.fromkeys([code.__name__, *space]))
     if code.__name__ in pairs:
         return _pair(code, space[pairs[code.__name__]])
+    if (loss := _loss_beside(code, space)) is not None:
+        return Form(code, loss, certain=False, likely=True)
     backward = next((space[b] for b, f in pairs.items() if f == code.__name__ and b in space), None)
     try:
         return Form(code) if backward is None else replace(_pair(backward, code), certain=False)
     except ChainruleError:  # its backward function is of another loss: it is what it is by itself
         return Form(code)
+
+
+def _loss_beside(code: types.FunctionType, space: Mapping[str, types.FunctionType]) -> types.FunctionType | None:
+    """The one loss that is called as this gradient is, and takes what it takes: `compute_cost` for `compute_gradient`."""
+    words = _words(code.__name__)
+    if not words & _BACKWARD:
+        return None
+    takes, found = set(inspect.signature(code).parameters), []
+    for name, other in space.items():
+        its = _words(name)
+        called = its & _LOSS and not its & _BACKWARD and its - _LOSS == words - _BACKWARD
+        if called and takes <= set(inspect.signature(other).parameters):
+            found.append(other)
+    return found[0] if len(found) == 1 else None
 
 
 def is_function_class(code: Any) -> bool:

@@ -77,16 +77,17 @@ class Case:
         give_nodes(self.graph, self.forward)
         names = keys(self.graph.nodes)
         self.names = {n: name for n, name in names.items() if n in self.forward or n.op == "placeholder"}
-        self._claims = Claims(hand, self.names, self.forward)
+        self._claims = Claims(hand, self.names, self.forward, lambda: Point(self, self._inputs()).truth)
         self.claims = self._claims.explicit()
         self.handed = handed_claims(self)  # before a point is computed: it may add nodes
         used = set(needed([self.base.output]))
-        circular = [w for w in hand.writes if w.node in used and w.node is not None and not _is_given(w.node)]
+        circular = [w.spot for w in hand.writes if w.node in used and w.node is not None and not _is_given(w.node)]
+        circular += [c.spot for c in self.claims if c.spot is not None and _is_stepped(c, used)]
         if circular and not hand.began:
             raise ChainruleError(
                 f"the loss of {hand.asked.name} is computed from a gradient that was set by hand, as in a loop of training "
                 "steps; check one step, with the parameters as arguments",
-                Site(circular[0].spot.file, circular[0].spot.line, hand.asked.name),
+                Site(circular[0].file, circular[0].line, hand.asked.name),
             )
         if not self.claims:
             raise ChainruleError(
@@ -231,6 +232,17 @@ class Case:
 def _is_given(node: fx.Node) -> bool:
     """Whether a gradient is a value that was there before: an input, or another value under its own name."""
     return node.op == "placeholder" or node.meta.get("same_as") is not None
+
+
+def _is_stepped(claim: Claim, used: set[fx.Node]) -> bool:
+    """Whether the loss is computed from the value after a step along what the line of its gradient gave before."""
+    steps = [u for u in claim.value.users if u in used and u.meta["operation"] in ("sub", "add")]
+    before = [n for u in steps if u.args[0] is claim.value for n in needed([u])]
+    return any(n is not claim.node and _same_line(n.meta.get("spot"), claim.spot) for n in before)
+
+
+def _same_line(spot: Any, other: Any) -> bool:
+    return spot is not None and other is not None and (spot.code, spot.index) == (other.code, other.index)
 
 
 def errors(got: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
