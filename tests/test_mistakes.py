@@ -51,8 +51,7 @@ WHOLE = ["two_layers", "linear_regression", "attention", "layer_norm_parts", "li
 @pytest.mark.parametrize("name", of_today(WHOLE, 3))
 def test_line_cause_and_repair_are_found(name: str, tmp_path: Path) -> None:
     (program,) = (p for p in PROGRAMS if p.name == name)
-    mistakes = [m for m in of_kind(program, "mistake")]
-    outcomes = [diagnosed(planted, tmp_path) for planted in mistakes]
+    outcomes = [diagnosed(planted, tmp_path) for planted in of_kind(program, "mistake")]
     for what in ("caught", "line", "cause", "proved", "counted"):
         missed = [f"{o.planted} -> {o.said()}" for o in outcomes if not getattr(o, what)]
         assert len(missed) <= len(outcomes) / 10, f"{what}:\n" + "\n".join(missed)

@@ -98,7 +98,7 @@ def fit(x, y, w, b, lr=0.01):
         b = b - lr * db
     return w, b
 """
-EPOCHS_IN_TEXT = EPOCHS.replace("p = w * x + b", 'p = float(str(w)) * x + float(str(b))')
+EPOCHS_IN_TEXT = EPOCHS.replace("p = w * x + b", "p = float(str(w)) * x + float(str(b))")
 ATTRIBUTES = """\
 class Neuron:
     def __init__(self):

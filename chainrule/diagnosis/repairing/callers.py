@@ -37,10 +37,11 @@ def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, S
     end = _at_the_end(case, node.meta.get("spot"))
     if end is None:
         return
-    for read in _kept_by(node, end):
+    for read, owner in _kept_by(node, end):
         for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, end)):
             value = source.span_of(read.value, end.file)
-            made = f"{source.text_at(value)} {text}"
+            here = source.text_at(value)
+            made = f"{here} {text.replace(f'{owner}.', here[: here.rindex('.') + 1])}"
             target = source.text_at(source.span_of(read.targets[0], end.file))
             yield cause, source.replaced(value, made), f"{target} = {made}", end
 
@@ -83,12 +84,16 @@ def _named(number: float, spot: Spot) -> Iterator[str]:
             yield text
 
 
-def _kept_by(node: fx.Node, end: Spot) -> list[ast.Assign]:
-    """The statements of the caller that read what a function has kept on an object: `grads["w"] = dense.dw`."""
-    texts = {text for text, held in end.names.items() if held is node and not text.isidentifier()}
+def _kept_by(node: fx.Node, end: Spot) -> Iterator[tuple[ast.Assign, str]]:
+    """The statements of the caller that read what a function has kept on an object, `grads[name] = layer.dw`, each with
+    what that object is called at the end: `layers["w1"]`."""
+    texts = [text for text, held in end.names.items() if held is node and "." in text]
     function = function_of(end.code) if texts else None
-    found = ast.walk(function) if function is not None else ()
-    return [s for s in found if isinstance(s, ast.Assign) and ast.unparse(s.value) in texts]
+    for statement in ast.walk(function) if function is not None else ():
+        read = statement.value if isinstance(statement, ast.Assign) else None
+        for owner, _, attribute in (text.rpartition(".") for text in texts):
+            if isinstance(read, ast.Attribute) and read.attr == attribute:
+                yield statement, owner  # type: ignore[misc]
 
 
 def is_read_by_the_caller(case: Case, wrong: Wrong) -> bool:

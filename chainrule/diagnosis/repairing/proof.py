@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.repairing.edited import edited
-from chainrule.diagnosis.report import Edit
+from chainrule.diagnosis.report import Edit, Row
 from chainrule.diagnosis.truth.case import Case
 from chainrule.recording.names import reachable
 
@@ -33,15 +34,28 @@ def repaired(
         return set()
     then = {w.claim.name for w in before.wrong} | {before.case.names.get(n, n.name) for n in before.missing}
     now = {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
-    return then - now if now <= then and _nearer(located, before) else set()
+    right = then - now
+    return right if now <= then and (_is_claimed(right, located) or _nearer(located, before)) else set()
+
+
+def _is_claimed(right: set[str], after: Located) -> bool:
+    """Whether one of the gradients that are right is the person's own claim, and no guess at a value on the way."""
+    return any(c.name in right for c in after.rows)
 
 
 def _nearer(after: Located, before: Located) -> bool:
     """Whether a gradient that was wrong is less so: what is right on the way is told by what it would make right."""
-    then = {c.name: row.max_rel for c, row in before.rows.items() if row.status not in ("right", "close")}
-    rows = [(then[c.name], row) for c, row in after.rows.items() if c.name in then]
-    better = (r.status in ("right", "close") or (r.max_rel or 0.0) < (error or 0.0) * (1 - 1e-9) for error, r in rows)
-    return not then or any(better)
+    then = {c.name: row for c, row in before.rows.items() if row.status not in ("right", "close")}
+    return not then or any(
+        _error(row) < _error(then[c.name]) * (1 - 1e-9) for c, row in after.rows.items() if c.name in then
+    )
+
+
+def _error(row: Row) -> float:
+    """The largest error; of another shape, as large as can be."""
+    if row.status in ("right", "close"):
+        return 0.0
+    return math.inf if row.max_rel is None else row.max_rel
 
 
 @contextmanager
