@@ -231,3 +231,32 @@ def test_the_sum_of_the_gradient_behind_a_log_softmax(line: str, cause: str) -> 
     (finding,) = report.findings
     assert (finding.cause, finding.proved) == (cause, True), str(report)
     assert "dlp.sum(-1, keepdim=True)" in finding.repair
+
+
+GROUP_NORM = """
+def step(x, g):
+    n, c, h, w = x.shape
+    z = x.reshape(n, 2, c // 2, h * w)
+    r = (z - z.mean((2, 3), keepdim=True)).pow(2).mean((2, 3), keepdim=True).rsqrt()
+    y = (z - z.mean((2, 3), keepdim=True)) * r
+    loss = (g * y.reshape(x.shape)).sum()
+    m = {}
+    dy = g.reshape(y.shape)
+    s = dy.sum((2, 3), keepdim=True)
+    t = (dy * y).sum((2, 3), keepdim=True)
+    dz = r / m * (m * dy - s - y * t)
+    dx = dz.reshape(x.shape)
+    return loss, dx
+"""
+
+
+def test_a_count_of_elements_that_is_read_twice_is_another_one() -> None:
+    args = rand(3, 4, 2, 3), rand(3, 4, 2, 3, seed=1)
+    assert cr.check(program(GROUP_NORM.format("h * w * y.shape[2]")), *args).ok
+    assert repair(GROUP_NORM.format("h * w"), *args) == "m = h * w * z.shape[2]"
+
+
+def test_a_count_that_is_right_for_these_sizes_alone_is_no_repair() -> None:
+    args = rand(3, 4, 2, 3), rand(3, 4, 2, 3, seed=1)  # h is 2, and so are the channels of a group
+    report = cr.check(program(GROUP_NORM.format("w + 0")), *args)
+    assert [f.proved for f in report.findings] == [False], str(report)

@@ -70,3 +70,18 @@ def einsums(node: fx.Node, around: Around) -> Iterator[Mutation]:
             other = [*parts[:k], "".join(letters), *parts[k + 1 :]]
             by = around.sketches.like(node, (f"{','.join(other[:-1])}->{other[-1]}", *operands))
             yield Mutation(node, by, "transposed", REPLACED + 0.1)
+
+
+def corners(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Another diagonal of a triangular mask, or the other triangle."""
+    now = node.kwargs.get("diagonal", node.args[1] if len(node.args) > 1 else 0)
+    if not isinstance(now, int):
+        return
+    other = "triu" if node.meta["operation"] == "tril" else "tril"
+    for name in (node.meta["operation"], other):
+        target = name if node.op == "call_method" else getattr(torch, name)
+        for diagonal in (0, 1, -1):
+            if (name, diagonal) != (node.meta["operation"], now):
+                args = (node.args[0], *([diagonal] if diagonal else []))
+                by = around.sketches.like(node, args, {}, target, name)
+                yield Mutation(node, by, "wrong-mask", REPLACED + (0.1 if name == other else 0.0))

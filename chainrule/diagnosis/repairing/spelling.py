@@ -20,7 +20,7 @@ from chainrule.diagnosis.repairing.wording import NamedSizes, numbers_in, only_s
 from chainrule.diagnosis.report import Edit
 from chainrule.recording import Recorder
 from chainrule.recording.numbers import Tracked
-from chainrule.show.python import ATOM, SUM, UNARY, Python, Spelled
+from chainrule.show.python import ATOM, PRODUCT, SUM, UNARY, Python, Spelled
 
 if TYPE_CHECKING:
     from chainrule.diagnosis.truth.case import Point
@@ -221,7 +221,10 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if "instead" in by.meta:
+    if "defines" in by.meta:
+        held, size = by.meta["defines"], speller.text(by.meta["size"], PRODUCT + 1)
+        edit = source.replaced(held, f"{_as_factor(held)} * {size}" if by.meta["kept"] else size)
+    elif "instead" in by.meta:
         edit = source.replaced(*by.meta["instead"])
     elif by.meta.get("value"):
         edit = source.replaced(assigned.value, str(by.meta["value"]))
@@ -244,6 +247,11 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     if speller.unspelled:
         return None
     return edit, " ".join(line.strip() for line in edit.lines)
+
+
+def _as_factor(span: Span) -> str:
+    text = source.text_at(span)
+    return f"({text})" if source.binding_of(text) < PRODUCT else text
 
 
 def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -> tuple[Edit, str] | None:
