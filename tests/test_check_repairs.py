@@ -260,3 +260,31 @@ def test_a_count_that_is_right_for_these_sizes_alone_is_no_repair() -> None:
     args = rand(3, 4, 2, 3), rand(3, 4, 2, 3, seed=1)  # h is 2, and so are the channels of a group
     report = cr.check(program(GROUP_NORM.format("w + 0")), *args)
     assert [f.proved for f in report.findings] == [False], str(report)
+
+
+CENTRED = """
+def backward(dy, cache):
+    c, s, y, g = cache
+    n = dy.shape[0]
+    dg = (dy * y).sum(axis=0)
+    dh = dy * g
+    dc = dh / s
+    ds = -(dh * c).sum(axis=0) / s**2
+    dc += (1.0 / n) * c * ds / s
+    dx = dc
+    return dx, dg
+
+def step(x, g):
+    c = x - x.mean(axis=0)
+    s = np.sqrt((c**2).mean(axis=0) + 1e-4)
+    y = c / s
+    out = g * y
+    loss = (out**3).sum()
+    dx, dg = backward(3 * out**2, (c, s, y, g))
+    return loss, dx, dg
+"""
+
+
+def test_the_path_through_a_mean_is_added_to_what_a_line_gives() -> None:
+    text = repair(CENTRED, rand(7, 4).numpy(), rand(4).numpy(), np=np)
+    assert text == "dc = dc + (1.0 / n) * c * ds / s - (dc + (1.0 / n) * c * ds / s).mean(axis=0, keepdims=True)"

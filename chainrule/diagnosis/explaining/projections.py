@@ -24,6 +24,9 @@ def projections(search: Search) -> Iterator[Mutation]:
     gradients = search.around.carries | search.around.gradients
     for whole in _softmax_backward(search):
         yield Mutation(search.root, whole(), "diagonal-jacobian", WRAPPED + 0.8)
+    for axis in range(search.trials[0].goal.ndim):  # x - x.mean(), where what came before is right
+        by = sketches.operation("sub", search.root, _mean(sketches, search.root, axis)())
+        yield Mutation(search.root, by, "lost-path", WRAPPED + 1.0)
     terms = list(_terms(search))
     for node in search.nodes:
         for value, put in places(search, node):

@@ -114,6 +114,7 @@ class InPlace(Python):
         self.sizes = reach.named_sizes
         self.instead: dict[fx.Node, Any] = {}  # what stands for a value that is only stretched
         held = source.statement_at(statement) if statement is not None else None
+        self.held = reach.held
         self.written = numbers_in(held, reach.held) if held is not None else {}  # numbers, as they stand there
 
     def expression(self, node: fx.Node) -> Spelled:
@@ -187,6 +188,10 @@ class InPlace(Python):
                 return text, source.binding_of(text)
             if value.op == "placeholder":
                 self.unspelled.append(value)
+            if (
+                own is not None and (statement := source.statement_at(own)) is not None
+            ):  # its numbers, as they stand there
+                self.written = {**numbers_in(statement, self.held), **self.written}
         return super().spell(value)
 
 
