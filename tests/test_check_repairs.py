@@ -288,3 +288,38 @@ def step(x, g):
 def test_the_path_through_a_mean_is_added_to_what_a_line_gives() -> None:
     text = repair(CENTRED, rand(7, 4).numpy(), rand(4).numpy(), np=np)
     assert text == "dc = dc + (1.0 / n) * c * ds / s - (dc + (1.0 / n) * c * ds / s).mean(axis=0, keepdims=True)"
+
+
+WEIGHT_NORM = """
+class Linear:
+    def __init__(self, v):
+        self.v, self.dv, self.seen = v, torch.zeros_like(v), []
+
+    def forward(self, x):
+        self.norm = self.v.norm(dim=1, keepdim=True)
+        self.w = self.v / self.norm
+        self.seen.append(x)
+        return x @ self.w.T
+
+    def back(self, dy):
+        dw = dy.T @ self.seen.pop()
+        unit = self.v / self.norm
+        self.dv += {} / self.norm
+        return dy @ self.w
+
+def step(x, y, v):
+    layer = Linear(v)
+    a = layer.forward(x)
+    b = layer.forward(y)
+    loss = (a**2 * b).sum()
+    dy = layer.back(a**2)
+    dx = layer.back(2 * a * b)
+    return loss, {{"x": dx, "y": dy, "v": layer.dv}}
+"""
+
+
+def test_a_projection_that_two_calls_of_one_line_lack() -> None:
+    args = rand(4, 3), rand(4, 3, seed=1), rand(2, 3)
+    right = "(dw - unit * (dw * unit).sum(-1, keepdim=True))"
+    assert cr.check(program(WEIGHT_NORM.format(right)), *args).ok
+    assert repair(WEIGHT_NORM.format("dw"), *args) == f"self.dv += {right} / self.norm"
