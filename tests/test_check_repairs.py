@@ -323,3 +323,32 @@ def test_a_projection_that_two_calls_of_one_line_lack() -> None:
     right = "(dw - unit * (dw * unit).sum(-1, keepdim=True))"
     assert cr.check(program(WEIGHT_NORM.format(right)), *args).ok
     assert repair(WEIGHT_NORM.format("dw"), *args) == f"self.dv += {right} / self.norm"
+
+
+POOL = """
+def step(x, t):
+    n, h, w = x.shape
+    y = x.reshape(n, h // 2, 2, w // 2, 2).mean((2, 4))
+    loss = ((y - t) ** 2).sum()
+    dy = 2 * (y - t)
+    dx = {} / 4
+    return loss, dx
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("dy.repeat(1, 2, 2)", "dy.repeat_interleave(2, 1).repeat_interleave(2, 2)"),
+        ("dy.repeat_interleave(2, 1).repeat(1, 1, 2)", "dy.repeat_interleave(2, 1).repeat_interleave(2, 2)"),
+    ],
+)
+def test_each_element_is_repeated_and_not_all_of_them(wrong: str, right: str) -> None:
+    args = rand(3, 4, 6), rand(3, 2, 3)
+    assert repair(POOL.format(wrong), *args) == f"dx = {right} / 4"
+
+
+def test_each_element_is_repeated_in_numpy() -> None:
+    args = rand(3, 4, 6).numpy(), rand(3, 2, 3).numpy()
+    text = POOL.replace("mean((2, 4))", "mean(axis=(2, 4))").format("np.tile(dy, (1, 2, 2))")
+    assert repair(text, *args, np=np) == "dx = dy.repeat(2, axis=1).repeat(2, axis=2) / 4"
