@@ -352,3 +352,23 @@ def test_each_element_is_repeated_in_numpy() -> None:
     args = rand(3, 4, 6).numpy(), rand(3, 2, 3).numpy()
     text = POOL.replace("mean((2, 4))", "mean(axis=(2, 4))").format("np.tile(dy, (1, 2, 2))")
     assert repair(text, *args, np=np) == "dx = dy.repeat(2, axis=1).repeat(2, axis=2) / 4"
+
+
+LOOKUP = """
+def step(ids, table, w):
+    rows = table[ids]
+    loss = ((rows @ w) ** 3).sum()
+    drows = (3 * (rows @ w) ** 2) @ w.T
+    dw = rows.T @ (3 * (rows @ w) ** 2)
+    dtable = torch.zeros_like(table)
+    for k in range(len(ids)):
+        dtable[ids[k].item()] = drows[k]
+    return loss, {"table": dtable, "w": dw}
+"""
+
+
+def test_rows_written_in_a_loop_are_an_index_that_repeats() -> None:
+    args = torch.tensor([1, 0, 1, 3]), rand(5, 3), rand(3, 2)
+    (finding,) = cr.check(program(LOOKUP), *args).findings
+    assert (finding.cause, finding.proved) == ("index-overwrite", True)
+    assert finding.repair == "dtable[ids[k].item()] += drows[k]"
