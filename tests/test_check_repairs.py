@@ -231,3 +231,144 @@ def test_the_sum_of_the_gradient_behind_a_log_softmax(line: str, cause: str) -> 
     (finding,) = report.findings
     assert (finding.cause, finding.proved) == (cause, True), str(report)
     assert "dlp.sum(-1, keepdim=True)" in finding.repair
+
+
+GROUP_NORM = """
+def step(x, g):
+    n, c, h, w = x.shape
+    z = x.reshape(n, 2, c // 2, h * w)
+    r = (z - z.mean((2, 3), keepdim=True)).pow(2).mean((2, 3), keepdim=True).rsqrt()
+    y = (z - z.mean((2, 3), keepdim=True)) * r
+    loss = (g * y.reshape(x.shape)).sum()
+    m = {}
+    dy = g.reshape(y.shape)
+    s = dy.sum((2, 3), keepdim=True)
+    t = (dy * y).sum((2, 3), keepdim=True)
+    dz = r / m * (m * dy - s - y * t)
+    dx = dz.reshape(x.shape)
+    return loss, dx
+"""
+
+
+def test_a_count_of_elements_that_is_read_twice_is_another_one() -> None:
+    args = rand(3, 4, 2, 3), rand(3, 4, 2, 3, seed=1)
+    assert cr.check(program(GROUP_NORM.format("h * w * y.shape[2]")), *args).ok
+    assert repair(GROUP_NORM.format("h * w"), *args) == "m = h * w * z.shape[2]"
+
+
+def test_a_count_that_is_right_for_these_sizes_alone_is_no_repair() -> None:
+    args = rand(3, 4, 2, 3), rand(3, 4, 2, 3, seed=1)  # h is 2, and so are the channels of a group
+    report = cr.check(program(GROUP_NORM.format("w + 0")), *args)
+    assert [f.proved for f in report.findings] == [False], str(report)
+
+
+CENTRED = """
+def backward(dy, cache):
+    c, s, y, g = cache
+    n = dy.shape[0]
+    dg = (dy * y).sum(axis=0)
+    dh = dy * g
+    dc = dh / s
+    ds = -(dh * c).sum(axis=0) / s**2
+    dc += (1.0 / n) * c * ds / s
+    dx = dc
+    return dx, dg
+
+def step(x, g):
+    c = x - x.mean(axis=0)
+    s = np.sqrt((c**2).mean(axis=0) + 1e-4)
+    y = c / s
+    out = g * y
+    loss = (out**3).sum()
+    dx, dg = backward(3 * out**2, (c, s, y, g))
+    return loss, dx, dg
+"""
+
+
+def test_the_path_through_a_mean_is_added_to_what_a_line_gives() -> None:
+    text = repair(CENTRED, rand(7, 4).numpy(), rand(4).numpy(), np=np)
+    assert text == "dc = dc + (1.0 / n) * c * ds / s - (dc + (1.0 / n) * c * ds / s).mean(axis=0, keepdims=True)"
+
+
+WEIGHT_NORM = """
+class Linear:
+    def __init__(self, v):
+        self.v, self.dv, self.seen = v, torch.zeros_like(v), []
+
+    def forward(self, x):
+        self.norm = self.v.norm(dim=1, keepdim=True)
+        self.w = self.v / self.norm
+        self.seen.append(x)
+        return x @ self.w.T
+
+    def back(self, dy):
+        dw = dy.T @ self.seen.pop()
+        unit = self.v / self.norm
+        self.dv += {} / self.norm
+        return dy @ self.w
+
+def step(x, y, v):
+    layer = Linear(v)
+    a = layer.forward(x)
+    b = layer.forward(y)
+    loss = (a**2 * b).sum()
+    dy = layer.back(a**2)
+    dx = layer.back(2 * a * b)
+    return loss, {{"x": dx, "y": dy, "v": layer.dv}}
+"""
+
+
+def test_a_projection_that_two_calls_of_one_line_lack() -> None:
+    args = rand(4, 3), rand(4, 3, seed=1), rand(2, 3)
+    right = "(dw - unit * (dw * unit).sum(-1, keepdim=True))"
+    assert cr.check(program(WEIGHT_NORM.format(right)), *args).ok
+    assert repair(WEIGHT_NORM.format("dw"), *args) == f"self.dv += {right} / self.norm"
+
+
+POOL = """
+def step(x, t):
+    n, h, w = x.shape
+    y = x.reshape(n, h // 2, 2, w // 2, 2).mean((2, 4))
+    loss = ((y - t) ** 2).sum()
+    dy = 2 * (y - t)
+    dx = {} / 4
+    return loss, dx
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("dy.repeat(1, 2, 2)", "dy.repeat_interleave(2, 1).repeat_interleave(2, 2)"),
+        ("dy.repeat_interleave(2, 1).repeat(1, 1, 2)", "dy.repeat_interleave(2, 1).repeat_interleave(2, 2)"),
+    ],
+)
+def test_each_element_is_repeated_and_not_all_of_them(wrong: str, right: str) -> None:
+    args = rand(3, 4, 6), rand(3, 2, 3)
+    assert repair(POOL.format(wrong), *args) == f"dx = {right} / 4"
+
+
+def test_each_element_is_repeated_in_numpy() -> None:
+    args = rand(3, 4, 6).numpy(), rand(3, 2, 3).numpy()
+    text = POOL.replace("mean((2, 4))", "mean(axis=(2, 4))").format("np.tile(dy, (1, 2, 2))")
+    assert repair(text, *args, np=np) == "dx = dy.repeat(2, axis=1).repeat(2, axis=2) / 4"
+
+
+LOOKUP = """
+def step(ids, table, w):
+    rows = table[ids]
+    loss = ((rows @ w) ** 3).sum()
+    drows = (3 * (rows @ w) ** 2) @ w.T
+    dw = rows.T @ (3 * (rows @ w) ** 2)
+    dtable = torch.zeros_like(table)
+    for k in range(len(ids)):
+        dtable[ids[k].item()] = drows[k]
+    return loss, {"table": dtable, "w": dw}
+"""
+
+
+def test_rows_written_in_a_loop_are_an_index_that_repeats() -> None:
+    args = torch.tensor([1, 0, 1, 3]), rand(5, 3), rand(3, 2)
+    (finding,) = cr.check(program(LOOKUP), *args).findings
+    assert (finding.cause, finding.proved) == ("index-overwrite", True)
+    assert finding.repair == "dtable[ids[k].item()] += drows[k]"

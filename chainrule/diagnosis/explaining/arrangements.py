@@ -70,3 +70,38 @@ def einsums(node: fx.Node, around: Around) -> Iterator[Mutation]:
             other = [*parts[:k], "".join(letters), *parts[k + 1 :]]
             by = around.sketches.like(node, (f"{','.join(other[:-1])}->{other[-1]}", *operands))
             yield Mutation(node, by, "transposed", REPLACED + 0.1)
+
+
+def corners(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Another diagonal of a triangular mask, or the other triangle."""
+    now = node.kwargs.get("diagonal", node.args[1] if len(node.args) > 1 else 0)
+    if not isinstance(now, int):
+        return
+    other = "triu" if node.meta["operation"] == "tril" else "tril"
+    for name in (node.meta["operation"], other):
+        target = name if node.op == "call_method" else getattr(torch, name)
+        for diagonal in (0, 1, -1):
+            if (name, diagonal) != (node.meta["operation"], now):
+                args = (node.args[0], *([diagonal] if diagonal else []))
+                by = around.sketches.like(node, args, {}, target, name)
+                yield Mutation(node, by, "wrong-mask", REPLACED + (0.1 if name == other else 0.0))
+
+
+def repeated(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """Each element several times where all of them were, or the other way round: `repeat_interleave` for `repeat`."""
+    value = node.args[0]
+    if not is_tensor(value):
+        return
+    ndim, given = value.meta["val"].ndim, node.args[1:]  # type: ignore[union-attr]
+    if node.meta["operation"] == "repeat_interleave":
+        axis = given[1] if len(given) > 1 else node.kwargs.get("dim")
+        if isinstance(axis, int) and given and not is_tensor(given[0]):
+            counts = [given[0] if k == axis % ndim else 1 for k in range(ndim)]
+            yield Mutation(node, around.sketches.method("repeat", value, *counts), "wrong-axis", REPLACED + 0.2)
+        return
+    counts = list(given[0]) if given and isinstance(given[0], tuple | list) else list(given)
+    by = value
+    for axis, count in enumerate(counts if len(counts) == ndim else []):
+        by = around.sketches.method("repeat_interleave", by, count, axis) if count != 1 else by
+    if by is not value:
+        yield Mutation(node, by, "wrong-axis", REPLACED + 0.2)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.explaining import jacobians, wraps
+from chainrule.diagnosis.explaining.counts import other_counts
 from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.likelihood import compare_locals
 from chainrule.diagnosis.explaining.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation, Names
@@ -121,6 +122,7 @@ class Diagnoser(Facts):
         search.try_all(self._skips())
         if not search.best:
             search.last_moments()
+            search.try_all(other_counts(search, self.reach.sizes, self.claim.spot))
         if not any(m.weight < WRAPPED + 1 for m in search.best):
             search.try_all(self._terms())
             search.try_all(wraps.regularisers(search))

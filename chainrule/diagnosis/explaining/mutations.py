@@ -278,6 +278,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("cumsum", "unsqueeze", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
     "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
+    "tril": (arrangements.corners,), "triu": (arrangements.corners,), **dict.fromkeys(("tile", "repeat", "repeat_interleave"), (arrangements.repeated,)),
     "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
     "masked_fill": (overwritten,), "einsum": (arrangements.einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (arrangements.reshapes,)),
     **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, arrangements.orders)),

@@ -18,22 +18,25 @@ if TYPE_CHECKING:
 _Term = tuple[Callable[[], fx.Node], str]  # what makes it, and the cause where it is missing
 
 
-def projections(search: Search) -> Iterator[Mutation]:
-    """Terms made of a gradient and a value in reach, taken away from each value that depends on gradients."""
+def projections(search: Search, node: fx.Node) -> Iterator[Mutation]:
+    """Terms made of a gradient and a value in reach, taken away from what an operation gives or reads where that depends
+    on gradients; the sum of a gradient, as a factor of what does not."""
     values, sketches = search.trials[0].values, search.around.sketches
     gradients = search.around.carries | search.around.gradients
-    for whole in _softmax_backward(search):
-        yield Mutation(search.root, whole(), "diagonal-jacobian", WRAPPED + 0.8)
-    terms = list(_terms(search))
-    for node in search.nodes:
-        for value, put in places(search, node):
-            if value in gradients and isinstance(values.get(value), torch.Tensor):
-                for term, cause in terms:
-                    yield Mutation(*put(sketches.operation("sub", value, term())), cause, WRAPPED + 1.0)
-            elif value not in gradients:
-                for total in _totals(search, value):
-                    product = sketches.operation("mul", value, total())
-                    yield Mutation(*put(product), "missing-factor", WRAPPED + 1.0)
+    if node is search.root:
+        for whole in _softmax_backward(search):
+            yield Mutation(node, whole(), "diagonal-jacobian", WRAPPED + 0.8)
+        for axis in range(search.trials[0].goal.ndim):  # x - x.mean(), where what came before is right
+            by = sketches.operation("sub", node, _mean(sketches, node, axis)())
+            yield Mutation(node, by, "lost-path", WRAPPED + 1.0)
+    for value, put in places(search, node):
+        if value in gradients and isinstance(values.get(value), torch.Tensor):
+            for term, cause in _terms(search):
+                yield Mutation(*put(sketches.operation("sub", value, term())), cause, WRAPPED + 1.0)
+        elif value not in gradients:
+            for total in _totals(search, value):
+                product = sketches.operation("mul", value, total())
+                yield Mutation(*put(product), "missing-factor", WRAPPED + 1.0)
 
 
 def _terms(search: Search) -> Iterator[_Term]:

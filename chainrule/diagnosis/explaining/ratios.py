@@ -103,6 +103,11 @@ def scaled_operands(search: Search, node: fx.Node) -> Iterator[Mutation]:
                 yield Mutation(node, read_as(times), "wrong-term-scale", WRAPPED + 0.7 + 0.01 * far)
 
 
+def is_proportional(search: Search, trial: Trial) -> bool:
+    """Whether what should be there is what is there, times a number."""
+    return ratio_of(search, [search.root], trial) is not None
+
+
 def is_whole(search: Search, nodes: list[fx.Node]) -> bool:
     """Whether the root, or what the person's line gives, is proportional to the values of `nodes`."""
     return _vanishes(search, nodes, search.root) or _is_whole_line(search, nodes[-1])

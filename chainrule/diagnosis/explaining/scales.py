@@ -60,7 +60,7 @@ class Scales:
         if plain is not None and instead is None:
             yield plain
         yield from (n for n in [*self.named, *self.constants] if _equal(n, wanted))
-        yield from self._sizes(wanted, values)  # no number in the place of a size: it would hold for this batch alone
+        yield from self.sizes_of(wanted, values)  # no number in the place of a size: it would hold for this batch alone
 
     def scaled(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`node` times `ratio`, written with sizes where they explain it."""
@@ -89,10 +89,10 @@ class Scales:
                 yield sketches.operation("div", node, sketches.operation("sub", 1, named))
         yield from self._two(node, ratio, values)
         explained = by_name
-        for size in islice(self._sizes(1 / ratio if ratio else math.inf, values), _ALIKE):  # made one at a time
+        for size in islice(self.sizes_of(1 / ratio if ratio else math.inf, values), _ALIKE):  # made one at a time
             explained = True
             yield sketches.operation("div", node, size)
-        for size in islice(self._sizes(ratio, values), _ALIKE):
+        for size in islice(self.sizes_of(ratio, values), _ALIKE):
             explained = True
             yield sketches.operation("mul", node, size)
         for plain in _PLAIN:
@@ -100,14 +100,14 @@ class Scales:
             if _equal(plain, ratio) and told and (plain in _COMMON or not by_name):
                 half = plain == 0.5
                 yield sketches.operation("div", node, 2) if half else sketches.operation("mul", plain, node)
-        for size in self._sizes(1 / ratio**2 if ratio else math.inf, values):
+        for size in self.sizes_of(1 / ratio**2 if ratio else math.inf, values):
             yield sketches.operation("div", node, sketches.operation("pow", size, 0.5))
-        for size in self._sizes(ratio**2, values):
+        for size in self.sizes_of(ratio**2, values):
             yield sketches.operation("mul", node, sketches.operation("pow", size, 0.5))
-        for size in self._sizes(1 / (1 - ratio) if abs(1 - ratio) > 1e-9 else math.inf, values):  # (n - 1) / n
+        for size in self.sizes_of(1 / (1 - ratio) if abs(1 - ratio) > 1e-9 else math.inf, values):  # (n - 1) / n
             yield sketches.operation("div", sketches.operation("mul", node, sketches.operation("sub", size, 1)), size)
         for twice in (2.0, 0.5):
-            for size in self._sizes(twice / ratio if ratio else math.inf, values):
+            for size in self.sizes_of(twice / ratio if ratio else math.inf, values):
                 yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
 
     def _two(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
@@ -117,7 +117,7 @@ class Scales:
             for times in (1, 2, 0.5):
                 wanted = times * float(named) / ratio if ratio else math.inf
                 whole = (n for n in self.named if float(n).is_integer() and _equal(float(n), wanted))
-                for size in chain(whole, islice(self._sizes(wanted, values), 2)):
+                for size in chain(whole, islice(self.sizes_of(wanted, values), 2)):
                     product = sketches.operation("mul", named, node)
                     product = product if times == 1 else sketches.operation("mul", times, product)
                     yield sketches.operation("div", product, size)
@@ -131,7 +131,7 @@ class Scales:
                 root = self.sketches.operation("pow", node.args[1], 0.5)
                 yield self.sketches.operation(node.meta["operation"], node.args[0], root)
 
-    def _sizes(self, wanted: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+    def sizes_of(self, wanted: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """Sizes equal to `wanted`; of those that are tied to one another, the first."""
         seen: set[Any] = set()
         for made, of, size in self._equal_sizes(wanted, values):

@@ -108,7 +108,8 @@ class Search:
                     self._try_turns(group, right_factors(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
             if not self.found:
-                self.try_all(projections(self))
+                for group in groups:
+                    self._try_turns(group, projections(self, group[-1]))
 
     def last_moments(self) -> None:
         """Time for a few more, which a large network needs for each."""

@@ -122,6 +122,14 @@ def argument_of(function: str, text: str, code: types.CodeType, until: int) -> S
     return spans[0] if len(spans) == 1 else None
 
 
+def definition_of(name: str, code: types.CodeType, until: int) -> Span | None:
+    """What `code` binds a name to, last of all above a line."""
+    statements = _statements(tree_of(code.co_filename))
+    within = [s for s in statements if isinstance(s, ast.Assign) and code.co_firstlineno < s.lineno < until]
+    bound = [s for s in within if [ast.unparse(t) for t in s.targets] == [name]]
+    return span_of(max(bound, key=lambda s: s.lineno).value, code.co_filename) if bound else None
+
+
 def subscript_at(span: Span) -> ast.Subscript | None:
     """The expression `x[...]` in a span."""
     nodes = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Subscript))

@@ -20,7 +20,7 @@ def additions(wrong: Wrong) -> Iterator[tuple[str, Edit, str, Spot]]:
     for spot in list(places.values())[-_TRIED:]:
         made = source.accumulated(spot.span) if spot.span is not None else None
         if made is not None:
-            yield "overwritten-not-accumulated", *made, spot
+            yield "index-overwrite" if _index_of(spot) else "overwritten-not-accumulated", *made, spot
 
 
 def _index_of(spot: Spot) -> str:

@@ -242,7 +242,8 @@ class Findings:
                 spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
             if made is None and spot is not None and mutation.repairs != "stale-parameter":
                 bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
-                own = str(mutation.at.meta["name"]) if bare else ""
+                assigned = source.assignment_at(spot.span) if bare and spot.span is not None else None
+                own = assigned.target if assigned is not None else str(mutation.at.meta["name"]) if bare else ""
                 reach = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
                 several = len(mutation.changes) > 1 and not mutation.by.meta.keys() & {"value", "instead"}
                 made = written_together(mutation.changes, reach) if several else None

@@ -158,6 +158,11 @@ def _joined(name: str) -> Form:
     return form
 
 
+def _repeated(p: Python, m: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Spelled:
+    value, count, axis = args
+    return f"{p.text(value, ATOM)}.repeat({p.text(count)}, axis={p.text(axis)})", ATOM
+
+
 def _power(exponent: float) -> Form:
     return lambda p, m, args, kwargs: (f"{p.text(args[0], POWER + 1)} ** {exponent}", POWER)
 
@@ -182,6 +187,7 @@ _FORMS: dict[str, Form] = {
     **{name: _along(name) for name in ("sum", "mean", "prod", "var", "std", "any", "all")},
     "amax": _along("max"), "amin": _along("min"), "argmax": _along("argmax"), "argmin": _along("argmin"),
     "cumsum": _along("cumsum", keeps=False), "flip": _along("flip", keeps=False, function=True),
+    "repeat_interleave": _repeated, "repeat": lambda p, m, args, kwargs: (f"{m}.tile({p.text(args[0])}, {p.text(tuple(args[1:]))})", ATOM),
     "squeeze": _along("squeeze", keeps=False), "unsqueeze": _unsqueezed, "narrow": _narrowed, "select": _selected,
     "reshape": _reshaped, "view": _reshaped, "flatten": _flattened, "transpose": _transposed, "permute": _permuted,
     "expand": _broadcast, "broadcast_to": _broadcast, "expand_as": _like_another, "one_hot": _one_hot,

@@ -22,7 +22,7 @@ from chainrule.diagnosis.repairing.wording import NamedSizes, numbers_in, only_s
 from chainrule.diagnosis.report import Edit
 from chainrule.recording import Recorder
 from chainrule.recording.numbers import Tracked
-from chainrule.show.python import ATOM, SUM, UNARY, Python, Spelled
+from chainrule.show.python import ATOM, PRODUCT, SUM, UNARY, Python, Spelled
 
 if TYPE_CHECKING:
     from chainrule.diagnosis.truth.case import Point
@@ -117,6 +117,7 @@ class InPlace(Python):
         self.sizes = reach.named_sizes
         self.instead: dict[fx.Node, Any] = {}  # what stands for a value that is only stretched
         held = source.statement_at(statement) if statement is not None else None
+        self.held = reach.held
         self.written = numbers_in(held, reach.held) if held is not None else {}  # numbers, as they stand there
 
     def expression(self, node: fx.Node) -> Spelled:
@@ -201,6 +202,10 @@ class InPlace(Python):
                 return text, source.binding_of(text)
             if value.op == "placeholder":
                 self.unspelled.append(value)
+            if (
+                own is not None and (statement := source.statement_at(own)) is not None
+            ):  # its numbers, as they stand there
+                self.written = {**numbers_in(statement, self.held), **self.written}
         return super().spell(value)
 
 
@@ -235,7 +240,10 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
-    if "instead" in by.meta:
+    if "defines" in by.meta:
+        held, size = by.meta["defines"], speller.text(by.meta["size"], PRODUCT + 1)
+        edit = source.replaced(held, f"{_as_factor(held)} * {size}" if by.meta["kept"] else size)
+    elif "instead" in by.meta:
         edit = source.replaced(*by.meta["instead"])
     elif by.meta.get("value"):
         edit = source.replaced(assigned.value, str(by.meta["value"]))
@@ -258,6 +266,11 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     if speller.unspelled:
         return None
     return edit, " ".join(line.strip() for line in edit.lines)
+
+
+def _as_factor(span: Span) -> str:
+    text = source.text_at(span)
+    return f"({text})" if source.binding_of(text) < PRODUCT else text
 
 
 def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -> tuple[Edit, str] | None:
