@@ -51,7 +51,7 @@ def flat_between(source: fx.Node, output: fx.Node) -> str:
     behind, before = {source}, needed([output])
     for node in before:
         if any(n in behind for n in node.all_input_nodes):
-            if BOOK.constants.get(node.meta.get("operation", "")) == _FLAT and differentiable(source):
+            if BOOK.constants.get(node.meta.get("operation", "")) == _FLAT:
                 return str(node.meta["operation"])
             behind.add(node)
     return ""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from chainrule.arrays.code import is_numpy_code, reached
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import labels_set_by
 from chainrule.diagnosis.reading.returns import function_of
