@@ -139,7 +139,8 @@ class _Run:
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
             out = as_tensors(forward(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs)))
-            if (found := self._of_several(code.forward, out, args, kwargs)) is not None:
+            named_forward = getattr(code, "forward", None) or type(code).__call__
+            if (found := self._of_several(named_forward, out, args, kwargs)) is not None:
                 return found
             out = out[0] if isinstance(out, tuple) and out else out
             if not isinstance(out, torch.Tensor):
