@@ -279,3 +279,18 @@ def test_differences_are_taken_of_one_output_alone() -> None:
     with pytest.raises(cr.ChainruleError, match="apply_along_axis"):
         cr.check(defined(UNFOLLOWED, "Layer")(), x)
     assert cr.check(defined(UNFOLLOWED, "one_backward"), x).ok
+
+
+def test_a_step_is_compared_with_a_reference() -> None:
+    text = """
+    import torch
+
+    def reference(x):
+        return (x * x).sum()
+
+    def step(x):
+        loss = (x * x).sum()
+        return loss, 2 * x
+    """
+    step, reference = defined(text, "step"), defined(text, "reference")
+    assert cr.check(step, torch.ones(3), reference=reference, wrt=["x"]).ok

@@ -184,7 +184,7 @@ class _Run:
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
             if asked.function and isinstance(out, tuple):
                 return self._several(out, lambda upstreams: asked.code(*upstreams))
-            if (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
+            if asked.forward is not None and (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
                 return found
             outs, out = out, out[0] if isinstance(out, tuple) else out
             theirs = out = tensor_behind(self.recorder, out)
