@@ -14,7 +14,7 @@ from chainrule.backward import backward_pass
 from chainrule.derivation import Derivation
 from chainrule.errors import ChainruleError, Site
 from chainrule.program import differentiable
-from chainrule.reached import leading_to, reached_from
+from chainrule.reached import flat_between, leading_to, reached_from
 from chainrule.recording import Recorder
 from chainrule.recording.names import caller
 from chainrule.recording.numbers import Tracked
@@ -202,9 +202,15 @@ def derivation(
         )
     wanted = _wanted(recorder, node, wrt, word)
     if wanted and node not in reached_from(wanted, recorder.graph):
+        flat = next((f for n in wanted if (f := flat_between(n, node))), "")
+        why = (
+            f"the gradient is 0 almost everywhere, as {flat} is flat between its steps"
+            if flat
+            else ("see where the path is cut (no_grad, detach, argmax, numpy)")
+        )
         raise ChainruleError(
             f"the output {tuple(output.shape)} of {name} depends on no input that could have a gradient "
-            f"({_list(keys(wanted).values())}); see where the path is cut (no_grad, detach, argmax, numpy)",
+            f"({_list(keys(wanted).values())}); {why}",
             node.meta.get("site"),
         )
     restore(node)

@@ -10,6 +10,9 @@ from torch import fx
 from chainrule.program import differentiable
 from chainrule.recording import Region
 from chainrule.rules import BOOK
+from chainrule.run import needed
+
+_FLAT = "is flat between its steps"
 
 
 def reached_from(sources: Iterable[fx.Node], graph: fx.Graph) -> set[fx.Node]:
@@ -36,6 +39,22 @@ def leading_to(output: fx.Node) -> set[fx.Node]:
             found.update(node.all_input_nodes if region is None and _passes(node) else ())
             found.update(region.reads if region is not None and differentiable(node) else ())
     return found
+
+
+def flat_between(source: fx.Node, output: fx.Node) -> str:
+    """The operation that is flat between its steps, where every way from `source` to `output` is cut and one leads
+    through such; else "". The gradient is then 0 almost everywhere.
+    """
+    graph = output.graph
+    if output in reached_from([source], graph):
+        return ""
+    behind, before = {source}, needed([output])
+    for node in before:
+        if any(n in behind for n in node.all_input_nodes):
+            if BOOK.constants.get(node.meta.get("operation", "")) == _FLAT:
+                return str(node.meta["operation"])
+            behind.add(node)
+    return ""
 
 
 def _passes(node: fx.Node) -> bool:

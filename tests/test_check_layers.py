@@ -177,12 +177,17 @@ MISTAKES = {
 }
 
 
+SEVERAL["called"] = SEVERAL["class"].replace("def forward", "def __call__")
+MISTAKES["called"] = MISTAKES["class"]
+
+
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("name", SEVERAL)
 def test_each_of_several_outputs_has_its_own_upstream_gradient(name: str, library: str) -> None:
     text = SEVERAL[name].replace("np_or_torch", library)
     shapes: dict[str, list[tuple[int, ...]]] = {
         "class": [(4, 3)],
+        "called": [(4, 3)],
         "the same twice": [(4, 3)],
         "functions": [(4, 3), (3,)],
     }
@@ -191,7 +196,7 @@ def test_each_of_several_outputs_has_its_own_upstream_gradient(name: str, librar
     if library == "numpy":
         args = [a.double().numpy() for a in args]
     r = cr.check(defined(text, "code"), *args)
-    assert r.ok and len(r.rows) == len(args) + (name == "class"), str(r)
+    assert r.ok and len(r.rows) == len(args) + (name in ("class", "called")), str(r)
     old, new = MISTAKES[name]
     (finding,) = cr.check(defined(text.replace(old, new), "code"), *args).findings
     place, line = next((i, line) for i, line in enumerate(text.splitlines(), 1) if old in line)
@@ -274,3 +279,18 @@ def test_differences_are_taken_of_one_output_alone() -> None:
     with pytest.raises(cr.ChainruleError, match="apply_along_axis"):
         cr.check(defined(UNFOLLOWED, "Layer")(), x)
     assert cr.check(defined(UNFOLLOWED, "one_backward"), x).ok
+
+
+def test_a_step_is_compared_with_a_reference() -> None:
+    text = """
+    import torch
+
+    def reference(x):
+        return (x * x).sum()
+
+    def step(x):
+        loss = (x * x).sum()
+        return loss, 2 * x
+    """
+    step, reference = defined(text, "step"), defined(text, "reference")
+    assert cr.check(step, torch.ones(3), reference=reference, wrt=["x"]).ok

@@ -15,7 +15,7 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.missing import not_looked_at
 from chainrule.diagnosis.numbers import by_gradients
 from chainrule.diagnosis.reading.arguments import with_an_input
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.forms import form_of, made
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import Function, lines_that_set, steps_in_a_loop
 from chainrule.diagnosis.reading.numbers import (

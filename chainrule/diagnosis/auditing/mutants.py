@@ -16,7 +16,7 @@ from torch import fx
 from chainrule.diagnosis.explaining.mutation import Around, Mutation
 from chainrule.diagnosis.explaining.mutations import mutations
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.spelling import Reach, written
 from chainrule.diagnosis.report import Edit

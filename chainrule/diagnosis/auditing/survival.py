@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from chainrule.diagnosis.auditing.audit_report import Mutant
 from chainrule.diagnosis.auditing.mutants import Planted, Planter
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.report import Edit
 
 FAR = 1e6  # beyond every tolerance, and no multiple of it makes a zero larger

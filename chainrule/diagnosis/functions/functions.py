@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.repairing.edited import edited
 from chainrule.diagnosis.repairing.spelling import not_in_place
 from chainrule.diagnosis.report import Edit, Finding, Report
+from chainrule.errors import ChainruleError
+from chainrule.reached import flat_between
 from chainrule.recording import Region
 from chainrule.recording.numbers import Tracked
 
@@ -89,7 +92,8 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
             raise
         args = tuple(_contiguous(a) if isinstance(a, torch.Tensor) else a for a in args)
         hand = again()
-    found = report_of(hand.asked, hand, again)
+    found = report_of(hand.asked, _without_estimates(hand)[0], lambda run: _without_estimates(again(run))[0])
+    found.notes += _without_estimates(hand)[1]
     for row in found.rows:
         row.name = f"{name}.{row.name}"
     for finding in found.findings:
@@ -105,6 +109,25 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
     report.rows += found.rows
     report.findings += found.findings
     report.notes += found.notes
+
+
+def _without_estimates(hand: Handwritten) -> tuple[Handwritten, list[str]]:
+    """The run without the gradients that are passed straight through what is flat between its steps, and a note on each.
+    Raises ChainruleError where there are no others."""
+    returned = hand.returned if isinstance(hand.returned, tuple) else (hand.returned,)
+    kept, notes, output = list(returned), list[str](), hand.recorder.entry(hand.output)
+    for place, (node, gradient) in enumerate(zip(hand.given_to_function(), returned, strict=False)):
+        if node is None or output is None or not isinstance(gradient, torch.Tensor) or not gradient.any():
+            continue
+        if flat := flat_between(node, output.node):
+            kept[place] = None
+            notes.append(
+                f"the true gradient of {node.meta['name']} is 0 almost everywhere, as {flat} is flat between its steps, so "
+                f"the straight-through estimator of {hand.asked.function} cannot be checked against it"
+            )
+    if notes and not any(isinstance(g, torch.Tensor) for g in kept):
+        raise ChainruleError(notes[0])
+    return replace(hand, returned=tuple(kept)) if notes else hand, notes
 
 
 def _is_input(argument: Any) -> bool:

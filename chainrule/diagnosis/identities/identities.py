@@ -12,7 +12,7 @@ from chainrule.diagnosis.identities import elements as identities_of_elements
 from chainrule.diagnosis.identities import norms as identities_of_norms
 from chainrule.diagnosis.identities import products as identities_of_products
 from chainrule.diagnosis.locating.locate import Located
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.truth.case import same
 from chainrule.diagnosis.truth.equal_forms import Forms, Found, Points

@@ -11,7 +11,7 @@ from torch import fx
 
 from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import span_of
 from chainrule.diagnosis.truth.case import Case
 from chainrule.diagnosis.truth.sketch import Sketches

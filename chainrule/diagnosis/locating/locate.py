@@ -12,7 +12,7 @@ from chainrule.diagnosis.locating.missing import missing_inputs
 from chainrule.diagnosis.locating.placed import Placed
 from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.locating.unnamed import shared_gradient
-from chainrule.diagnosis.reading.claims import Claim, guessed, names_meant
+from chainrule.diagnosis.reading.claim import Claim, guessed, names_meant
 from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.truth.case import RIGHT, Case, errors, same
 from chainrule.run import needed

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.truth.case import Case
 from chainrule.program import differentiable
 from chainrule.run import needed

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claims import Claim, guessed, names_meant
+from chainrule.diagnosis.reading.claim import Claim, guessed, names_meant
 from chainrule.diagnosis.truth.case import Case, same
 from chainrule.run import double, needed, step
 

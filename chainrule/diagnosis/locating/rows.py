@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.truth.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
 from chainrule.run import needed

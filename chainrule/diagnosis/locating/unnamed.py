@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claims import Claim, guessed
+from chainrule.diagnosis.reading.claim import Claim, guessed
 from chainrule.diagnosis.truth.case import Case, same
 from chainrule.program import differentiable
 

@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.aliases import node_for
-from chainrule.diagnosis.reading.handwritten import Handwritten
+from chainrule.diagnosis.reading.claim import Claim, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.made import is_given, is_parameter_of_an_object
+from chainrule.diagnosis.reading.returned import Returned
 from chainrule.diagnosis.reading.spots import Spot
-from chainrule.errors import ChainruleError
 from chainrule.program import differentiable
-from chainrule.recording import Recorder
 from chainrule.run import needed
-
-_PREFIX = re.compile(r"(?:d[jl]_?d|d(?:loss|cost)_?d|grad_?|delta_?|d_?|g_?)(.+)", re.IGNORECASE)
-_SUFFIX = re.compile(r"(.+?)(?:_gradient|_grad|_g|_bar|_d|\.grad|\.g|grad)", re.IGNORECASE)
-
-
-@dataclass(eq=False)
-class Claim:
-    """A hand-written value that says it is the gradient of `value`."""
-
-    value: fx.Node
-    node: fx.Node  # the node that computed it
-    tensor: torch.Tensor  # in the person's dtype
-    name: str  # of the value
-    target: str  # as the person writes it: "w.g", "dw"
-    spot: Spot | None  # where it was computed, or set
-    explicit: bool = True  # told by the code, not guessed from a name
-
-
-class _Returned(NamedTuple):
-    """Something in what was returned."""
-
-    label: str
-    value: Any
-    way: tuple[str, ...]  # the keys that lead to it
-    turned: tuple[str, ...]  # the same, with lists counted from their end
-
-
-def guessed(node: fx.Node, value: fx.Node, name: str) -> Claim:
-    """`node` as the gradient of `value`, which no code tells."""
-    told = str(node.meta.get("name") or f"the gradient of {name}")
-    return Claim(value, node, node.meta["val"], name, told, node.meta.get("spot"), False)
-
-
-def names_meant(name: str) -> list[str]:
-    """The names of which `name` may be the gradient, as people write it.
-
-    >>> names_meant("dW1"), names_meant("out_grad"), names_meant("w.g")
-    (['W1'], ['out'], ['w'])
-    """
-    found = [m.group(1) for p in (_SUFFIX, _PREFIX) if (m := p.fullmatch(name)) is not None]
-    return list(dict.fromkeys(found))
 
 
 def _name_in(spot: Spot | None) -> str:
@@ -70,29 +24,8 @@ def _name_in(spot: Spot | None) -> str:
     return name if name.isidentifier() else ""
 
 
-_TAKEN = frozenset(
-    ("getitem", "select", "part", "clone", "detach", "copy")
-)  # what takes a value, or some of it, as it is
-
-
-class Claims:
+class Claims(Returned):
     """The gradients that a run left, in the order in which they were computed."""
-
-    def __init__(
-        self,
-        hand: Handwritten,
-        names: dict[fx.Node, str],
-        forward: set[fx.Node],
-        truths: Callable[[], Callable[[fx.Node], torch.Tensor]],  # computes the right gradients
-    ) -> None:
-        self.hand, self.names, self.forward, self.truths = hand, names, forward, truths
-        self.recorder: Recorder = hand.recorder
-        self.by_name = {name.casefold(): node for node, name in reversed(names.items())}
-        output = self._output()
-        self.used = set(needed([output])) if output is not None else set[fx.Node]()
-        latest = list(names.items())[::-1]
-        for node, name in sorted(latest, key=lambda item: item[0] not in self.used):  # not m["w"], a momentum
-            self.by_name.setdefault(name.split(".")[-1].casefold(), node)
 
     def explicit(self) -> list[Claim]:
         found = self._left()
@@ -177,195 +110,6 @@ class Claims:
                 claims.append(Claim(node, entry.node, g, name, f"{name}.g", entry.node.meta.get("spot")))  # type: ignore[arg-type]
         return claims
 
-    # -- told by what was returned ---------------------------------------------------------------
-
-    def _returned(self) -> list[Claim]:
-        result, loss = self.hand.returned, self.hand.output
-        if self.hand.asked.function:
-            return self._one_for_each_argument(result if isinstance(result, tuple) else (result,))
-        flat = [v for v in self._flat(result) if isinstance(v.value, torch.Tensor) and v.value is not loss]
-        values = self._without_steps(self._in_order_of_layers(flat))
-        labelled = [(v.label, v.value) for v in values]
-        if not labelled:
-            return []
-        wrt = self.hand.asked.wrt
-        if wrt is not None:
-            order = [self._asked_for(item) for item in ([wrt] if isinstance(wrt, str | torch.Tensor) else wrt)]
-            if len(order) != len(labelled):  # a loss of their own may be among them
-                labelled = [(label, t) for label, t in labelled if t.ndim and not self._is_state(label, t)]
-            if len(order) != len(labelled):
-                raise ChainruleError(
-                    f"{self.hand.asked.name} returned {len(labelled)} gradients, and wrt= names {len(order)}; "
-                    "name one for each, in order"
-                )
-            return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
-        if self.hand.bare:
-            values = [v for v in values if self._is_of_an_input(v.value)]
-        values = [v for v in values if not self._is_state(v.label, v.value)] or values
-        values = [v for v in values if v.way or not self._is_stepped(v.value)]
-        labelled = [(v.label, v.value) for v in values]
-        found = [(self._meant_by(v), v.label, v.value) for v in values]
-        if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
-            return [self._claim(v, label, t) for v, label, t in found if v is not None]
-        if self.hand.began and len(labelled) == 1:  # layer.backward(dout) gives the gradient of the layer's input
-            inputs = [
-                n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters and differentiable(n)
-            ]
-            if len(inputs) == 1:
-                return [self._claim(inputs[0], *labelled[0])]
-        return self._by_numbers(values) or self._by_position(labelled)
-
-    def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
-        """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
-        shapes = {n.meta["val"].shape for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters}
-        return tensor.shape in shapes
-
-    def _is_state(self, label: str, tensor: torch.Tensor) -> bool:
-        """Whether a value of the forward pass is returned beside the gradients: the last hidden state, the logits."""
-        entry = self.recorder.entry(tensor)
-        node = entry.node if entry is not None else None
-        while node is not None and node not in self.forward and node.meta["operation"] in _TAKEN:
-            node = next(iter(node.all_input_nodes), None)
-        on_the_way = node is not None and node in self.forward and node.op != "placeholder"
-        return on_the_way and self._meant(label, None) is None
-
-    def _is_stepped(self, tensor: torch.Tensor) -> bool:
-        """Whether a variable that is returned was an input before the code bound it anew: `w = w - lr * dw`."""
-        entry = self.recorder.entry(tensor)
-        held = {name for name, known in self.recorder.locals.items() if _tensor(known) is tensor}
-        before = [n for n in needed([entry.node]) if n.meta.get("name") in held] if entry is not None else []
-        return not self.hand.began and any(n.op == "placeholder" for n in before)
-
-    def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
-        """What the backward of an autograd.Function returns."""
-        found = []
-        for node, gradient in zip(self.hand.given_to_function(), result, strict=False):
-            if node is not None and isinstance(gradient, torch.Tensor):
-                name = self.names.get(node, node.name)
-                found.append(self._claim(node, f"the gradient of {name}", gradient))
-        return found
-
-    def _by_numbers(self, values: list[_Returned]) -> list[Claim]:
-        """Where neither names nor positions tell them apart: each is of the input of which it is the right gradient."""
-        inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
-        if len(self._in_position(len(values))) == len(values) or not any(not v.label for v in values):
-            return []
-        truth, found = self.truths(), []
-        for value in values:
-            of = [n for n in inputs if _alike(value.value, n.meta["val"].shape, truth(n))]
-            if len(of) != 1:
-                return []
-            found.append(self._claim(of[0], value.label, value.value))
-        return found if len({c.value for c in found}) == len(found) else []
-
-    def _in_position(self, count: int) -> list[fx.Node]:
-        """The inputs of which as many returned values may be the gradients, in order."""
-        inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}
-        order = [inputs[name] for name in self.hand.parameters if name in inputs]
-        if self.hand.began:
-            order = order[:count]
-        if len(order) != count:
-            order = [n for n in order if n.meta.get("given", n.meta["val"]).requires_grad]
-        return order
-
-    def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
-        order = self._in_position(len(labelled))
-        if len(order) != len(labelled):
-            raise ChainruleError(
-                f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
-                'of what they are, in order: wrt=["w", "b"]'
-            )
-        pairs = list(zip(order, labelled, strict=True))
-        fits = [v.meta["val"].shape == t.shape for v, (_, t) in pairs]
-        if not any(fits) or any(label and not fit for fit, (_, (label, _)) in zip(fits, pairs, strict=True)):
-            raise ChainruleError(
-                f"{self.hand.asked.name} returned gradients {', '.join(label or str(tuple(t.shape)) for label, t in labelled)} "
-                'that are of no argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
-            )
-        return [self._claim(v, label, t) for v, (label, t) in pairs]
-
-    def _without_steps(self, values: list[_Returned]) -> list[_Returned]:
-        """What was returned without the parameters that are returned beside their gradients: as they were, or stepped
-        along these."""
-        of = [self._meant_by(v) for v in values]
-        nodes = [e.node if (e := self.recorder.entry(v.value)) is not None else None for v in values]
-
-        def is_parameter(place: int) -> bool:
-            value, node = of[place], nodes[place]
-            if value is None or node is None:
-                return False
-            others = [n for k, n in enumerate(nodes) if k != place and of[k] is value and n is not None]
-            return any(node is value or _before_step(node, other) is value for other in others)
-
-        return [v for i, v in enumerate(values) if not is_parameter(i)]
-
-    def _meant_by(self, returned: _Returned) -> fx.Node | None:
-        """The value of which something that was returned is the gradient: by its keys, or by its name."""
-        return self._standing_at(returned.way) or self._meant(returned.label, None)
-
-    def _standing_at(self, way: tuple[str, ...]) -> fx.Node | None:
-        """The input that stands at the same keys, of two levels at least: `P["l1"]["w"]` for `G["l1"]["w"]`."""
-        keys = [{key, *names_meant(key)} for key in reversed(".".join(way).split("."))]
-        found: dict[int, list[fx.Node]] = {}
-        for node, name in self.names.items():
-            if node.op == "placeholder" and node in self.used and differentiable(node):
-                alike = [part in key for key, part in zip(keys, reversed(name.split(".")), strict=False)]
-                found.setdefault([*alike, False].index(False), []).append(node)
-        longest = max(found, default=0)
-        return found[longest][0] if longest > 1 and len(found[longest]) == 1 else None
-
-    def _in_order_of_layers(self, values: list[_Returned]) -> list[_Returned]:
-        """Lists of what belongs to a layer each may begin with the last layer, as a backward pass does."""
-        turned = [v._replace(way=v.turned) for v in values]
-        if turned == values:
-            return values
-        truth = self.truths()
-        return max((values, turned), key=lambda ordered: sum(self._is_right(v, truth) for v in ordered))
-
-    def _is_right(self, returned: _Returned, truth: Callable[[fx.Node], torch.Tensor]) -> bool:
-        value = self._standing_at(returned.way)
-        return value is not None and _alike(returned.value, value.meta["val"].shape, truth(value))
-
-    def _flat(self, result: Any, way: tuple[str, ...] = (), turned: tuple[str, ...] = ()) -> list[_Returned]:
-        """The values in what was returned, with the keys that lead to each, and its name: the last key, or the local
-        variable that holds it."""
-        if dataclasses.is_dataclass(result) and not isinstance(result, type):
-            result = vars(result)
-        if isinstance(result, tuple) and hasattr(result, "_asdict"):
-            result = result._asdict()
-        if isinstance(result, dict):
-            return [
-                found
-                for key, value in result.items()
-                for found in self._flat(value, (*way, str(key)), (*turned, str(key)))
-            ]
-        if isinstance(result, tuple | list):
-            alike = isinstance(result, list) and all(isinstance(v, dict | tuple | list) for v in result)  # layers
-            ways = [((*way, str(i)), (*turned, str(len(result) - 1 - i))) if alike else () for i in range(len(result))]
-            return [found for value, inside in zip(result, ways, strict=True) for found in self._flat(value, *inside)]
-        label = way[-1] if way else ""
-        if not label and isinstance(result, torch.Tensor):
-            held = [k for k, v in self.recorder.locals.items() if _tensor(v) is result]
-            meant = {k: self._meant(k, None) for k in reversed(held)}  # of several names, that of a gradient: db = dh
-            told = [k for k, v in meant.items() if v is not None]
-            told = [k for k in told if meant[k].op == "placeholder"] or told  # type: ignore[union-attr]
-            entry = self.recorder.entry(result)
-            named = (
-                entry is not None and "upstream" not in entry.node.meta
-            )  # what was given, returned: no name of theirs
-            label = next(iter(told or meant), "") or str(entry.node.meta.get("name") or "" if named and entry else "")
-        return [_Returned(label, result, way, turned)]
-
-    def _asked_for(self, item: Any) -> fx.Node:
-        if isinstance(item, torch.Tensor):
-            entry = self.recorder.entry(item)
-            if entry is not None:
-                return entry.node
-        elif (node := self.by_name.get(str(item).casefold())) is not None:
-            return node
-        known = ", ".join(self.names.values())
-        raise ChainruleError(f"wrt names {item!r}, which {self.hand.asked.name} did not read; it read {known}")
-
     def _attributes(self) -> list[Claim]:
         """Gradients that an object keeps, or one that it holds: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
         found: list[Claim] = []
@@ -389,7 +133,7 @@ class Claims:
                     ]
                     if not meant and path == "self":  # of what the layer was called with: forward(x, w)
                         meant = [given[n] for n in names_meant(str(label)) if n in given]
-                    found += self._kept(target, _tensor(value), [_tensor(m) for m in meant])
+                    found += self._kept(target, tensor_in(value), [tensor_in(m) for m in meant])
         return found
 
     def _stepped(self) -> list[Claim]:
@@ -397,7 +141,7 @@ class Claims:
         found: list[Claim] = []
         for owner, _ in self.hand.objects:
             for attribute, held in vars(owner).items():
-                entry = self.recorder.entry(tensor) if isinstance(tensor := _tensor(held), torch.Tensor) else None
+                entry = self.recorder.entry(tensor) if isinstance(tensor := tensor_in(held), torch.Tensor) else None
                 before = entry.node.args[0] if entry is not None and entry.node.args else None
                 if (
                     entry is None
@@ -418,8 +162,8 @@ class Claims:
         space = self.recorder.locals
         found: list[Claim] = []
         for label, value in space.items():
-            meant = [_tensor(space[n]) for n in names_meant(label) if n in space]
-            found += self._kept(label, _tensor(value), meant)
+            meant = [tensor_in(space[n]) for n in names_meant(label) if n in space]
+            found += self._kept(label, tensor_in(value), meant)
         own = [claim.value.meta.get("name") for claim in found]
         for claim, name in zip(found, own, strict=True):
             if name and own.count(name) == 1:  # of the values that a loop gives a variable, the one that is meant
@@ -432,51 +176,16 @@ class Claims:
             return []
         for parameter in meant:
             of = self.recorder.entry(parameter) if isinstance(parameter, torch.Tensor) else None
-            node = _before_step(of.node, entry.node) if of is not None else entry.node
+            node = before_step(of.node, entry.node) if of is not None else entry.node
             stepped = of is not None and node is not of.node
             kept = stepped or is_given(node) or is_parameter_of_an_object(node)
             if node is not entry.node and node in self.forward and kept:
                 return [self._claim(node, target, value)]
         return []
 
-    # -- shared ----------------------------------------------------------------------------------
-
-    def _meant(self, name: str, shape: tuple[int, ...] | None) -> fx.Node | None:
-        """The forward value of which `name` says that it is the gradient."""
-        for candidate in [*names_meant(name), *([name] if shape is None else [])]:
-            node = self.by_name.get(candidate.casefold())
-            bound_again = candidate == name and self.recorder.locals.get(name) is not None  # d = loss.backward()
-            if node is None or (bound_again and node.op != "placeholder"):
-                continue
-            if shape is None or tuple(node.meta["val"].shape) == shape:
-                return node
-        return None
-
-    def _claim(self, value: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
-        node = self._node(tensor)
-        name = self.names.get(value, value.name)
-        held = [text for text, known in self.recorder.locals.items() if _tensor(known) is tensor]
-        node = node_for(self.recorder.graph, [label, *held], node, self.forward) or node
-        return Claim(value, node, tensor, name, label or f"the gradient of {name}", node.meta.get("spot"))
-
-    def _node(self, tensor: torch.Tensor) -> fx.Node:
-        entry = self.recorder.entry(tensor)
-        return entry.node if entry is not None else self.recorder.leaf(tensor, name="g")
-
-    def _output(self) -> fx.Node | None:
-        entry = self.recorder.entry(self.hand.output)
-        return entry.node if entry is not None else None
-
     def _in_order(self, claims: list[Claim]) -> list[Claim]:
         position = {node: i for i, node in enumerate(self.recorder.graph.nodes)}
         return sorted(claims, key=lambda c: position[c.node])
-
-
-def _before_step(node: fx.Node, gradient: fx.Node) -> fx.Node:
-    """A parameter as it was before a step along its gradient: `self.w = self.w - lr * self.dw`."""
-    before = node.args[0] if node.args else None
-    step = node.meta["operation"] in ("sub", "add") and isinstance(before, fx.Node) and gradient.op != "placeholder"
-    return before if step and gradient in needed([node]) else node  # type: ignore[return-value]
 
 
 def _before_zeroing(node: fx.Node) -> fx.Node:
@@ -484,15 +193,3 @@ def _before_zeroing(node: fx.Node) -> fx.Node:
     while node.meta.get("written") in ("zero_", "fill_") and node.args and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     return node
-
-
-def _alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
-    """Whether a gradient of a value of this shape is about the right one."""
-    if found.shape != shape or right.shape != shape:
-        return False
-    with torch._C.DisableTorchFunction():
-        return torch.allclose(right, found.to(right.dtype), rtol=1e-3, atol=1e-3 * float(right.abs().max()))
-
-
-def _tensor(value: Any) -> Any:
-    return value if isinstance(value, torch.Tensor) else getattr(value, "tensor", value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from chainrule.diagnosis.reading.arguments import OUTPUT, UPSTREAM, is_cache, names_returned
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.recording import Recorder
 
 _PLACES = re.compile(r"(d|g|up|dout|grad|dy)_?\d+")  # d1, d2: a name for each place

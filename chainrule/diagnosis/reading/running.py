@@ -139,7 +139,8 @@ class _Run:
         forward = code if callable(code) else code.forward
         with self._numpy(type(asked.code).backward):
             out = as_tensors(forward(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs)))
-            if (found := self._of_several(getattr(code, "forward", code), out, args, kwargs)) is not None:
+            named_forward = getattr(code, "forward", None) or type(code).__call__
+            if (found := self._of_several(named_forward, out, args, kwargs)) is not None:
                 return found
             out = out[0] if isinstance(out, tuple) and out else out
             if not isinstance(out, torch.Tensor):
@@ -183,7 +184,7 @@ class _Run:
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
             if asked.function and isinstance(out, tuple):
                 return self._several(out, lambda upstreams: asked.code(*upstreams))
-            if (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
+            if asked.forward is not None and (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
                 return found
             outs, out = out, out[0] if isinstance(out, tuple) else out
             theirs = out = tensor_behind(self.recorder, out)

@@ -12,7 +12,7 @@ from torch import fx
 
 from chainrule.diagnosis.locating.locate import Wrong
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.spots import Spot, held_in
 from chainrule.diagnosis.report import Edit

@@ -12,7 +12,7 @@ from torch import fx
 
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.spelling import LONGEST, InPlace, Reach
 from chainrule.diagnosis.truth.case import same

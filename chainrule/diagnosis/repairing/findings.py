@@ -22,7 +22,7 @@ from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.locating.misplaced import Misplaced
 from chainrule.diagnosis.locating.swapped import exchanges
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.spots import Spot, span_of
 from chainrule.diagnosis.repairing.added import additions

@@ -10,7 +10,7 @@ from torch import fx
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.locating.unnamed import mended
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.paths import lost_from
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.derived import Derived

@@ -14,7 +14,8 @@ from torch import fx
 from chainrule.deriving import EVERYTHING, derivation
 from chainrule.diagnosis.reading.aliases import give_nodes
 from chainrule.diagnosis.reading.boundaries import handed_claims
-from chainrule.diagnosis.reading.claims import Claim, Claims, names_meant
+from chainrule.diagnosis.reading.claim import Claim, names_meant
+from chainrule.diagnosis.reading.claims import Claims
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.made import take_as_inputs
 from chainrule.diagnosis.truth import points

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.truth import points
 from chainrule.diagnosis.truth.case import Case, Point, same
 from chainrule.run import double, needed, run

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.locating.locate import Located
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth import points

@@ -18,7 +18,7 @@ from chainrule.arrays.values import as_tensors, mapped
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
 from chainrule.diagnosis.reading.caches import place_of
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import lines_that_set
 from chainrule.diagnosis.reading.outputs import upstreams_of

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chainrule.diagnosis.reading.claims import names_meant
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.truth.numeric import slope

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 
 from chainrule.diagnosis.locating.locate import Located
-from chainrule.diagnosis.reading.claims import Claim
+from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.reading.state import State

@@ -1,0 +1,238 @@
+"""Which of the values that some code returned is whose gradient: told by keys, by names, by the order of the arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+
+from chainrule.diagnosis.reading.claim import Claim, Values, before_step, names_meant, tensor_in
+from chainrule.diagnosis.reading.handwritten import Handwritten
+from chainrule.errors import ChainruleError
+from chainrule.program import differentiable
+from chainrule.run import needed
+
+_TAKEN = frozenset(
+    ("getitem", "select", "part", "clone", "detach", "copy")
+)  # what takes a value, or some of it, as it is
+
+
+class Item(NamedTuple):
+    """Something in what was returned."""
+
+    label: str
+    value: Any
+    way: tuple[str, ...]  # the keys that lead to it
+    turned: tuple[str, ...]  # the same, with lists counted from their end
+
+
+class Returned(Values):
+    """The gradients among what the code returned."""
+
+    def __init__(
+        self,
+        hand: Handwritten,
+        names: dict[fx.Node, str],
+        forward: set[fx.Node],
+        truths: Callable[[], Callable[[fx.Node], torch.Tensor]],  # computes the right gradients
+    ) -> None:
+        super().__init__(hand, names, forward)
+        self.truths = truths
+
+    def _returned(self) -> list[Claim]:
+        result, loss = self.hand.returned, self.hand.output
+        if self.hand.asked.function:
+            return self._one_for_each_argument(result if isinstance(result, tuple) else (result,))
+        flat = [v for v in self._flat(result) if isinstance(v.value, torch.Tensor) and v.value is not loss]
+        values = self._without_steps(self._in_order_of_layers(flat))
+        labelled = [(v.label, v.value) for v in values]
+        if not labelled:
+            return []
+        wrt = self.hand.asked.wrt
+        if wrt is not None:
+            order = [self._asked_for(item) for item in ([wrt] if isinstance(wrt, str | torch.Tensor) else wrt)]
+            if len(order) != len(labelled):  # a loss of their own may be among them
+                labelled = [(label, t) for label, t in labelled if t.ndim and not self._is_state(label, t)]
+            if len(order) != len(labelled):
+                raise ChainruleError(
+                    f"{self.hand.asked.name} returned {len(labelled)} gradients, and wrt= names {len(order)}; "
+                    "name one for each, in order"
+                )
+            return [self._claim(v, label, t) for v, (label, t) in zip(order, labelled, strict=True)]
+        if self.hand.bare:
+            values = [v for v in values if self._is_of_an_input(v.value)]
+        values = [v for v in values if not self._is_state(v.label, v.value)] or values
+        values = [v for v in values if v.way or not self._is_stepped(v.value)]
+        labelled = [(v.label, v.value) for v in values]
+        found = [(self._meant_by(v), v.label, v.value) for v in values]
+        if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
+            return [self._claim(v, label, t) for v, label, t in found if v is not None]
+        if self.hand.began and len(labelled) == 1:  # layer.backward(dout) gives the gradient of the layer's input
+            inputs = [
+                n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters and differentiable(n)
+            ]
+            if len(inputs) == 1:
+                return [self._claim(inputs[0], *labelled[0])]
+        return self._by_numbers(values) or self._by_position(labelled)
+
+    def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
+        """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
+        shapes = {n.meta["val"].shape for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters}
+        return tensor.shape in shapes
+
+    def _is_state(self, label: str, tensor: torch.Tensor) -> bool:
+        """Whether a value of the forward pass is returned beside the gradients: the last hidden state, the logits."""
+        entry = self.recorder.entry(tensor)
+        node = entry.node if entry is not None else None
+        while node is not None and node not in self.forward and node.meta["operation"] in _TAKEN:
+            node = next(iter(node.all_input_nodes), None)
+        on_the_way = node is not None and node in self.forward and node.op != "placeholder"
+        return on_the_way and self._meant(label, None) is None
+
+    def _is_stepped(self, tensor: torch.Tensor) -> bool:
+        """Whether a variable that is returned was an input before the code bound it anew: `w = w - lr * dw`."""
+        entry = self.recorder.entry(tensor)
+        held = {name for name, known in self.recorder.locals.items() if tensor_in(known) is tensor}
+        before = [n for n in needed([entry.node]) if n.meta.get("name") in held] if entry is not None else []
+        return not self.hand.began and any(n.op == "placeholder" for n in before)
+
+    def _one_for_each_argument(self, result: tuple[Any, ...]) -> list[Claim]:
+        """What the backward of an autograd.Function returns."""
+        found = []
+        for node, gradient in zip(self.hand.given_to_function(), result, strict=False):
+            if node is not None and isinstance(gradient, torch.Tensor):
+                name = self.names.get(node, node.name)
+                found.append(self._claim(node, f"the gradient of {name}", gradient))
+        return found
+
+    def _by_numbers(self, values: list[Item]) -> list[Claim]:
+        """Where neither names nor positions tell them apart: each is of the input of which it is the right gradient."""
+        inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
+        if len(self._in_position(len(values))) == len(values) or not any(not v.label for v in values):
+            return []
+        truth, found = self.truths(), []
+        for value in values:
+            of = [n for n in inputs if _alike(value.value, n.meta["val"].shape, truth(n))]
+            if len(of) != 1:
+                return []
+            found.append(self._claim(of[0], value.label, value.value))
+        return found if len({c.value for c in found}) == len(found) else []
+
+    def _in_position(self, count: int) -> list[fx.Node]:
+        """The inputs of which as many returned values may be the gradients, in order."""
+        inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}
+        order = [inputs[name] for name in self.hand.parameters if name in inputs]
+        if self.hand.began:
+            order = order[:count]
+        if len(order) != count:
+            order = [n for n in order if n.meta.get("given", n.meta["val"]).requires_grad]
+        return order
+
+    def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
+        order = self._in_position(len(labelled))
+        if len(order) != len(labelled):
+            raise ChainruleError(
+                f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
+                'of what they are, in order: wrt=["w", "b"]'
+            )
+        pairs = list(zip(order, labelled, strict=True))
+        fits = [v.meta["val"].shape == t.shape for v, (_, t) in pairs]
+        if not any(fits) or any(label and not fit for fit, (_, (label, _)) in zip(fits, pairs, strict=True)):
+            raise ChainruleError(
+                f"{self.hand.asked.name} returned gradients {', '.join(label or str(tuple(t.shape)) for label, t in labelled)} "
+                'that are of no argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
+            )
+        return [self._claim(v, label, t) for v, (label, t) in pairs]
+
+    def _without_steps(self, values: list[Item]) -> list[Item]:
+        """What was returned without the parameters that are returned beside their gradients: as they were, or stepped
+        along these."""
+        of = [self._meant_by(v) for v in values]
+        nodes = [e.node if (e := self.recorder.entry(v.value)) is not None else None for v in values]
+
+        def is_parameter(place: int) -> bool:
+            value, node = of[place], nodes[place]
+            if value is None or node is None:
+                return False
+            others = [n for k, n in enumerate(nodes) if k != place and of[k] is value and n is not None]
+            return any(node is value or before_step(node, other) is value for other in others)
+
+        return [v for i, v in enumerate(values) if not is_parameter(i)]
+
+    def _meant_by(self, returned: Item) -> fx.Node | None:
+        """The value of which something that was returned is the gradient: by its keys, or by its name."""
+        return self._standing_at(returned.way) or self._meant(returned.label, None)
+
+    def _standing_at(self, way: tuple[str, ...]) -> fx.Node | None:
+        """The input that stands at the same keys, of two levels at least: `P["l1"]["w"]` for `G["l1"]["w"]`."""
+        keys = [{key, *names_meant(key)} for key in reversed(".".join(way).split("."))]
+        found: dict[int, list[fx.Node]] = {}
+        for node, name in self.names.items():
+            if node.op == "placeholder" and node in self.used and differentiable(node):
+                alike = [part in key for key, part in zip(keys, reversed(name.split(".")), strict=False)]
+                found.setdefault([*alike, False].index(False), []).append(node)
+        longest = max(found, default=0)
+        return found[longest][0] if longest > 1 and len(found[longest]) == 1 else None
+
+    def _in_order_of_layers(self, values: list[Item]) -> list[Item]:
+        """Lists of what belongs to a layer each may begin with the last layer, as a backward pass does."""
+        turned = [v._replace(way=v.turned) for v in values]
+        if turned == values:
+            return values
+        truth = self.truths()
+        return max((values, turned), key=lambda ordered: sum(self._is_right(v, truth) for v in ordered))
+
+    def _is_right(self, returned: Item, truth: Callable[[fx.Node], torch.Tensor]) -> bool:
+        value = self._standing_at(returned.way)
+        return value is not None and _alike(returned.value, value.meta["val"].shape, truth(value))
+
+    def _flat(self, result: Any, way: tuple[str, ...] = (), turned: tuple[str, ...] = ()) -> list[Item]:
+        """The values in what was returned, with the keys that lead to each, and its name: the last key, or the local
+        variable that holds it."""
+        if dataclasses.is_dataclass(result) and not isinstance(result, type):
+            result = vars(result)
+        if isinstance(result, tuple) and hasattr(result, "_asdict"):
+            result = result._asdict()
+        if isinstance(result, dict):
+            return [
+                found
+                for key, value in result.items()
+                for found in self._flat(value, (*way, str(key)), (*turned, str(key)))
+            ]
+        if isinstance(result, tuple | list):
+            alike = isinstance(result, list) and all(isinstance(v, dict | tuple | list) for v in result)  # layers
+            ways = [((*way, str(i)), (*turned, str(len(result) - 1 - i))) if alike else () for i in range(len(result))]
+            return [found for value, inside in zip(result, ways, strict=True) for found in self._flat(value, *inside)]
+        label = way[-1] if way else ""
+        if not label and isinstance(result, torch.Tensor):
+            held = [k for k, v in self.recorder.locals.items() if tensor_in(v) is result]
+            meant = {k: self._meant(k, None) for k in reversed(held)}  # of several names, that of a gradient: db = dh
+            told = [k for k, v in meant.items() if v is not None]
+            told = [k for k in told if meant[k].op == "placeholder"] or told  # type: ignore[union-attr]
+            entry = self.recorder.entry(result)
+            named = (
+                entry is not None and "upstream" not in entry.node.meta
+            )  # what was given, returned: no name of theirs
+            label = next(iter(told or meant), "") or str(entry.node.meta.get("name") or "" if named and entry else "")
+        return [Item(label, result, way, turned)]
+
+    def _asked_for(self, item: Any) -> fx.Node:
+        if isinstance(item, torch.Tensor):
+            entry = self.recorder.entry(item)
+            if entry is not None:
+                return entry.node
+        elif (node := self.by_name.get(str(item).casefold())) is not None:
+            return node
+        known = ", ".join(self.names.values())
+        raise ChainruleError(f"wrt names {item!r}, which {self.hand.asked.name} did not read; it read {known}")
+
+
+def _alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
+    """Whether a gradient of a value of this shape is about the right one."""
+    if found.shape != shape or right.shape != shape:
+        return False
+    with torch._C.DisableTorchFunction():
+        return torch.allclose(right, found.to(right.dtype), rtol=1e-3, atol=1e-3 * float(right.abs().max()))
