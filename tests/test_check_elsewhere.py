@@ -148,6 +148,27 @@ def test_what_a_loss_adds_for_all_layers_is_added_by_its_own_code() -> None:
     assert repair == "grads[name] = layer.dw + decay * layer.w"
 
 
+KEPT = """
+def step(x, t, w0, w1, decay):
+    first, second = Dense(w0), Dense(w1)
+    h = np.tanh(first.forward(x))
+    e = second.forward(h) - t
+    loss = (e ** 2).sum() + 0.5 * decay * (np.sum(first.w ** 2) + np.sum(second.w ** 2))
+    dh = second.backward(2 * e)
+    first.backward(dh * (1 - h ** 2))
+    first.dw += decay * first.w
+    second.dw += decay * second.w
+    return loss, {"w0": first.dw, "w1": second.dw}
+"""
+
+
+@pytest.mark.parametrize(("layer", "w"), [("first", "w0"), ("second", "w1")])
+def test_what_a_loss_adds_for_one_layer_is_added_where_that_is_called(layer: str, w: str) -> None:
+    line = f"{layer}.dw += decay * {layer}.w"
+    repair = mended(LAYERS.partition("def step")[0] + KEPT.replace(f"    {line}\n", ""), layers)
+    assert repair in (line, f"{layer}.dw += decay * {w}")
+
+
 RESIDUAL = """
 def block(x, w):
     return np.tanh(x @ w)

@@ -21,8 +21,8 @@ from chainrule.recording.numbers import Tracked
 
 
 def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, Spot]]:
-    """The cause, the edit, its text and its place: a term that is added to what a call gave, `dx = dx + dresidual`, or a
-    factor, where the caller has that under a name."""
+    """The cause, the edit, its text and its place: a term that is added to what a call gave, `dx = dx + dresidual`, or
+    kept on an object, `fc.dw += decay * fc.w`; or a factor, where the caller has that under a name."""
     node, fed = wrong.claim.node, case.fed(wrong.claim, wrong.above, case.here)
     truth = case.here.truth(wrong.claim.value)
     if fed is None or fed.shape != truth.shape:
@@ -37,13 +37,18 @@ def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, S
     end = _at_the_end(case, node.meta.get("spot"))
     if end is None:
         return
-    for read, owner in _kept_by(node, end):
-        for cause, text in _by_length(_terms_and_factors(case, wrong, fed, truth, end)):
+    done = _by_length(_terms_and_factors(case, wrong, fed, truth, end))
+    for read, owner in _reads_of(node, end) if done else ():
+        for cause, text in done:
             value = source.span_of(read.value, end.file)
             here = source.text_at(value)
             made = f"{here} {text.replace(f'{owner}.', here[: here.rindex('.') + 1])}"
             target = source.text_at(source.span_of(read.targets[0], end.file))
             yield cause, source.replaced(value, made), f"{target} = {made}", end
+    for call, kept in _calls_of(node, end) if done else ():
+        for cause, text in done:
+            made = f"{kept} {text[0]}= {text[2:]}"
+            yield cause, source.inserted_after(source.span_of(call, end.file), made), made, end
 
 
 def _by_length(found: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -56,6 +61,8 @@ def _terms_and_factors(
     """The cause, and `+ dresidual` or `* mask`: what is to be done with a gradient, in names of the caller's."""
     lost = truth - fed
     for text, held in spot.names.items():
+        if not isinstance(held, fx.Node):
+            continue
         known = case.here.truth(c.value) if (c := _claim_of(case, held)) else case.here.values.get(held)
         if held is wrong.claim.node or not isinstance(known, torch.Tensor) or known.shape != truth.shape:
             continue
@@ -84,16 +91,37 @@ def _named(number: float, spot: Spot) -> Iterator[str]:
             yield text
 
 
-def _kept_by(node: fx.Node, end: Spot) -> Iterator[tuple[ast.Assign, str]]:
-    """The statements of the caller that read what a function has kept on an object, `grads[name] = layer.dw`, each with
-    what that object is called at the end: `layers["w1"]`."""
-    texts = [text for text, held in end.names.items() if held is node and "." in text]
-    function = function_of(end.code) if texts else None
-    for statement in ast.walk(function) if function is not None else ():
+def _kept_as(node: fx.Node, end: Spot) -> list[str]:
+    """The names at the end for what a function has kept on an object: `self.fc.dw`."""
+    return [text for text, held in end.names.items() if held is node and "." in text]
+
+
+def _reads_of(node: fx.Node, end: Spot) -> Iterator[tuple[ast.Assign, str]]:
+    """The statements of the caller that read what a function has kept, `grads[name] = layer.dw`, each with what the
+    object is called at the end: `layers["w1"]`."""
+    texts, function = _kept_as(node, end), function_of(end.code)
+    for statement in ast.walk(function) if texts and function is not None else ():
         read = statement.value if isinstance(statement, ast.Assign) else None
         for owner, _, attribute in (text.rpartition(".") for text in texts):
             if isinstance(read, ast.Attribute) and read.attr == attribute:
                 yield statement, owner  # type: ignore[misc]
+
+
+def _calls_of(node: fx.Node, end: Spot) -> Iterator[tuple[ast.stmt, str]]:
+    """The last statement of the caller that calls a method of the object on which a gradient is kept, and its name."""
+    function = function_of(end.code)
+    for kept in _kept_as(node, end) if function is not None else ():
+        owner = kept.rpartition(".")[0]
+        called = [
+            statement
+            for statement in ast.walk(function)  # type: ignore[arg-type]
+            if isinstance(statement, ast.Expr | ast.Assign)
+            and isinstance(statement.value, ast.Call)
+            and isinstance(statement.value.func, ast.Attribute)
+            and ast.unparse(statement.value.func.value) == owner
+        ]
+        if called:
+            yield max(called, key=lambda statement: statement.lineno), kept
 
 
 def is_read_by_the_caller(case: Case, wrong: Wrong) -> bool:

@@ -59,7 +59,7 @@ class Numbers:
     @cached_property
     def _computed(self) -> dict[float, ast.stmt]:
         """The numbers that stand nowhere as they are, each with the statement that computed with it."""
-        found: dict[float, ast.stmt] = {}
+        found: dict[float, tuple[float, ast.stmt]] = {}  # and the number that it comes from
         written: set[float] = set()
         for node in self.nodes:
             span = span_of(node) if node.meta.get("phase") == "forward" else None
@@ -68,10 +68,10 @@ class Numbers:
                 continue
             written |= source.numbers_at(span)
             for number in (float(a) for a in node.args if type(a) in (int, float)):  # type: ignore[arg-type]
-                found.setdefault(abs(number), statement)
+                found.setdefault(abs(number), (abs(number), statement))
                 if node.meta["operation"] == "pow":
-                    found.setdefault(abs(number - 1), statement)
-        return {n: statement for n, statement in found.items() if n not in (0, 1) and n not in written}
+                    found.setdefault(abs(number - 1), (abs(number), statement))
+        return {n: s for n, (by, s) in found.items() if n not in (0, 1) and written.isdisjoint((n, by))}
 
 
 def _named(value: float, texts: dict[float, str]) -> str | None:
