@@ -193,6 +193,17 @@ def products(search: Search) -> Iterator[Mutation]:
                     yield Mutation(root, by, "missing-term", WRAPPED + 1.2)
 
 
+def averages(search: Search) -> Iterator[Mutation]:
+    """The mean of the root and of another value in reach, where one of two halves of a loss was left out."""
+    sketches, root, trial = search.around.sketches, search.root, search.trials[0]
+    value = trial.values.get(root)
+    for other, known in ((n, trial.values.get(n)) for n in search.around.reach if n is not root):
+        tensors = isinstance(known, torch.Tensor) and isinstance(value, torch.Tensor)
+        if tensors and known.shape == value.shape == trial.goal.shape and same((value + known) / 2, trial.goal):  # type: ignore[union-attr]
+            by = sketches.operation("mul", 0.5, sketches.operation("add", root, other))
+            yield Mutation(root, by, "lost-path", WRAPPED + 1.3)
+
+
 def regularisers(search: Search) -> Iterator[Mutation]:
     """A number times a value in reach that should be added: `reg * w`."""
     sketches, root, trial = search.around.sketches, search.root, search.trials[0]
