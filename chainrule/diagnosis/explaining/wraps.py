@@ -196,10 +196,12 @@ def products(search: Search) -> Iterator[Mutation]:
 def averages(search: Search) -> Iterator[Mutation]:
     """The mean of the root and of another value in reach, where one of two halves of a loss was left out."""
     sketches, root, trial = search.around.sketches, search.root, search.trials[0]
-    value = trial.values.get(root)
-    for other, known in ((n, trial.values.get(n)) for n in search.around.reach if n is not root):
-        tensors = isinstance(known, torch.Tensor) and isinstance(value, torch.Tensor)
-        if tensors and known.shape == value.shape == trial.goal.shape and same((value + known) / 2, trial.goal):  # type: ignore[union-attr]
+    value, goal = trial.values.get(root), trial.goal
+    if not isinstance(value, torch.Tensor) or value.shape != goal.shape:
+        return
+    for other in (n for n in search.around.reach if n is not root):
+        known = trial.values.get(other)
+        if isinstance(known, torch.Tensor) and known.shape == goal.shape and same((value + known) / 2, goal):
             by = sketches.operation("mul", 0.5, sketches.operation("add", root, other))
             yield Mutation(root, by, "lost-path", WRAPPED + 1.3)
 
