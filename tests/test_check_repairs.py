@@ -372,3 +372,48 @@ def test_rows_written_in_a_loop_are_an_index_that_repeats() -> None:
     (finding,) = cr.check(program(LOOKUP), *args).findings
     assert (finding.cause, finding.proved) == ("index-overwrite", True)
     assert finding.repair == "dtable[ids[k].item()] += drows[k]"
+
+
+PARTS = """
+def step(x, w):
+    z = x @ w
+    e = z.exp()
+    total = e.sum(1, keepdim=True)
+    inverse = 1 / total
+    p = e * inverse
+    loss = (p**3).sum()
+    dp = 3 * p**2
+    dinverse = dp * e
+    de = dp * inverse
+    dtotal = -dinverse * inverse**2
+    de += dtotal
+    dz = de * e
+    dw = x.T @ dz
+    return loss, dw
+"""
+
+
+def test_a_sum_is_missing_where_the_value_was_stretched() -> None:
+    assert repair(PARTS, rand(5, 4), rand(4, 3)) == "dinverse = (dp * e).sum(1, keepdim=True)"
+
+
+BOTH_WAYS = """
+def step(x, w):
+    n = len(x)
+    z = x @ w
+    rows, columns = z.log_softmax(1), z.log_softmax(0)
+    loss = -(rows.diagonal().mean() + columns.diagonal().mean()) / 2
+    drows = (rows.exp() - torch.eye(n)) / n
+    dcolumns = (columns.exp() - torch.eye(n)) / n
+    dz = {}
+    dw = x.T @ dz
+    return loss, dw
+"""
+
+
+@pytest.mark.parametrize("line", ["drows", "1 * dcolumns"])
+def test_one_of_two_halves_of_a_loss(line: str) -> None:
+    args = rand(4, 3), rand(3, 4)
+    report = cr.check(program(BOTH_WAYS.format(line)), *args)
+    (finding,) = report.findings
+    assert (finding.cause, finding.proved) == ("lost-path", True), str(report)

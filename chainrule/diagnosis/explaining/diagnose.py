@@ -127,6 +127,7 @@ class Diagnoser(Facts):
             search.try_all(self._terms())
             search.try_all(wraps.regularisers(search))
             search.try_all(wraps.products(search))
+            search.try_all(wraps.averages(search))
         compare_locals(self.case, self.mine, search, self.right, self.given_above)
         return search.best
 

@@ -193,6 +193,19 @@ def products(search: Search) -> Iterator[Mutation]:
                     yield Mutation(root, by, "missing-term", WRAPPED + 1.2)
 
 
+def averages(search: Search) -> Iterator[Mutation]:
+    """The mean of the root and of another value in reach, where one of two halves of a loss was left out."""
+    sketches, root, trial = search.around.sketches, search.root, search.trials[0]
+    value, goal = trial.values.get(root), trial.goal
+    if not isinstance(value, torch.Tensor) or value.shape != goal.shape:
+        return
+    for other in (n for n in search.around.reach if n is not root):
+        known = trial.values.get(other)
+        if isinstance(known, torch.Tensor) and known.shape == goal.shape and same((value + known) / 2, goal):
+            by = sketches.operation("mul", 0.5, sketches.operation("add", root, other))
+            yield Mutation(root, by, "lost-path", WRAPPED + 1.3)
+
+
 def regularisers(search: Search) -> Iterator[Mutation]:
     """A number times a value in reach that should be added: `reg * w`."""
     sketches, root, trial = search.around.sketches, search.root, search.trials[0]

@@ -44,7 +44,8 @@ class Claims(Returned):
             name = node.meta.get("name")
             if not name or node in self.forward or node in nodes or node.meta["phase"] != "forward":
                 continue
-            value = self._meant(name, tuple(getattr(node.meta["val"], "shape", ())))
+            shape = tuple(getattr(node.meta["val"], "shape", ()))
+            value = self._meant(name, shape) or self._unsummed(name, shape)
             if name in several:
                 continue
             if value is not None and value not in values and differentiable(node) and node.op != "placeholder":
@@ -182,6 +183,13 @@ class Claims(Returned):
             if node is not entry.node and node in self.forward and kept:
                 return [self._claim(node, target, value)]
         return []
+
+    def _unsummed(self, name: str, shape: tuple[int, ...]) -> fx.Node | None:
+        """The value of which `name` says so, and which was stretched along an axis to this shape."""
+        value = self._meant(name, None)
+        kept = tuple(value.meta["val"].shape) if value is not None and differentiable(value) else ()
+        fits = len(kept) == len(shape) and all(a in (1, b) for a, b in zip(kept, shape, strict=True))
+        return value if fits and kept != shape else None
 
     def _in_order(self, claims: list[Claim]) -> list[Claim]:
         position = {node: i for i, node in enumerate(self.recorder.graph.nodes)}
