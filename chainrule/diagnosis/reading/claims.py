@@ -76,7 +76,8 @@ class Claims(Returned):
                 now = write.value  # emptied, or deleted, at the end, after a step
             if write.empties and any(w.tensor is write.tensor and not w.empties for w in self.hand.writes):
                 continue
-            value = given.get(id(write.tensor)) or write.owner
+            began = write.owner in self.used  # v.mul_(0.5) before the loss: it is what the loss is computed from
+            value = write.owner if began else given.get(id(write.tensor)) or write.owner
             if isinstance(now, int | float) and not isinstance(now, bool):
                 now = torch.tensor(float(now))  # of no shape: w.g = 0.5
             if value is None or not isinstance(now, torch.Tensor):

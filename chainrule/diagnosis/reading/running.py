@@ -115,10 +115,13 @@ class _Run:
         _as_it_was(entry.node)
         held = self._objects()
         name_parameters(recorder, held)
-        return Handwritten(
+        hand = Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
             list(recorder.arguments), self.kept, self.own, calls, held, self.bare,
         )  # fmt: skip
+        for node in hand.without_grad() if asked.cutting else ():
+            node.meta["constant"] = True
+        return hand
 
     def _objects(self) -> list[tuple[Any, str]]:
         if self.object is not None:
