@@ -11,7 +11,7 @@ from torch import fx
 
 from chainrule.diagnosis.reading.claim import Claim, Values, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.handwritten import Handwritten
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, Untold
 from chainrule.program import differentiable
 from chainrule.run import needed
 
@@ -41,6 +41,7 @@ class Returned(Values):
     ) -> None:
         super().__init__(hand, names, forward)
         self.truths = truths
+        self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
 
     def _returned(self) -> list[Claim]:
         result, loss = self.hand.returned, self.hand.output
@@ -76,7 +77,14 @@ class Returned(Values):
             ]
             if len(inputs) == 1:
                 return [self._claim(inputs[0], *labelled[0])]
-        return self._by_numbers(values) or self._by_position(labelled)
+        try:
+            return self._by_numbers(values) or self._by_position(labelled)
+        except Untold:  # a number under a name of its own beside them: the norm of the gradient
+            rest = [item for item, (value, _, _) in zip(values, found, strict=True) if value is None]
+            if len(rest) == len(found) or any(v.way or v.value.ndim or not v.label for v in rest):
+                raise
+            self.unsaid += [v.label for v in rest]
+            return [self._claim(v, label, t) for v, label, t in found if v is not None]
 
     def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
         """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
@@ -134,14 +142,14 @@ class Returned(Values):
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
         order = self._in_position(len(labelled))
         if len(order) != len(labelled):
-            raise ChainruleError(
+            raise Untold(
                 f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
                 'of what they are, in order: wrt=["w", "b"]'
             )
         pairs = list(zip(order, labelled, strict=True))
         fits = [v.meta["val"].shape == t.shape for v, (_, t) in pairs]
         if not any(fits) or any(label and not fit for fit, (_, (label, _)) in zip(fits, pairs, strict=True)):
-            raise ChainruleError(
+            raise Untold(
                 f"{self.hand.asked.name} returned gradients {', '.join(label or str(tuple(t.shape)) for label, t in labelled)} "
                 'that are of no argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
             )
