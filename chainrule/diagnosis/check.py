@@ -14,7 +14,7 @@ from chainrule.diagnosis.identities.identities import identities
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.missing import not_looked_at
 from chainrule.diagnosis.numbers import by_gradients
-from chainrule.diagnosis.reading.arguments import with_an_input
+from chainrule.diagnosis.reading.arguments import parameters_of, with_an_input
 from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.forms import form_of, made
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
@@ -85,12 +85,20 @@ def _meant(asked: Asked) -> list[Asked]:
     """What may be meant: the code as it is, or with the forward pass that goes with it by its name."""
     form = form_of(asked.code)
     if asked.forward is not None:
-        return [asked]
+        return [_without_upstream(asked)]
     alone = replace(asked, code=made(form.code) if isinstance(form.code, type) else form.code)
     if form.forward is None or asked.reference is not None:
         return [alone]
-    paired = replace(asked, code=form.code, forward=form.forward)
+    paired = _without_upstream(replace(asked, code=form.code, forward=form.forward))
     return [paired] if form.certain else [paired, asked] if form.likely else [asked, paired]
+
+
+def _without_upstream(asked: Asked) -> Asked:
+    """The request without what only the backward function takes, `dout=`: its upstream gradient is a random one."""
+    taken, own = parameters_of(asked.forward), parameters_of(asked.code)
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return asked
+    return replace(asked, kwargs={k: v for k, v in asked.kwargs.items() if k in taken or k not in own})
 
 
 def _by_either_reading(asked: Asked) -> Report:

@@ -14,7 +14,7 @@ from chainrule.diagnosis.reading.numbers import (
     keys_in,
     meant_in,
     names_in,
-    parameters_of,
+    parameters_taken,
     plain_numbers,
     with_inputs,
     with_values,
@@ -47,7 +47,7 @@ def by_gradients(asked: Asked, report: Reported) -> Report:
         return report(asked)
     except ChainruleError as error:  # gradients that are told by their order, or by the parameter's own name
         state.restore()
-        required = {n for n, p in parameters_of(asked).items() if p.default is p.empty}
+        required = {n for n, p in parameters_taken(asked).items() if p.default is p.empty}
         keys = keys_in(asked)
         for names in (keys, meant | required, required):
             every = [n for n in numbers if n in names]

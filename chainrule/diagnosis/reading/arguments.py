@@ -117,6 +117,14 @@ def names_returned(function: Any) -> list[str]:
     return [p.id if isinstance(p, ast.Name) else "" for p in parts]
 
 
+def parameters_of(code: Any) -> dict[str, inspect.Parameter]:
+    """The parameters of what may be called; none where its signature is not known."""
+    try:
+        return dict(inspect.signature(code).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
 def renamed(function: types.FunctionType, names: Mapping[str, str]) -> types.FunctionType:
     """The same function, with other names in its signature."""
     made = types.FunctionType(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from chainrule.arrays.code import kinds_of, reached
+from chainrule.diagnosis.reading.arguments import parameters_of
 from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import Function, keys_set_by, labels_handed_by, labels_set_by
@@ -40,7 +41,7 @@ def with_values(asked: Asked, made: dict[str, Any]) -> Asked:
             return {k: made[k] if k in own else v for k, v in value.items()}
         return made[name] if name in made and _is_number(value) else value
 
-    parameters = parameters_of(asked)
+    parameters = parameters_taken(asked)
     places = [*parameters, *[""] * len(asked.args)]
     args = tuple(put(n, value) for n, value in zip(places, asked.args, strict=False))
     left = {n: p.default for n, p in list(parameters.items())[len(args) :]}
@@ -71,7 +72,7 @@ def _owner(code: Any) -> Any:
 def plain_numbers(asked: Asked) -> dict[str, float]:
     """The arguments that are plain numbers, defaults too, by their names; those in a dictionary, by their keys, and those
     that the object holds."""
-    parameters = parameters_of(asked)
+    parameters = parameters_taken(asked)
     given = dict(zip(parameters, asked.args, strict=False)) | asked.kwargs
     values = {n: given.get(n, p.default) for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
     owner = _owner(asked.code)
@@ -85,12 +86,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
 
 
-def parameters_of(asked: Asked) -> dict[str, inspect.Parameter]:
+def parameters_taken(asked: Asked) -> dict[str, inspect.Parameter]:
+    """The parameters of the forward pass."""
     code = asked.forward or asked.reference or asked.code
-    try:
-        return dict(inspect.signature(code if callable(code) else getattr(code, "forward", code)).parameters)
-    except (TypeError, ValueError):
-        return {}
+    return parameters_of(code if callable(code) else getattr(code, "forward", code))
 
 
 def names_in(wrt: Any) -> list[str]:
