@@ -18,6 +18,7 @@ from chainrule.diagnosis.reading.arguments import with_an_input
 from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.forms import form_of, made
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.outputs import with_upstreams
 from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.repairing.findings import Findings
 from chainrule.diagnosis.repairing.proof import kept
@@ -94,28 +95,24 @@ def _meant(asked: Asked) -> list[Asked]:
 
 
 def _by_either_reading(asked: Asked) -> Report:
-    """A parameter of a backward function may be the output, or an input under another name: what is right by either
-    reading is right."""
-    other = with_an_input(asked.code, asked.forward)
-    if other is None:
-        return _checked(asked)
-    again, found, error = replace(asked, code=other), None, None
-    try:
-        found = _checked(asked)
-        if found.ok:
-            return found
-    except Exception as raised:  # of theirs, too: it is given what it does not expect
-        error = raised
-    try:
-        instead = _checked(again)
-    except Exception:
-        instead = None
-    if instead is not None and (instead.ok or found is None):
-        return instead
-    if found is None:
+    """A parameter of a backward function may be an output, an input under another name, or the gradient of an output: what
+    is right by one reading is right, and else the one by which most is right is told."""
+    others = with_upstreams(asked.code, asked.forward), with_an_input(asked.code, asked.forward)
+    first, last = ([replace(asked, code=code)] if code is not None else [] for code in others)
+    found: list[Report] = []
+    error: Exception | None = None
+    for reading in [*first, asked, *last]:
+        try:
+            found.append(_checked(reading))
+        except Exception as raised:  # of theirs, too: it is given what it does not expect
+            error = raised if error is None or reading is asked else error
+            continue
+        if found[-1].ok:
+            return found[-1]
+    if not found:
         assert error is not None
         raise error
-    return found
+    return max(found, key=lambda report: sum(row.status in ("right", "close") for row in report.rows))
 
 
 def _checked(asked: Asked) -> Report:
