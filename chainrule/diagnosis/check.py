@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from chainrule.arrays.array import Unfollowed
+from chainrule.arrays.code import kinds_of
 from chainrule.diagnosis.identities.identities import identities
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.missing import not_looked_at
 from chainrule.diagnosis.numbers import by_gradients
 from chainrule.diagnosis.reading.arguments import parameters_of, with_an_input
 from chainrule.diagnosis.reading.claim import names_meant
-from chainrule.diagnosis.reading.forms import form_of, made
+from chainrule.diagnosis.reading.forms import form_of, is_function_class, made
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.outputs import with_upstreams
 from chainrule.diagnosis.reading.running import run_handwritten
+from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.repairing.findings import Findings
 from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
@@ -71,14 +75,28 @@ def check(
     >>> report.ok, report.rows[0].status, report.findings[0].cause, report.findings[0].repair
     (False, 'wrong', 'wrong-scale', 'w.g = x')
     """
-    with torch.inference_mode(False):  # where autograd could not be asked
-        *others, last = _meant(Asked(code, args, kwargs, loss, wrt, forward, reference))
+    given = Asked(code, args, kwargs, loss, wrt, forward, reference)
+    with torch.inference_mode(False), _as_before(given):  # where autograd could not be asked
+        *others, last = _meant(given)
         for asked in others:
             try:
                 return _checked(asked)
             except ChainruleError:  # no step that is whole in itself
                 continue
         return _by_either_reading(last)
+
+
+@contextmanager
+def _as_before(asked: Asked) -> Iterator[None]:
+    """What a run of torch code leaves is the person's own, `.g` above all. Other code ran on arrays of ours, which are no
+    values of theirs, and an autograd.Function may write into its arguments: afterwards all is as before."""
+    own = "torch" in kinds_of(asked.code, (asked.args, asked.kwargs)) and not is_function_class(asked.code)
+    state = None if own else State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference])
+    try:
+        yield
+    finally:
+        if state is not None:
+            state.restore()
 
 
 def _meant(asked: Asked) -> list[Asked]:
@@ -102,28 +120,24 @@ def _without_upstream(asked: Asked) -> Asked:
 
 
 def _by_either_reading(asked: Asked) -> Report:
-    """A parameter of a backward function may be the output, or an input under another name: what is right by either
-    reading is right."""
-    other = with_an_input(asked.code, asked.forward)
-    if other is None:
-        return _checked(asked)
-    again, found, error = replace(asked, code=other), None, None
-    try:
-        found = _checked(asked)
-        if found.ok:
-            return found
-    except Exception as raised:  # of theirs, too: it is given what it does not expect
-        error = raised
-    try:
-        instead = _checked(again)
-    except Exception:
-        instead = None
-    if instead is not None and (instead.ok or found is None):
-        return instead
-    if found is None:
+    """A parameter of a backward function may be an output, an input under another name, or the gradient of an output: what
+    is right by one reading is right, and else the one by which most is right is told."""
+    others = with_upstreams(asked.code, asked.forward), with_an_input(asked.code, asked.forward)
+    first, last = ([replace(asked, code=code)] if code is not None else [] for code in others)
+    found: list[Report] = []
+    error: Exception | None = None
+    for reading in [*first, asked, *last]:
+        try:
+            found.append(_checked(reading))
+        except Exception as raised:  # of theirs, too: it is given what it does not expect
+            error = raised if error is None or reading is asked else error
+            continue
+        if found[-1].ok:
+            return found[-1]
+    if not found:
         assert error is not None
         raise error
-    return found
+    return max(found, key=lambda report: sum(row.status in ("right", "close") for row in report.rows))
 
 
 def _checked(asked: Asked) -> Report:

@@ -103,7 +103,11 @@ def _is_kept_like(case: Case, node: fx.Node, claimed: set[fx.Node]) -> bool:
 
 def _roles(value: fx.Node, used: set[fx.Node]) -> set[tuple[str, int]]:
     """As what a value enters the forward pass: the second operand of a matmul, say."""
-    readers = [u for u in value.users if u in used and u.meta["phase"] == "forward" and u.meta["operation"] != "mul"]
+    readers = [
+        u
+        for u in value.users
+        if u in used and u.meta["phase"] == "forward" and u.meta["operation"] not in ("mul", "sub")
+    ]
     return {(u.meta["operation"], i) for u in readers for i, a in enumerate(u.args) if a is value and i > 0}
 
 

@@ -54,16 +54,6 @@ class Claims(Returned):
                 )
         return list(found.values())
 
-    def _in_turns(self) -> set[str]:
-        """Names that one line outside the forward pass binds several times, in a loop: each to another gradient."""
-        found: dict[tuple[str, Any, int], int] = {}
-        for node in self.recorder.graph.nodes:
-            name, spot = node.meta.get("name"), node.meta.get("spot")
-            if name and spot is not None and node not in self.forward and "same_as" not in node.meta:
-                key = name, spot.code, spot.index
-                found[key] = found.get(key, 0) + 1
-        return {name for (name, _, _), times in found.items() if times > 1}
-
     # -- told by `.g` ----------------------------------------------------------------------------
 
     def _left(self) -> list[Claim]:

@@ -13,6 +13,7 @@ from chainrule.diagnosis.reading.claim import Claim, Values, before_step, names_
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.errors import ChainruleError, Untold
 from chainrule.program import differentiable
+from chainrule.recording.numbers import Tracked
 from chainrule.run import needed
 
 _TAKEN = frozenset(
@@ -172,7 +173,50 @@ class Returned(Values):
 
     def _meant_by(self, returned: Item) -> fx.Node | None:
         """The value of which something that was returned is the gradient: by its keys, or by its name."""
-        return self._standing_at(returned.way) or self._meant(returned.label, None)
+        if (standing := self._standing_at(returned.way)) is not None:
+            return standing
+        value = self._meant(returned.label, None)
+        return value if value is None or value.op == "placeholder" else self._of_its_name(value, returned)
+
+    def _of_its_name(self, value: fx.Node, returned: Item) -> fx.Node | None:
+        """Of all that a name stood for in the forward pass, `h = h0` and then `h = tanh(h @ w)`, that whose gradient was
+        returned; None where it is that of a plain number."""
+        stood = self._stood_for(value)
+        nodes = [n for n in stood if isinstance(n, fx.Node)]
+        if len(stood) < 2:
+            return value
+        truth = self.truths()
+        right = [n for n in nodes if _alike(returned.value, n.meta["val"].shape, truth(n))]
+        if right or returned.label not in self._in_turns():
+            return next(iter(right), value)
+        return nodes[0] if len(nodes) == len(stood) else None  # the loop of the backward pass comes back to the first
+
+    def _stood_for(self, value: fx.Node) -> list[Any]:
+        """What the name of a value stood for, in order, where the code computed it."""
+        spot, name = value.meta.get("spot"), value.meta.get("name")
+        found: dict[Any, None] = {}
+        for node in self.recorder.graph.nodes:
+            at = node.meta.get("spot")
+            if (
+                node in self.used
+                and at is not None
+                and spot is not None
+                and (at.code, at.call) == (spot.code, spot.call)
+            ):
+                held = at.names.get(name)
+                known = [held] if held in self.used or isinstance(held, int | float | Tracked) else []
+                found.update(dict.fromkeys([*known, *([node] if node.meta.get("name") == name else [])]))
+        return list(found)
+
+    def _in_turns(self) -> set[str]:
+        """Names that one line outside the forward pass binds several times, in a loop: each to another gradient."""
+        found: dict[tuple[str, Any, int], int] = {}
+        for node in self.recorder.graph.nodes:
+            name, spot = node.meta.get("name"), node.meta.get("spot")
+            if name and spot is not None and node not in self.forward and "same_as" not in node.meta:
+                key = name, spot.code, spot.index
+                found[key] = found.get(key, 0) + 1
+        return {name for (name, _, _), times in found.items() if times > 1}
 
     def _standing_at(self, way: tuple[str, ...]) -> fx.Node | None:
         """The input that stands at the same keys, of two levels at least: `P["l1"]["w"]` for `G["l1"]["w"]`."""
