@@ -72,6 +72,24 @@ def norm_backward(dout, cache):
     return dx, dgamma
 
 
+def cost(x, w, lam=0.5, eps=0.1):
+    return ((x @ w) ** 2).mean() + lam * (w ** 2).sum() + eps
+
+
+def cost_backward(x, w, lam=0.5, scale=2):
+    dw = x.T @ (x @ w) * scale / len(x) + scale * lam * w
+    return dw
+
+
+def penalty(w, lam=0.5):
+    out = lam * w ** 2
+    return out
+
+
+def penalty_backward(dout, w, lam):
+    return 2 * lam * w * dout
+
+
 class Scale:
     @staticmethod
     def forward(x, w):
@@ -135,6 +153,8 @@ CASES: dict[str, tuple[tuple[Any, ...], str, str, str]] = {  # name: inputs, a c
     "cached_backward": ((n(5),), "d - d.mean()", "d", "x"),
     "attention_backward": ((n(4, 3), n(4, 3, seed=1), n(4, 3, seed=2)), "p.T @ dout", "p @ dout", "v"),
     "norm_backward": ((n(4, 3), n(3), np.zeros(3)), "xh * (dxh * xh).mean(0)", "xh * (dxh * xh).sum(0)", "x"),
+    "cost_backward": ((n(4, 3), n(3)), "scale * lam * w", "scale * w", "w"),
+    "penalty_backward": ((n(3),), "2 * lam * w", "lam * w", "w"),
     "Scale": ((t(2, 3, 4), t(4)), "(dout * x).sum((0, 1))", "(dout * x).mean((0, 1))", "w"),
     "Optional": ((t(4, 3),), "dx + self.b.backward(db)", "dx - self.b.backward(db)", "x"),
     "Unpacked": ((t(4, 3),), "da, db = grads", "db, da = grads", "b.weight"),

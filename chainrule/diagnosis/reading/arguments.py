@@ -85,6 +85,25 @@ def arguments_by_name(
     return [given(name) for name in names]
 
 
+def with_defaults(backward: Any, forward: Any, known: Mapping[str, Any], returned: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known by its name, with the defaults of the forward pass, and of what a backward function need not be given:
+    `lam=0.1`.
+
+    >>> with_defaults(lambda dout, x, cache=None, lam=0.1: dout, lambda x, p=0.5: x, {"x": 1}, {})
+    {'x': 1, 'p': 0.5, 'lam': 0.1}
+    """
+    own = _defaults(backward)
+    told = {n for n in own if n in returned or n in OUTPUT or is_cache(n) or UPSTREAM.fullmatch(n)}
+    more = {**_defaults(forward), **{n: value for n, value in own.items() if n not in told}}
+    return {**known, **{n: value for n, value in more.items() if n not in known}}
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    if not callable(function):
+        return {}
+    return {n: p.default for n, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
+
+
 def with_an_input(backward: Any, forward: Any) -> Any:
     """A backward function whose parameter of a name that tells nothing is an input of the forward pass, under another
     name there: `a_backward(dout, s)` of `a(x)`, where `s` may also be the output. None where there is none."""

@@ -17,7 +17,7 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
-from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, named_by, upstream_of
+from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, named_by, upstream_of, with_defaults
 from chainrule.diagnosis.reading.caches import kept, place_of
 from chainrule.diagnosis.reading.handed import apart, followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
@@ -273,7 +273,10 @@ class _Run:
         """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
         `theirs`, among `outs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
         names = list(inspect.signature(function).parameters)
+        values = (theirs, *outs[1:]) if isinstance(outs, tuple) else (theirs,)
+        returned = {**named_by(forward, values), **self._named(theirs)}
         known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
+        known = with_defaults(function, forward, known, returned)
         taken = upstream_of(names, known)
         if taken is not None or out.numel() != 1:
             self.upstream = self._given_upstream(out)
@@ -282,8 +285,6 @@ class _Run:
         cache, layer = None, has_backward(self.asked.code)  # which keeps what it needs itself, but for what it calls so
         if isinstance(outs, tuple) and (not layer or any(map(is_cache, names))):
             cache = kept(self.recorder, forward, outs, place_of(forward, outs, 1), self.began)
-        values = (theirs, *outs[1:]) if isinstance(outs, tuple) else (theirs,)
-        returned = {**named_by(forward, values), **self._named(theirs)}
         found = arguments_by_name(names, known, taken, self.upstream, theirs, returned, cache, args)
         if taken is None and out.numel() != 1 and cache is None and all(a is not theirs for a in found):
             raise ChainruleError(
