@@ -11,6 +11,7 @@ import torch
 from test_forms import module, n, t
 
 import chainrule as cr
+from chainrule.diagnosis.report import Report
 
 FILE = """\
 import numpy as np
@@ -90,6 +91,39 @@ def penalty_backward(dout, w, lam):
     return 2 * lam * w * dout
 
 
+def entropy_forward(z, y):
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    return -np.log(p[np.arange(len(y)), y]).mean(), p
+
+
+def entropy_backward(p, y):
+    d = p.copy()
+    d[np.arange(len(y)), y] -= 1
+    return d / len(y)
+
+
+def cell_forward(h, c, w):
+    a = np.tanh(h @ w)
+    next_c = c + a
+    h2 = next_c * a
+    return h2, next_c, (h, w, a, next_c)
+
+
+def cell_backward(dc, dh, cache):
+    h, w, a, next_c = cache
+    dc = dc + dh * a
+    da = (dc + dh * next_c) * (1 - a ** 2)
+    return da @ w.T, dc, h.T @ da
+
+
+def keyword_forward(x, *, w):
+    return x @ w
+
+
+def keyword_backward(dout, x, *, w):
+    return dout @ w.T, x.T @ dout
+
+
 class Scale:
     @staticmethod
     def forward(x, w):
@@ -155,6 +189,9 @@ CASES: dict[str, tuple[tuple[Any, ...], str, str, str]] = {  # name: inputs, a c
     "norm_backward": ((n(4, 3), n(3), np.zeros(3)), "xh * (dxh * xh).mean(0)", "xh * (dxh * xh).sum(0)", "x"),
     "cost_backward": ((n(4, 3), n(3)), "scale * lam * w", "scale * w", "w"),
     "penalty_backward": ((n(3),), "2 * lam * w", "lam * w", "w"),
+    "entropy_backward": ((n(4, 3), np.array([0, 2, 1, 1])), "d / len(y)", "d", "z"),
+    "cell_backward": ((n(2, 3), n(2, 3, seed=1), n(3, 3)), "dc = dc + dh * a", "dc = dc - dh * a", "c"),
+    "keyword_backward": ((n(2, 3), {"w": n(3, 4)}), "return dout @ w.T", "return -dout @ w.T", "x"),
     "Scale": ((t(2, 3, 4), t(4)), "(dout * x).sum((0, 1))", "(dout * x).mean((0, 1))", "w"),
     "Optional": ((t(4, 3),), "dx + self.b.backward(db)", "dx - self.b.backward(db)", "x"),
     "Unpacked": ((t(4, 3),), "da, db = grads", "db, da = grads", "b.weight"),
@@ -162,9 +199,14 @@ CASES: dict[str, tuple[tuple[Any, ...], str, str, str]] = {  # name: inputs, a c
 }
 
 
+def checked(code: Any, inputs: tuple[Any, ...]) -> Report:
+    named = inputs[-1] if isinstance(inputs[-1], dict) else {}
+    return cr.check(code, *(i for i in inputs if i is not named), **named)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_right(tmp_path: Path, name: str) -> None:
-    report = cr.check(getattr(module(tmp_path, FILE), name), *CASES[name][0])
+    report = checked(getattr(module(tmp_path, FILE), name), CASES[name][0])
     assert report.ok, str(report)
 
 
@@ -172,7 +214,7 @@ def test_right(tmp_path: Path, name: str) -> None:
 def test_wrong(tmp_path: Path, name: str) -> None:
     inputs, right, wrong, of = CASES[name]
     assert right in FILE
-    report = cr.check(getattr(module(tmp_path, FILE.replace(right, wrong)), name), *inputs)
+    report = checked(getattr(module(tmp_path, FILE.replace(right, wrong)), name), inputs)
     told = {row.name for row in report.rows if row.status == "wrong"}
     assert f"{of}.g" in told or of in told, str(report)
 

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chainrule.diagnosis.reading.returns import function_of
@@ -63,7 +63,7 @@ def arguments_by_name(
     """
     if len(names) == 2 and taken == names[0] and names[1] not in {*known, *returned} and kept is not None:
         return [upstream, kept]
-    if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:]:
+    if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:] and names[0] not in returned:
         known = {**known, names[0]: inputs[0]}  # the first input, called something else
     free = [n for n in known if n not in names]
     told = {*known, *returned}
@@ -102,6 +102,22 @@ def _defaults(function: Any) -> dict[str, Any]:
     if not callable(function):
         return {}
     return {n: p.default for n, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
+
+
+def called_with(function: Any, values: Sequence[Any]) -> Any:
+    """What a function gives for a value for each of its parameters, in order.
+
+    >>> called_with(lambda a, *, b: (a, b), [1, 2])
+    (1, 2)
+    """
+    placed: list[Any] = []
+    named: dict[str, Any] = {}
+    for (name, p), value in zip(inspect.signature(function).parameters.items(), values, strict=True):
+        if p.kind is p.KEYWORD_ONLY:
+            named[name] = value
+        elif p.kind is not p.VAR_KEYWORD:
+            placed.append(value)
+    return function(*placed, **named)
 
 
 def with_an_input(backward: Any, forward: Any) -> Any:

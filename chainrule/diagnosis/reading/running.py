@@ -17,7 +17,14 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
-from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, named_by, upstream_of, with_defaults
+from chainrule.diagnosis.reading.arguments import (
+    arguments_by_name,
+    called_with,
+    is_cache,
+    named_by,
+    upstream_of,
+    with_defaults,
+)
 from chainrule.diagnosis.reading.caches import kept, place_of
 from chainrule.diagnosis.reading.handed import apart, followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
@@ -149,7 +156,7 @@ class _Run:
             self.began = self.spots.count + 1 if takes else 0
             if takes > 1:
                 given = self._by_name(asked.code.backward, named_forward, outs, out, out, args, kwargs)
-                return out, as_tensors(code.backward(*self._given(asked.code, given)))
+                return out, as_tensors(called_with(code.backward, self._given(asked.code, given)))
             if out.numel() != 1 or takes:
                 self.upstream = self._given_upstream(out)
             if takes:
@@ -207,11 +214,10 @@ class _Run:
             self.began = self.spots.count + 1
             if asked.function:
                 self.upstream = self._given_upstream(out)
-                given = [self.upstream]
-            else:
-                theirs = out if theirs is None else theirs
-                given = self._by_name(asked.code, asked.forward, outs, out, theirs, args, kwargs)
-            return out, as_tensors(asked.code(*self._given(asked.code, given)))
+                return out, as_tensors(asked.code(*self._given(asked.code, [self.upstream])))
+            theirs = out if theirs is None else theirs
+            given = self._by_name(asked.code, asked.forward, outs, out, theirs, args, kwargs)
+            return out, as_tensors(called_with(asked.code, self._given(asked.code, given)))
 
     def _alike(self, theirs: Any, out: Any) -> bool:
         """Whether what their own forward pass gave was recorded, and is what the reference gives."""
@@ -263,7 +269,7 @@ class _Run:
             given = [
                 {**found, **needed_too}.get(n, p.default) for n, p in inspect.signature(backward).parameters.items()
             ]
-            return (self.object.backward if layer else asked.code)(*self._given(asked.code, given))
+            return called_with(self.object.backward if layer else asked.code, self._given(asked.code, given))
 
         return self._several(taken.outs, called)
 
