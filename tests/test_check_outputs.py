@@ -174,6 +174,16 @@ class Unpacked(Heads):
         return self.a.backward(da) + self.b.backward(db)
 
 
+class Indexed(Heads):
+    def backward(self, grads):
+        return self.a.backward(grads[0]) + self.b.backward(grads[1])
+
+
+class Starred(Heads):
+    def backward(self, *grads):
+        return self.a.backward(grads[0]) + self.b.backward(grads[1])
+
+
 class Named(Heads):
     def forward(self, x):
         return {"a": self.a(x), "b": self.b(x)}
@@ -195,6 +205,8 @@ CASES: dict[str, tuple[tuple[Any, ...], str, str, str]] = {  # name: inputs, a c
     "Scale": ((t(2, 3, 4), t(4)), "(dout * x).sum((0, 1))", "(dout * x).mean((0, 1))", "w"),
     "Optional": ((t(4, 3),), "dx + self.b.backward(db)", "dx - self.b.backward(db)", "x"),
     "Unpacked": ((t(4, 3),), "da, db = grads", "db, da = grads", "b.weight"),
+    "Indexed": ((t(4, 3),), "self.b.backward(grads[1])", "self.b.backward(-grads[1])", "x"),
+    "Starred": ((t(4, 3),), "self.b.backward(grads[1])", "self.b.backward(-grads[1])", "x"),
     "Named": ((t(4, 3),), 'self.b.backward(grads["b"])', 'self.b.backward(-grads["b"])', "x"),
 }
 

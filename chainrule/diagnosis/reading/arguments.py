@@ -104,20 +104,22 @@ def _defaults(function: Any) -> dict[str, Any]:
     return {n: p.default for n, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
 
 
-def called_with(function: Any, values: Sequence[Any]) -> Any:
-    """What a function gives for a value for each of its parameters, in order.
+def as_parameters(function: Any, values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A value for each parameter, in order, as the arguments that a call is given by place, and by name.
 
-    >>> called_with(lambda a, *, b: (a, b), [1, 2])
-    (1, 2)
+    >>> as_parameters(lambda a, *, b: (a, b), [1, 2])
+    ([1], {'b': 2})
     """
     placed: list[Any] = []
     named: dict[str, Any] = {}
     for (name, p), value in zip(inspect.signature(function).parameters.items(), values, strict=True):
         if p.kind is p.KEYWORD_ONLY:
             named[name] = value
+        elif p.kind is p.VAR_POSITIONAL and isinstance(value, tuple):
+            placed += value
         elif p.kind is not p.VAR_KEYWORD:
             placed.append(value)
-    return function(*placed, **named)
+    return placed, named
 
 
 def with_an_input(backward: Any, forward: Any) -> Any:

@@ -52,7 +52,7 @@ def upstreams_of(backward: Any, forward: Any, outs: Any, known: Iterable[str], l
     given = names_returned(forward)
     free = [n for n in parameters if n not in known and not is_cache(n) and n not in given]
     found = [n for n in free if n in needed]
-    if len(found) == 1 and (values := _taken_whole(backward, found[0], outs)):
+    if len(found) == 1 and (values := _taken_whole(backward, parameters[found[0]], outs)):
         return Upstreams(found, values, needed, outs)
     if not isinstance(outs, tuple):
         return None
@@ -99,18 +99,21 @@ def _places(name: str, given: list[str]) -> list[int]:
     return [i for i, g in enumerate(given) if meant & {g.casefold(), *re.findall("[a-z]+", g.casefold())}]
 
 
-def _taken_whole(backward: Any, name: str, outs: Any) -> list[Any]:
-    """The outputs of which one parameter takes all the gradients: a dictionary that is read by its keys, or a tuple that
-    is unpacked there."""
+def _taken_whole(backward: Any, parameter: inspect.Parameter, outs: Any) -> list[Any]:
+    """The outputs of which one parameter takes all the gradients: a dictionary or a tuple that is read by its keys, or a
+    tuple that is unpacked there."""
     values = list(outs.values()) if isinstance(outs, dict) else list(outs) if isinstance(outs, tuple) else []
+    keys = set(outs) if isinstance(outs, dict) else set(range(len(values)))
     code = getattr(backward, "__code__", None)
     function = function_of(code) if code is not None else None
     nodes = list(ast.walk(function)) if function is not None else []
-    sets = [n for n in nodes if isinstance(n, ast.Assign) and ast.unparse(n.value) == name]
-    unpacked = any(isinstance(t, ast.Tuple) and len(t.elts) == len(values) > 1 for n in sets for t in n.targets)
-    entries = [n.slice for n in nodes if isinstance(n, ast.Subscript) and ast.unparse(n.value) == name]
-    by_key = any(isinstance(k, ast.Constant) and k.value in outs for k in entries) if isinstance(outs, dict) else False
-    return values if (unpacked or by_key) and all(_is_floating(v) for v in values) else []
+    sets = [n for n in nodes if isinstance(n, ast.Assign) and ast.unparse(n.value) == parameter.name]
+    unpacked = any(isinstance(t, ast.Tuple) and len(t.elts) == len(values) for n in sets for t in n.targets)
+    entries = [n.slice for n in nodes if isinstance(n, ast.Subscript) and ast.unparse(n.value) == parameter.name]
+    read = {k.value for k in entries if isinstance(k, ast.Constant)}
+    several = isinstance(outs, dict) or len(values) > 1
+    fits = several and (unpacked or read == keys or parameter.kind is parameter.VAR_POSITIONAL)
+    return values if fits and all(_is_floating(v) for v in values) else []
 
 
 def weighted(recorder: Recorder, outs: Sequence[Any], upstream: Callable[[Any], Any]) -> tuple[Any, list[Any]]:

@@ -19,7 +19,7 @@ from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
 from chainrule.diagnosis.reading.arguments import (
     arguments_by_name,
-    called_with,
+    as_parameters,
     is_cache,
     named_by,
     upstream_of,
@@ -156,7 +156,8 @@ class _Run:
             self.began = self.spots.count + 1 if takes else 0
             if takes > 1:
                 given = self._by_name(asked.code.backward, named_forward, outs, out, out, args, kwargs)
-                return out, as_tensors(called_with(code.backward, self._given(asked.code, given)))
+                placed, by_name = as_parameters(code.backward, self._given(asked.code, given))
+                return out, as_tensors(code.backward(*placed, **by_name))
             if out.numel() != 1 or takes:
                 self.upstream = self._given_upstream(out)
             if takes:
@@ -217,7 +218,8 @@ class _Run:
                 return out, as_tensors(asked.code(*self._given(asked.code, [self.upstream])))
             theirs = out if theirs is None else theirs
             given = self._by_name(asked.code, asked.forward, outs, out, theirs, args, kwargs)
-            return out, as_tensors(called_with(asked.code, self._given(asked.code, given)))
+            placed, by_name = as_parameters(asked.code, self._given(asked.code, given))
+            return out, as_tensors(asked.code(*placed, **by_name))
 
     def _alike(self, theirs: Any, out: Any) -> bool:
         """Whether what their own forward pass gave was recorded, and is what the reference gives."""
@@ -269,7 +271,9 @@ class _Run:
             given = [
                 {**found, **needed_too}.get(n, p.default) for n, p in inspect.signature(backward).parameters.items()
             ]
-            return called_with(self.object.backward if layer else asked.code, self._given(asked.code, given))
+            code = self.object.backward if layer else asked.code
+            placed, by_name = as_parameters(code, self._given(asked.code, given))
+            return code(*placed, **by_name)
 
         return self._several(taken.outs, called)
 
