@@ -11,6 +11,7 @@ import torch
 from test_forms import module, n, t
 
 import chainrule as cr
+from chainrule.diagnosis.report import Report
 
 FILE = """\
 import numpy as np
@@ -72,6 +73,57 @@ def norm_backward(dout, cache):
     return dx, dgamma
 
 
+def cost(x, w, lam=0.5, eps=0.1):
+    return ((x @ w) ** 2).mean() + lam * (w ** 2).sum() + eps
+
+
+def cost_backward(x, w, lam=0.5, scale=2):
+    dw = x.T @ (x @ w) * scale / len(x) + scale * lam * w
+    return dw
+
+
+def penalty(w, lam=0.5):
+    out = lam * w ** 2
+    return out
+
+
+def penalty_backward(dout, w, lam):
+    return 2 * lam * w * dout
+
+
+def entropy_forward(z, y):
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    return -np.log(p[np.arange(len(y)), y]).mean(), p
+
+
+def entropy_backward(p, y):
+    d = p.copy()
+    d[np.arange(len(y)), y] -= 1
+    return d / len(y)
+
+
+def cell_forward(h, c, w):
+    a = np.tanh(h @ w)
+    next_c = c + a
+    h2 = next_c * a
+    return h2, next_c, (h, w, a, next_c)
+
+
+def cell_backward(dc, dh, cache):
+    h, w, a, next_c = cache
+    dc = dc + dh * a
+    da = (dc + dh * next_c) * (1 - a ** 2)
+    return da @ w.T, dc, h.T @ da
+
+
+def keyword_forward(x, *, w):
+    return x @ w
+
+
+def keyword_backward(dout, x, *, w):
+    return dout @ w.T, x.T @ dout
+
+
 class Scale:
     @staticmethod
     def forward(x, w):
@@ -122,6 +174,16 @@ class Unpacked(Heads):
         return self.a.backward(da) + self.b.backward(db)
 
 
+class Indexed(Heads):
+    def backward(self, grads):
+        return self.a.backward(grads[0]) + self.b.backward(grads[1])
+
+
+class Starred(Heads):
+    def backward(self, *grads):
+        return self.a.backward(grads[0]) + self.b.backward(grads[1])
+
+
 class Named(Heads):
     def forward(self, x):
         return {"a": self.a(x), "b": self.b(x)}
@@ -135,16 +197,28 @@ CASES: dict[str, tuple[tuple[Any, ...], str, str, str]] = {  # name: inputs, a c
     "cached_backward": ((n(5),), "d - d.mean()", "d", "x"),
     "attention_backward": ((n(4, 3), n(4, 3, seed=1), n(4, 3, seed=2)), "p.T @ dout", "p @ dout", "v"),
     "norm_backward": ((n(4, 3), n(3), np.zeros(3)), "xh * (dxh * xh).mean(0)", "xh * (dxh * xh).sum(0)", "x"),
+    "cost_backward": ((n(4, 3), n(3)), "scale * lam * w", "scale * w", "w"),
+    "penalty_backward": ((n(3),), "2 * lam * w", "lam * w", "w"),
+    "entropy_backward": ((n(4, 3), np.array([0, 2, 1, 1])), "d / len(y)", "d", "z"),
+    "cell_backward": ((n(2, 3), n(2, 3, seed=1), n(3, 3)), "dc = dc + dh * a", "dc = dc - dh * a", "c"),
+    "keyword_backward": ((n(2, 3), {"w": n(3, 4)}), "return dout @ w.T", "return -dout @ w.T", "x"),
     "Scale": ((t(2, 3, 4), t(4)), "(dout * x).sum((0, 1))", "(dout * x).mean((0, 1))", "w"),
     "Optional": ((t(4, 3),), "dx + self.b.backward(db)", "dx - self.b.backward(db)", "x"),
     "Unpacked": ((t(4, 3),), "da, db = grads", "db, da = grads", "b.weight"),
+    "Indexed": ((t(4, 3),), "self.b.backward(grads[1])", "self.b.backward(-grads[1])", "x"),
+    "Starred": ((t(4, 3),), "self.b.backward(grads[1])", "self.b.backward(-grads[1])", "x"),
     "Named": ((t(4, 3),), 'self.b.backward(grads["b"])', 'self.b.backward(-grads["b"])', "x"),
 }
 
 
+def checked(code: Any, inputs: tuple[Any, ...]) -> Report:
+    named = inputs[-1] if isinstance(inputs[-1], dict) else {}
+    return cr.check(code, *(i for i in inputs if i is not named), **named)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_right(tmp_path: Path, name: str) -> None:
-    report = cr.check(getattr(module(tmp_path, FILE), name), *CASES[name][0])
+    report = checked(getattr(module(tmp_path, FILE), name), CASES[name][0])
     assert report.ok, str(report)
 
 
@@ -152,7 +226,7 @@ def test_right(tmp_path: Path, name: str) -> None:
 def test_wrong(tmp_path: Path, name: str) -> None:
     inputs, right, wrong, of = CASES[name]
     assert right in FILE
-    report = cr.check(getattr(module(tmp_path, FILE.replace(right, wrong)), name), *inputs)
+    report = checked(getattr(module(tmp_path, FILE.replace(right, wrong)), name), inputs)
     told = {row.name for row in report.rows if row.status == "wrong"}
     assert f"{of}.g" in told or of in told, str(report)
 

@@ -163,3 +163,50 @@ def checked(name: str, given: list[Any]) -> tuple[Report, str]:
     space: dict[str, Any] = {"__name__": "returned"}
     exec(compile(text, "<returned>", "exec"), space)
     return cr.check(eval(name, space), *arrays), text
+
+
+LAYERS = """\
+def step(x, y, ws):
+    hs = [x]
+    for w in ws:
+        hs.append(torch.tanh(hs[-1] @ w))
+    loss = ((hs[-1] - y) ** 2).sum()
+    g, grads = 2 * (hs[-1] - y), []
+    for w, after, before in zip(reversed(ws), hs[:0:-1], hs[-2::-1]):
+        dz = g * (1 - after**2)
+        grads.append(before.T @ dz)
+        g = dz @ w.T
+    return loss, grads[::-1]
+"""
+
+
+def planted(text: str, name: str) -> Any:
+    file = f"<planted {abs(hash(text))}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    space: dict[str, Any] = {"torch": torch}
+    exec(compile(text, file, "exec"), space)
+    return space[name]
+
+
+@pytest.mark.parametrize("returned", ["grads[::-1]", "grads", "tuple(grads[::-1])"])
+@pytest.mark.parametrize("width", [3, 5])
+def test_a_list_of_gradients_is_that_of_the_list_of_weights(returned: str, width: int) -> None:
+    text = LAYERS.replace("grads[::-1]", returned)
+    inputs = torch.randn(4, 3), torch.randn(4, 3), [torch.randn(3, width), torch.randn(width, 3)]
+    report = cr.check(planted(text, "step"), *inputs)
+    assert report.ok and {row.name for row in report.rows} == {"ws.0", "ws.1"}, str(report)
+    report = cr.check(planted(text.replace("before.T @ dz", "-before.T @ dz"), "step"), *inputs)
+    assert {(row.name, row.status) for row in report.rows} == {("ws.0", "wrong"), ("ws.1", "wrong")}, str(report)
+
+
+def test_one_gradient_without_a_name_is_told_by_its_numbers() -> None:
+    text = "def grad(x, y, w):\n    return 2 * x.T @ (x @ w - y) / y.numel()\n"
+    inputs = torch.randn(4, 3), torch.randn(4, 2), torch.randn(3, 2)
+
+    def loss(x: Any, y: Any, w: Any) -> Any:
+        return ((x @ w - y) ** 2).mean()
+
+    report = cr.check(planted(text, "grad"), *inputs, forward=loss)
+    assert report.ok and [row.name for row in report.rows] == ["w"], str(report)
+    with pytest.raises(cr.ChainruleError, match="wrt="):
+        cr.check(planted(text.replace("2 *", "3 *"), "grad"), *inputs, forward=loss)

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chainrule.diagnosis.reading.returns import function_of
@@ -63,7 +63,7 @@ def arguments_by_name(
     """
     if len(names) == 2 and taken == names[0] and names[1] not in {*known, *returned} and kept is not None:
         return [upstream, kept]
-    if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:]:
+    if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:] and names[0] not in returned:
         known = {**known, names[0]: inputs[0]}  # the first input, called something else
     free = [n for n in known if n not in names]
     told = {*known, *returned}
@@ -83,6 +83,43 @@ def arguments_by_name(
         return inputs if kept is None else kept
 
     return [given(name) for name in names]
+
+
+def with_defaults(backward: Any, forward: Any, known: Mapping[str, Any], returned: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known by its name, with the defaults of the forward pass, and of what a backward function need not be given:
+    `lam=0.1`.
+
+    >>> with_defaults(lambda dout, x, cache=None, lam=0.1: dout, lambda x, p=0.5: x, {"x": 1}, {})
+    {'x': 1, 'p': 0.5, 'lam': 0.1}
+    """
+    own = _defaults(backward)
+    told = {n for n in own if n in returned or n in OUTPUT or is_cache(n) or UPSTREAM.fullmatch(n)}
+    more = {**_defaults(forward), **{n: value for n, value in own.items() if n not in told}}
+    return {**known, **{n: value for n, value in more.items() if n not in known}}
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    if not callable(function):
+        return {}
+    return {n: p.default for n, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
+
+
+def as_parameters(function: Any, values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A value for each parameter, in order, as the arguments that a call is given by place, and by name.
+
+    >>> as_parameters(lambda a, *, b: (a, b), [1, 2])
+    ([1], {'b': 2})
+    """
+    placed: list[Any] = []
+    named: dict[str, Any] = {}
+    for (name, p), value in zip(inspect.signature(function).parameters.items(), values, strict=True):
+        if p.kind is p.KEYWORD_ONLY:
+            named[name] = value
+        elif p.kind is p.VAR_POSITIONAL and isinstance(value, tuple):
+            placed += value
+        elif p.kind is not p.VAR_KEYWORD:
+            placed.append(value)
+    return placed, named
 
 
 def with_an_input(backward: Any, forward: Any) -> Any:

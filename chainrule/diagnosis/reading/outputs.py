@@ -52,21 +52,28 @@ def upstreams_of(backward: Any, forward: Any, outs: Any, known: Iterable[str], l
     given = names_returned(forward)
     free = [n for n in parameters if n not in known and not is_cache(n) and n not in given]
     found = [n for n in free if n in needed]
-    if len(found) == 1 and (values := _taken_whole(backward, found[0], outs)):
+    if len(found) == 1 and (values := _taken_whole(backward, parameters[found[0]], outs)):
         return Upstreams(found, values, needed, outs)
     if not isinstance(outs, tuple):
         return None
     optional = [n for n in free if n in needed or (parameters[n].default is None and _says_gradient(n))]
-    if layer and len(optional) == len(outs):
+    if (layer and len(optional) == len(outs)) or all(n in needed or _places(n, given) for n in optional):
         found = optional
-    values = list(outs[: len(found)])
-    if len(values) < max(len(found), 2) or not all(_is_floating(v) for v in values):
+    values = [outs[place] for place in _in_places(found, given)[: len(outs)]]
+    if len(found) < 2 or len(values) < len(found) or not all(_is_floating(v) for v in values):
         return None
     if layer and len(found) == len(outs):
         told = [_says_gradient(n) for n in found]
         named_otherwise = any(n.casefold() in _OTHERWISE for n in found)
         return Upstreams(found, values, needed) if all(told) or not (any(told) or named_otherwise) else None
     return Upstreams(found, values, needed) if all(_is_meant(n, given) for n in found) else None
+
+
+def _in_places(found: list[str], given: list[str]) -> list[int]:
+    """The outputs that the parameters mean, where each tells one, and else in order."""
+    places = [_places(n, given) for n in found]
+    told = [p[0] for p in places if len(p) == 1]
+    return told if sorted(told) == list(range(len(found))) else list(range(len(found)))
 
 
 def with_upstreams(backward: Any, forward: Any) -> Any:
@@ -82,19 +89,31 @@ def with_upstreams(backward: Any, forward: Any) -> Any:
     return renamed(backward, places) if places and len(found) > 1 and all(open_) else None
 
 
-def _is_meant(name: str, given: Iterable[str]) -> bool:
-    return bool(UPSTREAM.fullmatch(name) or _PLACES.fullmatch(name) or {*names_meant(name)} & {*given})
+def _is_meant(name: str, given: list[str]) -> bool:
+    return bool(UPSTREAM.fullmatch(name) or _PLACES.fullmatch(name) or _places(name, given))
 
 
-def _taken_whole(backward: Any, name: str, outs: Any) -> list[Any]:
-    """The outputs of which one parameter takes all the gradients: a dictionary, or a tuple that is unpacked there."""
+def _places(name: str, given: list[str]) -> list[int]:
+    """Where a forward pass returns what a name is the gradient of: `dc` that of `c`, of `next_c` or `c2`."""
+    meant = {m.casefold() for m in names_meant(name)}
+    return [i for i, g in enumerate(given) if meant & {g.casefold(), *re.findall("[a-z]+", g.casefold())}]
+
+
+def _taken_whole(backward: Any, parameter: inspect.Parameter, outs: Any) -> list[Any]:
+    """The outputs of which one parameter takes all the gradients: a dictionary or a tuple that is read by its keys, or a
+    tuple that is unpacked there."""
     values = list(outs.values()) if isinstance(outs, dict) else list(outs) if isinstance(outs, tuple) else []
+    keys = set(outs) if isinstance(outs, dict) else set(range(len(values)))
     code = getattr(backward, "__code__", None)
     function = function_of(code) if code is not None else None
-    sets = [n for n in ast.walk(function) if isinstance(n, ast.Assign)] if function is not None else []
-    unpacked = [t for n in sets if ast.unparse(n.value) == name for t in n.targets if isinstance(t, ast.Tuple)]
-    fits = isinstance(outs, dict) or any(len(t.elts) == len(values) for t in unpacked)
-    return values if len(values) > 1 and fits and all(_is_floating(v) for v in values) else []
+    nodes = list(ast.walk(function)) if function is not None else []
+    sets = [n for n in nodes if isinstance(n, ast.Assign) and ast.unparse(n.value) == parameter.name]
+    unpacked = any(isinstance(t, ast.Tuple) and len(t.elts) == len(values) for n in sets for t in n.targets)
+    entries = [n.slice for n in nodes if isinstance(n, ast.Subscript) and ast.unparse(n.value) == parameter.name]
+    read = {k.value for k in entries if isinstance(k, ast.Constant)}
+    several = isinstance(outs, dict) or len(values) > 1
+    fits = several and (unpacked or read == keys or parameter.kind is parameter.VAR_POSITIONAL)
+    return values if fits and all(_is_floating(v) for v in values) else []
 
 
 def weighted(recorder: Recorder, outs: Sequence[Any], upstream: Callable[[Any], Any]) -> tuple[Any, list[Any]]:

@@ -120,7 +120,8 @@ class Returned(Values):
     def _by_numbers(self, values: list[Item]) -> list[Claim]:
         """Where neither names nor positions tell them apart: each is of the input of which it is the right gradient."""
         inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
-        if len(self._in_position(len(values))) == len(values) or not any(not v.label for v in values):
+        tensors = [v.value for v in values]
+        if any(_fit(self._in_position(tensors), tensors)) or not any(not v.label for v in values):
             return []
         truth, found = self.truths(), []
         for value in values:
@@ -130,25 +131,31 @@ class Returned(Values):
             found.append(self._claim(of[0], value.label, value.value))
         return found if len({c.value for c in found}) == len(found) else []
 
-    def _in_position(self, count: int) -> list[fx.Node]:
-        """The inputs of which as many returned values may be the gradients, in order."""
+    def _in_position(self, returned: list[torch.Tensor]) -> list[fx.Node]:
+        """The inputs of which what was returned may be the gradients, in order: arguments, or all that one of them holds."""
         inputs = {n.meta.get("name"): n for n in self.recorder.inputs if differentiable(n)}
         order = [inputs[name] for name in self.hand.parameters if name in inputs]
         if self.hand.began:
-            order = order[:count]
-        if len(order) != count:
+            order = order[: len(returned)]
+        if len(order) != len(returned):
             order = [n for n in order if n.meta.get("given", n.meta["val"]).requires_grad]
+        if not any(_fit(order, returned)):
+            held = [[n for k, n in inputs.items() if k and k.startswith(f"{p}.")] for p in self.hand.parameters]
+            found = [o for nodes in held if nodes for o in (nodes, nodes[::-1]) if all(_fit(o, returned))]
+            if found and len({frozenset(o) for o in found}) == 1:
+                truth = self.truths()  # a backward pass may leave the last layer first
+                order = max(found, key=lambda o: sum(_alike(t, t.shape, truth(n)) for n, t in zip(o, returned, strict=True)))  # fmt: skip
         return order
 
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
-        order = self._in_position(len(labelled))
+        order = self._in_position([t for _, t in labelled])
         if len(order) != len(labelled):
             raise Untold(
                 f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
                 'of what they are, in order: wrt=["w", "b"]'
             )
         pairs = list(zip(order, labelled, strict=True))
-        fits = [v.meta["val"].shape == t.shape for v, (_, t) in pairs]
+        fits = _fit(order, [t for _, t in labelled])
         if not any(fits) or any(label and not fit for fit, (_, (label, _)) in zip(fits, pairs, strict=True)):
             raise Untold(
                 f"{self.hand.asked.name} returned gradients {', '.join(label or str(tuple(t.shape)) for label, t in labelled)} "
@@ -280,6 +287,13 @@ class Returned(Values):
             return node
         known = ", ".join(self.names.values())
         raise ChainruleError(f"wrt names {item!r}, which {self.hand.asked.name} did not read; it read {known}")
+
+
+def _fit(nodes: list[fx.Node], tensors: list[torch.Tensor]) -> list[bool]:
+    """Whether each tensor has the shape of its value; where there are others as many, one that does not."""
+    if len(nodes) != len(tensors):
+        return [False]
+    return [n.meta["val"].shape == t.shape for n, t in zip(nodes, tensors, strict=True)]
 
 
 def _alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:

@@ -17,7 +17,14 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
-from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, named_by, upstream_of
+from chainrule.diagnosis.reading.arguments import (
+    arguments_by_name,
+    as_parameters,
+    is_cache,
+    named_by,
+    upstream_of,
+    with_defaults,
+)
 from chainrule.diagnosis.reading.caches import kept, place_of
 from chainrule.diagnosis.reading.handed import apart, followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
@@ -152,7 +159,8 @@ class _Run:
             self.began = self.spots.count + 1 if takes else 0
             if takes > 1:
                 given = self._by_name(asked.code.backward, named_forward, outs, out, out, args, kwargs)
-                return out, as_tensors(code.backward(*self._given(asked.code, given)))
+                placed, by_name = as_parameters(code.backward, self._given(asked.code, given))
+                return out, as_tensors(code.backward(*placed, **by_name))
             if out.numel() != 1 or takes:
                 self.upstream = self._given_upstream(out)
             if takes:
@@ -210,11 +218,11 @@ class _Run:
             self.began = self.spots.count + 1
             if asked.function:
                 self.upstream = self._given_upstream(out)
-                given = [self.upstream]
-            else:
-                theirs = out if theirs is None else theirs
-                given = self._by_name(asked.code, asked.forward, outs, out, theirs, args, kwargs)
-            return out, as_tensors(asked.code(*self._given(asked.code, given)))
+                return out, as_tensors(asked.code(*self._given(asked.code, [self.upstream])))
+            theirs = out if theirs is None else theirs
+            given = self._by_name(asked.code, asked.forward, outs, out, theirs, args, kwargs)
+            placed, by_name = as_parameters(asked.code, self._given(asked.code, given))
+            return out, as_tensors(asked.code(*placed, **by_name))
 
     def _alike(self, theirs: Any, out: Any) -> bool:
         """Whether what their own forward pass gave was recorded, and is what the reference gives."""
@@ -266,7 +274,9 @@ class _Run:
             given = [
                 {**found, **needed_too}.get(n, p.default) for n, p in inspect.signature(backward).parameters.items()
             ]
-            return (self.object.backward if layer else asked.code)(*self._given(asked.code, given))
+            code = self.object.backward if layer else asked.code
+            placed, by_name = as_parameters(code, self._given(asked.code, given))
+            return code(*placed, **by_name)
 
         return self._several(taken.outs, called)
 
@@ -276,7 +286,10 @@ class _Run:
         """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
         `theirs`, among `outs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
         names = list(inspect.signature(function).parameters)
+        values = (theirs, *outs[1:]) if isinstance(outs, tuple) else (theirs,)
+        returned = {**named_by(forward, values), **self._named(theirs)}
         known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
+        known = with_defaults(function, forward, known, returned)
         taken = upstream_of(names, known)
         if taken is not None or out.numel() != 1:
             self.upstream = self._given_upstream(out)
@@ -285,8 +298,6 @@ class _Run:
         cache, layer = None, has_backward(self.asked.code)  # which keeps what it needs itself, but for what it calls so
         if isinstance(outs, tuple) and (not layer or any(map(is_cache, names))):
             cache = kept(self.recorder, forward, outs, place_of(forward, outs, 1), self.began)
-        values = (theirs, *outs[1:]) if isinstance(outs, tuple) else (theirs,)
-        returned = {**named_by(forward, values), **self._named(theirs)}
         found = arguments_by_name(names, known, taken, self.upstream, theirs, returned, cache, args)
         if taken is None and out.numel() != 1 and cache is None and all(a is not theirs for a in found):
             raise ChainruleError(

@@ -16,7 +16,7 @@ import torch
 from chainrule.arrays.array import Array, Unfollowed
 from chainrule.arrays.values import as_tensors, mapped
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.arguments import arguments_by_name, named_by, upstream_of
+from chainrule.diagnosis.reading.arguments import arguments_by_name, named_by, upstream_of, with_defaults
 from chainrule.diagnosis.reading.caches import place_of
 from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
@@ -197,13 +197,15 @@ class _Run:
         out, cache = self._parts(owner, found)
         names = list(inspect.signature(self.backward).parameters)[owner is not None :]
         alone = owner is not None and len(names) == 1
-        taken = names[0] if alone else upstream_of(names, self.given)
+        outs = found if isinstance(found, tuple) else (found,)
+        forward = self.asked.forward or getattr(owner, "forward", None)
+        returned = named_by(forward, outs)
+        known = with_defaults(self.backward, forward, self.given, returned)
+        taken = names[0] if alone else upstream_of(names, known)
         if taken is None:
             self.upstream = np.ones(np.shape(out))
         inputs = tuple(self.given.values())
-        outs = found if isinstance(found, tuple) else (found,)
-        returned = named_by(self.asked.forward or getattr(owner, "forward", None), outs)
-        values = arguments_by_name(names, self.given, taken, self.upstream, out, returned, cache, inputs)
+        values = arguments_by_name(names, known, taken, self.upstream, out, returned, cache, inputs)
         found = self.backward(*([] if owner is None else [owner]), *values)
         lines = _Lines(self.backward)
         of_inputs = [n for n in self.arrays if n.split(".")[0] in self.given]
