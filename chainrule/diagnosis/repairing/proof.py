@@ -32,10 +32,14 @@ def repaired(
             located = Located(case)
     except Exception:  # whatever the edited code raises: it is no repair
         return set()
-    then = {w.claim.name for w in before.wrong} | {before.case.names.get(n, n.name) for n in before.missing}
-    now = {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
+    then, now = wrong_names(before), wrong_names(located)
     right = then - now
     return right if now <= then and (_is_claimed(right, located) or _nearer(located, before)) else set()
+
+
+def wrong_names(located: Located) -> set[str]:
+    """The gradients that are wrong by themselves, or missing."""
+    return {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
 
 
 def _is_claimed(right: set[str], after: Located) -> bool:
