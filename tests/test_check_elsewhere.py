@@ -281,12 +281,14 @@ def test_an_exponent_is_no_length_of_a_list(wrong: str) -> None:
 
 
 VOLUME = """
+import math
+
 def step(r, h, ts):
     n = len(ts)
-    loss = sum((3 * r**2 * h - t) ** 2 for t in ts) / n
-    g = sum(2 * (3 * r**2 * h - t) for t in ts) / n
-    dr = 2 * g * 3 * r * h
-    dh = g * 3 * r**2
+    loss = sum((math.pi * r**2 * h - t) ** 2 for t in ts) / n
+    g = sum(2 * (math.pi * r**2 * h - t) for t in ts) / n
+    dr = 2 * g * math.pi * r * h
+    dh = g * math.pi * r**2
     return loss, dr, dh
 """
 
@@ -296,7 +298,7 @@ def volume(space: dict[str, Any], seed: int) -> Any:
 
 
 def test_a_factor_two_is_no_length_of_a_list() -> None:
-    assert mended(VOLUME.replace("dr = 2 * g", "dr = g"), volume) == "dr = 6 * g * r * h"
+    assert mended(VOLUME.replace("dr = 2 * g", "dr = g"), volume) == "dr = 2 * (g * math.pi * r * h)"
 
 
 BACK = """

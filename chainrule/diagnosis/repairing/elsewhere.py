@@ -37,7 +37,7 @@ class _Other:
 
     def confirms(self, edit: Edit, code: types.CodeType, right: set[str]) -> bool:
         """Whether what a repair makes right for the given data, it makes right for these."""
-        return right & wrong_names(self.located) <= repaired(edit, code, self.rerun, self.located)
+        return right & wrong_names(self.located) <= repaired(edit, code, self.rerun, self.located).names
 
 
 class Proofs:
@@ -47,6 +47,8 @@ class Proofs:
     def __init__(self, located: Located, rerun: Rerun) -> None:
         self.located, self.rerun = located, rerun
         self.refuted: list[Edit] = []  # right for the given data alone
+        self.proved: dict[Edit, types.CodeType] = {}  # with the code that they are made in
+        self.untold: dict[Edit, tuple[types.CodeType, frozenset[str]]] = {}  # right on the way, where nothing tells so
 
     def right(self, edit: Edit, code: types.CodeType, whole: bool = False) -> set[str]:
         """The gradients that are right by themselves with the edit made; none if another one has become wrong, or, of a
@@ -54,8 +56,14 @@ class Proofs:
         if edit in self.refuted:
             return set()
         found = repaired(edit, code, self.rerun, self.located, whole)
-        if not found or all(other.confirms(edit, code, found) for other in self._others):
-            return found
+        if not found.told and found.names:
+            self.untold[edit] = code, found.names
+        if not found.told or not found.names:
+            return set()
+        names = set(found.names)
+        if all(other.confirms(edit, code, names) for other in self._others):
+            self.proved[edit] = code
+            return names
         self.refuted.append(edit)
         return set()
 

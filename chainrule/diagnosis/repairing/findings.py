@@ -24,13 +24,15 @@ from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.added import additions
 from chainrule.diagnosis.repairing.callers import after_the_call, is_read_by_the_caller
 from chainrule.diagnosis.repairing.derived import Derived
+from chainrule.diagnosis.repairing.edited import rewritten
 from chainrule.diagnosis.repairing.elsewhere import Proofs
 from chainrule.diagnosis.repairing.forgotten import Forgotten, mended
 from chainrule.diagnosis.repairing.kept import other_numbers
 from chainrule.diagnosis.repairing.option import Option, Options
+from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.repairing.steps import missing_steps
 from chainrule.diagnosis.report import Edit, Finding
-from chainrule.diagnosis.truth.case import errors
+from chainrule.diagnosis.truth.case import Case, errors
 from chainrule.diagnosis.truth.reruns import Rerun
 
 _WRITES = 4  # statements that write in place
@@ -44,7 +46,9 @@ class Findings:
     """The findings of one run."""
 
     def __init__(self, located: Located, rerun: Rerun) -> None:
-        self.located, self.case, self.proofs = located, located.case, Proofs(located, rerun)
+        self.located, self.case, self.rerun = located, located.case, rerun
+        self.proofs = Proofs(located, rerun)
+        self.rewrites: list[Edit] = []  # proved, and nothing but the derived line in the place of theirs
         self.derived, self.options = Derived(located), Options(located)
         self.forgotten = Forgotten(located, self.derived, self.proofs)
         self.missing_rows = list(self.forgotten.rows.values())
@@ -85,7 +89,45 @@ class Findings:
             if finding.proved:  # of what comes before it in the run, and is right with it, too
                 found = [f for f in found if f.proved or f.name not in right]
             found.append(finding)
-        return found + self.forgotten.findings(mended_too)
+        return self._beside(found + self.forgotten.findings(mended_too))
+
+    def _beside(self, found: list[Finding]) -> list[Finding]:
+        """The findings, with repairs that are proved once those of others are made: of two mistakes one above the other,
+        the one may make nothing right by itself, or no less than the whole derived line does."""
+        left = [f for f in found if not f.proved or f.edit in self.rewrites]
+        edits = [e for e in (self._edit_of(f, f in left) for f in found) if e is not None]
+        nearer = {f.name: self._with_others(f, [e for e in edits if e[2] != f.name]) for f in left}
+        told = {f.name for f in found if f not in left or nearer[f.name] is not None}
+        if not {name for _, _, name in edits} <= told:  # they would be told by what is not proved itself
+            return found
+        return [nearer.get(f.name) or f for f in found]
+
+    def _edit_of(self, finding: Finding, is_left: bool) -> tuple[Edit, types.CodeType, str] | None:
+        """A repair that is to be made while others are looked for: proved, or right on the way."""
+        if is_left:
+            proofs = ((e, code) for e, (code, names) in self.proofs.untold.items() if finding.name in names)
+        else:
+            proofs = ((e, code) for e, code in self.proofs.proved.items() if e == finding.edit)
+        of_as_many_lines = ((e, c) for e, c in proofs if len(e.lines) == e.last - e.first + 1)
+        return next(((e, c, finding.name) for e, c in of_as_many_lines), None)
+
+    def _with_others(self, finding: Finding, others: list[tuple[Edit, types.CodeType, str]]) -> Finding | None:
+        """The proved finding for the same gradient in a run with other repairs made."""
+        if not others or time.thread_time() > self.case.until:
+            return None
+        try:
+            with rewritten([(edit, code) for edit, code, _ in others]), kept(self.case):
+                located = Located(Case(self.rerun()))
+                located.case.until = self.case.until
+                found = Findings(located, self.rerun).all() if located.wrong else []
+        except LookupError:
+            return None
+        taken = {(edit.file, line) for edit, _, _ in others for line in _lines(edit)}
+        for other in found:
+            edit = other.edit
+            if other.name == finding.name and other.proved and edit is not None:
+                return other if taken.isdisjoint((edit.file, k) for k in _lines(edit)) else None
+        return None
 
     def _together(self, found: list[Finding], finding: Finding, wrong: Wrong) -> set[str] | None:
         """What is right with the repairs of two parts of one tuple, which the finding before takes in: `return da, db`."""
@@ -158,6 +200,7 @@ class Findings:
             later = option.cause == "stale-parameter"  # the step that is moved, whatever it stands in
             finding.line, finding.file = option.spot.line if later else option.edit.line, option.spot.file
             finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
+            self.rewrites += [option.edit] if option.cause is None else []
         else:
             self._place_by(diagnosis.repairs, finding)
             if self.options.rewritten(wrong, finding.repair) in self.proofs.refuted:  # it has numbers of this run
@@ -249,6 +292,10 @@ def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
     place = first.code, first.index, first.call
     spots = [(w, s) for w in wrong if (s := w.claim.spot) is not None]
     return [w for w, s in spots if (s.code, s.index, s.call) == place]
+
+
+def _lines(edit: Edit) -> range:
+    return range(edit.first, edit.last + 1)
 
 
 def _sentence(cause: str) -> str:

@@ -6,6 +6,7 @@ import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,22 +20,31 @@ from chainrule.diagnosis.truth.case import Case
 from chainrule.recording.names import reachable
 
 
+@dataclass(frozen=True)
+class Repaired:
+    """The gradients that an edit makes right by themselves; and whether that is told by the person's own: one of them is
+    right, or less wrong, and no guess at a value on the way alone."""
+
+    names: frozenset[str] = frozenset()
+    told: bool = False
+
+
 def repaired(
     edit: Edit, code: types.CodeType, again: Callable[[], Handwritten], before: Located, whole: bool = False
-) -> set[str]:
-    """The gradients that are right by themselves with the edit made; none if another one has become wrong, or, of a
-    `whole` repair, if one is left wrong."""
+) -> Repaired:
+    """What is right with the edit made; nothing if another gradient has become wrong, or, of a `whole` repair, if one is
+    left wrong."""
     try:
         with edited(edit, code), kept(before.case):
             case = Case(again())
             if whole and not Rows(case).ok:
-                return set()
+                return Repaired()
             located = Located(case)
     except Exception:  # whatever the edited code raises: it is no repair
-        return set()
+        return Repaired()
     then, now = wrong_names(before), wrong_names(located)
-    right = then - now
-    return right if now <= then and (_is_claimed(right, located) or _nearer(located, before)) else set()
+    right = frozenset(then - now)
+    return Repaired(right, _is_claimed(right, located) or _nearer(located, before)) if now <= then else Repaired()
 
 
 def wrong_names(located: Located) -> set[str]:
@@ -42,7 +52,7 @@ def wrong_names(located: Located) -> set[str]:
     return {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
 
 
-def _is_claimed(right: set[str], after: Located) -> bool:
+def _is_claimed(right: frozenset[str], after: Located) -> bool:
     """Whether one of the gradients that are right is the person's own claim, and no guess at a value on the way."""
     return any(c.name in right for c in after.rows)
 
