@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +14,17 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.repairing.edited import edited
-from chainrule.diagnosis.report import Edit, Row
+from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case
 from chainrule.recording.names import reachable
+
+_RIGHT = frozenset(("right", "close"))
 
 
 @dataclass(frozen=True)
 class Repaired:
     """The gradients that an edit makes right by themselves; and whether that is told by the person's own: one of them is
-    right, or less wrong, and no guess at a value on the way alone."""
+    right, and no guess at a value on the way alone."""
 
     names: frozenset[str] = frozenset()
     told: bool = False
@@ -44,7 +45,7 @@ def repaired(
         return Repaired()
     then, now = wrong_names(before), wrong_names(located)
     right = frozenset(then - now)
-    return Repaired(right, _is_claimed(right, located) or _nearer(located, before)) if now <= then else Repaired()
+    return Repaired(right, _tells(right, located, before)) if now <= then else Repaired()
 
 
 def wrong_names(located: Located) -> set[str]:
@@ -52,24 +53,10 @@ def wrong_names(located: Located) -> set[str]:
     return {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
 
 
-def _is_claimed(right: frozenset[str], after: Located) -> bool:
-    """Whether one of the gradients that are right is the person's own claim, and no guess at a value on the way."""
-    return any(c.name in right for c in after.rows)
-
-
-def _nearer(after: Located, before: Located) -> bool:
-    """Whether a gradient that was wrong is less so: what is right on the way is told by what it would make right."""
-    then = {c.name: row for c, row in before.rows.items() if row.status not in ("right", "close")}
-    return not then or any(
-        _error(row) < _error(then[c.name]) * (1 - 1e-9) for c, row in after.rows.items() if c.name in then
-    )
-
-
-def _error(row: Row) -> float:
-    """The largest error; of another shape, as large as can be."""
-    if row.status in ("right", "close"):
-        return 0.0
-    return math.inf if row.max_rel is None else row.max_rel
+def _tells(right: frozenset[str], after: Located, before: Located) -> bool:
+    """Whether one of the gradients that are right, or would be if those above it were, is the person's own claim."""
+    wrong = {c.name for c, row in before.rows.items() if row.status not in _RIGHT}
+    return not wrong or any(c.name in right or (c.name in wrong and r.status in _RIGHT) for c, r in after.rows.items())
 
 
 @contextmanager
