@@ -163,9 +163,11 @@ def run(chosen: Iterable[Program], two: bool, folder: Path) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for program in chosen:
         here = [diagnosed(planted, folder) for planted in cases_of(program, two)]
-        print(table_row(program.name, here), flush=True)
+        if here:  # a program of one mistake has no pairs
+            print(table_row(program.name, here), flush=True)
         outcomes += here
-    print(table_row("together", outcomes))
+    if outcomes:
+        print(table_row("together", outcomes))
     print(in_percent(outcomes))
     return outcomes
 

@@ -255,3 +255,94 @@ def norm(space: dict[str, Any], seed: int) -> Any:
 
 def test_a_number_of_this_batch_is_written_as_it_was_computed() -> None:
     mended(NORM.replace("dxc + dmu / N", "dxc"), norm)
+
+
+GAUSS = """
+import math
+
+def step(mu, sigma, xs):
+    n = len(xs)
+    loss = n * math.log(sigma) + sum((x - mu) ** 2 for x in xs) / (2 * sigma**2)
+    dmu = sum(mu - x for x in xs) / sigma**2
+    dsigma = n / sigma - sum((x - mu) ** 2 for x in xs) / sigma**3
+    return loss, dmu, dsigma
+"""
+
+
+def gauss(space: dict[str, Any], seed: int) -> Any:
+    data = [[1.0, 2.0, 4.0], [1.0, 2.0, 4.0, 5.0], [0.5, 3.0]][seed]
+    return cr.check(space["step"], 0.3, 2.0, data)
+
+
+@pytest.mark.parametrize("wrong", ["sigma**2", "sigma**4"])
+def test_an_exponent_is_no_length_of_a_list(wrong: str) -> None:
+    repair = mended(GAUSS.replace("/ sigma**3", f"/ {wrong}"), gauss)
+    assert repair.replace(" ", "").endswith("/sigma**3")
+
+
+VOLUME = """
+import math
+
+def step(r, h, ts):
+    n = len(ts)
+    loss = sum((math.pi * r**2 * h - t) ** 2 for t in ts) / n
+    g = sum(2 * (math.pi * r**2 * h - t) for t in ts) / n
+    dr = 2 * g * math.pi * r * h
+    dh = g * math.pi * r**2
+    return loss, dr, dh
+"""
+
+
+def volume(space: dict[str, Any], seed: int) -> Any:
+    return cr.check(space["step"], 1.3, 2.2, [[1.0, 2.0], [1.0, 2.0, 4.0], [3.0]][seed])
+
+
+def test_a_factor_two_is_no_length_of_a_list() -> None:
+    assert mended(VOLUME.replace("dr = 2 * g", "dr = g"), volume) == "dr = 2 * (g * math.pi * r * h)"
+
+
+BACK = """
+def back(d, h):
+    return h.T @ d
+
+
+def step(x, y, W, reg=0.25, n=4):
+    o = x @ W
+    loss = ((o - y) ** 2).sum() / SIZE + reg * (W**2).sum()
+    dW = back(GRADIENT, x) + 2 * reg * W
+    return loss, dW
+"""
+
+
+@pytest.mark.parametrize("reg", [0.25, 0.5, 4.0])
+def test_a_number_that_has_a_name_goes_by_it(reg: float) -> None:
+    def check(space: dict[str, Any], seed: int) -> Any:
+        r = np.random.RandomState(seed)
+        return cr.check(space["step"], r.randn(4, 3), r.randn(4, 2), r.randn(3, 2), reg + seed)
+
+    text = BACK.replace("SIZE", "3").replace("GRADIENT", "2 * (o - y) / 3")
+    assert mended(text.replace(" + 2 * reg * W", ""), check) == "dW = back(2 * (o - y) / 3, x) + 2 * reg * W"
+
+
+@pytest.mark.parametrize("size", ["n", "len(x)"])
+def test_a_size_that_is_four_is_no_four(size: str) -> None:
+    def check(space: dict[str, Any], seed: int) -> Any:
+        r, n = np.random.RandomState(seed), [4, 6, 3][seed]
+        return cr.check(space["step"], r.randn(n, 4), r.randn(n, 4), r.randn(4, 4), n=n)
+
+    text = BACK.replace("SIZE", size).replace("GRADIENT", "2 * (o - y)")
+    assert mended(text, check) == f"dW = back(2 * (o - y) / {size}, x) + 2 * reg * W"
+
+
+CUBE = """
+def step(a, b, xs):
+    loss = sum((a * x) ** 3 + b * x for x in xs)
+    da = sum(3 * (a * x) * x for x in xs)
+    db = sum(xs)
+    return loss, da, db
+"""
+
+
+def test_what_is_written_with_the_data_is_not_proved() -> None:
+    (finding,) = cr.check(run(CUBE)["step"], 0.3, 2.0, [1.0, 2.0, 4.0]).findings
+    assert not finding.proved and "4.0" not in finding.repair

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,11 +28,9 @@ from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth.case import Case, same
 from chainrule.diagnosis.truth.hidden import revealed
-from chainrule.diagnosis.truth.reruns import Again, state_of
+from chainrule.diagnosis.truth.reruns import Again, Rerun, state_of
 from chainrule.errors import ChainruleError
 from chainrule.run import needed
-
-Rerun = Callable[[], Handwritten]
 
 
 def check(
@@ -195,7 +193,7 @@ def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
         follow = _following(run)
         state = state_of(located.case.hand) if located.wrong or located.missing else None
         try:
-            return _report(located, lambda: rerun(run), lambda: rerun(follow))
+            return _report(located, Rerun(rerun, run), Rerun(rerun, follow))
         finally:
             if state is not None:  # repairs were tried
                 state.restore()
@@ -258,7 +256,7 @@ def _nearest(located: Located, again: Rerun) -> tuple[Located, Rerun]:
     truths = [[loc.case.here.truth(c.value) for c in loc.case.claims] for loc in (located, nearer)]
     alike = len(truths[0]) == len(truths[1]) and all(same(a, b) for a, b in zip(*truths, strict=True))
     further = len(nearer.known) > len(nearer.case.claims)
-    return (nearer, lambda: again().by_own) if alike and further else (located, again)
+    return (nearer, replace(again, own=True)) if alike and further else (located, again)
 
 
 def _names_own(case: Case) -> bool:

@@ -72,6 +72,7 @@ class Scales:
             elif ratio and _equal(1 / float(text), ratio):
                 yield sketches.operation("div", node, text)
         if any(_equal(float(text), r) for text in self.expressions for r in (ratio, 1 / ratio if ratio else ratio)):
+            yield from self._plainly(node, ratio, _COMMON)
             return  # nothing says it better than the forward pass
         by_name = False
         for named in [*self.named, *self.constants]:
@@ -95,11 +96,8 @@ class Scales:
         for size in islice(self.sizes_of(ratio, values), _ALIKE):
             explained = True
             yield sketches.operation("mul", node, size)
-        for plain in _PLAIN:
-            told = plain in _COMMON or self.resized is not None or not explained
-            if _equal(plain, ratio) and told and (plain in _COMMON or not by_name):
-                half = plain == 0.5
-                yield sketches.operation("div", node, 2) if half else sketches.operation("mul", plain, node)
+        told = self.resized is not None or not explained
+        yield from self._plainly(node, ratio, _PLAIN if told and not by_name else _COMMON)
         for size in self.sizes_of(1 / ratio**2 if ratio else math.inf, values):
             yield sketches.operation("div", node, sketches.operation("pow", size, 0.5))
         for size in self.sizes_of(ratio**2, values):
@@ -109,6 +107,12 @@ class Scales:
         for twice in (2.0, 0.5):
             for size in self.sizes_of(twice / ratio if ratio else math.inf, values):
                 yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
+
+    def _plainly(self, node: fx.Node, ratio: float, numbers: Iterable[float]) -> Iterator[fx.Node]:
+        """`2 * x`, `x / 2`."""
+        for plain in (p for p in numbers if _equal(p, ratio)):
+            half = plain == 0.5
+            yield self.sketches.operation("div", node, 2) if half else self.sketches.operation("mul", plain, node)
 
     def _two(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`lam * w / m`: a number that has a name, and a size."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import fx
@@ -12,9 +12,8 @@ from torch import fx
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.handed import Call
-from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.spots import Span
-from chainrule.diagnosis.repairing.proof import repaired
+from chainrule.diagnosis.repairing.elsewhere import Proofs
 from chainrule.diagnosis.report import Edit, Finding
 from chainrule.run import needed
 
@@ -31,8 +30,8 @@ class _Placed:
 class Misplaced:
     """The findings for calls of backward passes that are missing, or in another order than the layers."""
 
-    def __init__(self, located: Located, again: Callable[[], Handwritten]) -> None:
-        self.located, self.case, self.again = located, located.case, again
+    def __init__(self, located: Located, proofs: Proofs) -> None:
+        self.located, self.case, self.proofs = located, located.case, proofs
         self.calls = [c for c in self.case.hand.calls if c.forward is not None and c.owner is not None]
         done = {c.forward for c in self.calls}
         owners = {type(c.owner) for c in self.calls}
@@ -52,7 +51,7 @@ class Misplaced:
     def finding(self) -> tuple[Finding, set[str]] | None:
         """The first whose repair is proved, and the gradients that are right with it."""
         for placed in self._candidates():
-            right = repaired(placed.edit, placed.code, self.again, self.located)
+            right = self.proofs.right(placed.edit, placed.code)
             if right and (placed.name in right or not placed.name):
                 edit = placed.edit
                 finding = Finding(

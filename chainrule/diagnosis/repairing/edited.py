@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import types
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from chainrule.diagnosis.reading.source import lines_of
 from chainrule.diagnosis.report import Edit
@@ -87,3 +88,30 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
         if isinstance(held, types.CodeType):
             yield held
             yield from _codes(held)
+
+
+@contextmanager
+def rewritten(edits: Sequence[tuple[Edit, types.CodeType]]) -> Iterator[None]:
+    """While open, the functions run with all the edits made, and their files read so: what is found meanwhile stands in
+    the same places, since of each edit the lines are as many as they were.
+
+    Raises LookupError as `edited` does.
+    """
+    whole = {_outermost(code): edit.file for edit, code in edits}
+    lines = {file: lines_of(file) for file in whole.values()}
+    for edit, _ in edits:
+        lines[edit.file] = edit.applied(lines[edit.file])
+    before = {file: linecache.cache.get(file) for file in lines}
+    with ExitStack() as stack:
+        try:
+            for file, held in lines.items():
+                text = [f"{line}\n" for line in held]
+                linecache.cache[file] = (sum(map(len, text)), None, text, file)
+            for code, file in whole.items():
+                stack.enter_context(edited(Edit(file, 1, 0, ()), code))
+            yield
+        finally:
+            for file, entry in before.items():
+                linecache.cache.pop(file, None)
+                if entry is not None:
+                    linecache.cache[file] = entry

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import time
 import types
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator
 from itertools import islice
 
 from torch import fx
@@ -23,37 +20,37 @@ from chainrule.diagnosis.locating.misplaced import Misplaced
 from chainrule.diagnosis.locating.swapped import exchanges
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim
-from chainrule.diagnosis.reading.handwritten import Handwritten
-from chainrule.diagnosis.reading.spots import Spot, span_of
+from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.added import additions
 from chainrule.diagnosis.repairing.callers import after_the_call, is_read_by_the_caller
 from chainrule.diagnosis.repairing.derived import Derived
+from chainrule.diagnosis.repairing.edited import rewritten
+from chainrule.diagnosis.repairing.elsewhere import Proofs
 from chainrule.diagnosis.repairing.forgotten import Forgotten, mended
 from chainrule.diagnosis.repairing.kept import other_numbers
-from chainrule.diagnosis.repairing.option import Option
-from chainrule.diagnosis.repairing.proof import repaired
-from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
+from chainrule.diagnosis.repairing.option import Option, Options
+from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.repairing.steps import missing_steps
 from chainrule.diagnosis.report import Edit, Finding
-from chainrule.diagnosis.truth.case import errors, same
-from chainrule.run import needed
+from chainrule.diagnosis.truth.case import Case, errors
+from chainrule.diagnosis.truth.reruns import Rerun
 
-_STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
-_COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run alone
 _WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
-_KEPT = 2.0
 _ADDED = frozenset((None, "lost-path", "missing-term"))  # causes of a path that is added
+_WRITTEN = 18  # changes that are written as edits
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
 
 class Findings:
     """The findings of one run."""
 
-    def __init__(self, located: Located, again: Callable[[], Handwritten]) -> None:
-        self.located, self.case, self.again = located, located.case, again
-        self.derived = Derived(located)
-        self.forgotten = Forgotten(located, self.derived, again)
+    def __init__(self, located: Located, rerun: Rerun) -> None:
+        self.located, self.case, self.rerun = located, located.case, rerun
+        self.proofs = Proofs(located, rerun)
+        self.rewrites: list[Edit] = []  # proved, and nothing but the derived line in the place of theirs
+        self.derived, self.options = Derived(located), Options(located)
+        self.forgotten = Forgotten(located, self.derived, self.proofs)
         self.missing_rows = list(self.forgotten.rows.values())
 
     def all(self) -> list[Finding]:
@@ -64,7 +61,7 @@ class Findings:
         if at_once is not None:
             found.append(at_once[0])
             remaining = [w for w in remaining if w.claim.name not in at_once[1]]
-        misplaced = Misplaced(self.located, self.again).finding() if at_once is None else None
+        misplaced = Misplaced(self.located, self.proofs).finding() if at_once is None else None
         if misplaced is not None:
             found.append(misplaced[0])
             mended_too |= misplaced[1]
@@ -92,7 +89,45 @@ class Findings:
             if finding.proved:  # of what comes before it in the run, and is right with it, too
                 found = [f for f in found if f.proved or f.name not in right]
             found.append(finding)
-        return found + self.forgotten.findings(mended_too)
+        return self._beside(found + self.forgotten.findings(mended_too))
+
+    def _beside(self, found: list[Finding]) -> list[Finding]:
+        """The findings, with repairs that are proved once those of others are made: of two mistakes one above the other,
+        the one may make nothing right by itself, or no less than the whole derived line does."""
+        left = [f for f in found if not f.proved or f.edit in self.rewrites]
+        edits = [e for e in (self._edit_of(f, f in left) for f in found) if e is not None]
+        nearer = {f.name: self._with_others(f, [e for e in edits if e[2] != f.name]) for f in left}
+        told = {f.name for f in found if f not in left or nearer[f.name] is not None}
+        if not {name for _, _, name in edits} <= told:  # they would be told by what is not proved itself
+            return found
+        return [nearer.get(f.name) or f for f in found]
+
+    def _edit_of(self, finding: Finding, is_left: bool) -> tuple[Edit, types.CodeType, str] | None:
+        """A repair that is to be made while others are looked for: proved, or right on the way."""
+        if is_left:
+            proofs = ((e, code) for e, (code, names) in self.proofs.untold.items() if finding.name in names)
+        else:
+            proofs = ((e, code) for e, code in self.proofs.proved.items() if e == finding.edit)
+        of_as_many_lines = ((e, c) for e, c in proofs if len(e.lines) == e.last - e.first + 1)
+        return next(((e, c, finding.name) for e, c in of_as_many_lines), None)
+
+    def _with_others(self, finding: Finding, others: list[tuple[Edit, types.CodeType, str]]) -> Finding | None:
+        """The proved finding for the same gradient in a run with other repairs made."""
+        if not others or time.thread_time() > self.case.until:
+            return None
+        try:
+            with rewritten([(edit, code) for edit, code, _ in others]), kept(self.case):
+                located = Located(Case(self.rerun()))
+                located.case.until = self.case.until
+                found = Findings(located, self.rerun).all() if located.wrong else []
+        except LookupError:
+            return None
+        taken = {(edit.file, line) for edit, _, _ in others for line in _lines(edit)}
+        for other in found:
+            edit = other.edit
+            if other.name == finding.name and other.proved and edit is not None:
+                return other if taken.isdisjoint((edit.file, k) for k in _lines(edit)) else None
+        return None
 
     def _together(self, found: list[Finding], finding: Finding, wrong: Wrong) -> set[str] | None:
         """What is right with the repairs of two parts of one tuple, which the finding before takes in: `return da, db`."""
@@ -106,7 +141,7 @@ class Findings:
         ):
             return None
         edit = source.both_parts(before.edit, finding.edit)
-        right = repaired(edit, spot.code, self.again, self.located) if edit is not None else set()
+        right = self.proofs.right(edit, spot.code) if edit is not None else set()
         if edit is None or not {before.name, finding.name} <= right:
             return None
         before.edit, before.repair = edit, " ".join(line.strip() for line in edit.lines)
@@ -123,7 +158,7 @@ class Findings:
             if len(names) > 1
         ]
         for edit, code, cause, said in edits:
-            right = repaired(edit, code, self.again, self.located, whole=True)
+            right = self.proofs.right(edit, code, whole=True)
             if names <= right:
                 claim, *others = [w.claim for w in wrong]
                 message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {said or _sentence(cause)}"
@@ -149,9 +184,12 @@ class Findings:
         finding.also = diagnosis.also
         shared = {w.claim.name for w in others if wrong.shares(w)}
         common = set(wrong.mine).intersection(n for w in others for n in w.mine)
-        options = self._options(wrong, diagnosis.repairs, finding.repair)
+        options = self.options.of(wrong, diagnosis.repairs[:_WRITTEN], finding.repair)
         kept = self._kept_otherwise(wrong, diagnosis.repairs)
         best = self._best(claim, [kept, *options] if kept is not None else options, common, shared)
+        if best is None and any(o.edit in self.proofs.refuted for o in options):  # another may be meant
+            options = self.options.of(wrong, diagnosis.repairs[: 4 * _WRITTEN], finding.repair)
+            best = self._best(claim, options, common, shared)
         if best is None or (best[1].cause in _ADDED and is_read_by_the_caller(self.case, wrong)):
             after = self._first_proved(wrong, after_the_call(self.case, wrong))
             if after is not None and (best is None or after[1] >= best[0]):
@@ -162,8 +200,11 @@ class Findings:
             later = option.cause == "stale-parameter"  # the step that is moved, whatever it stands in
             finding.line, finding.file = option.spot.line if later else option.edit.line, option.spot.file
             finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
+            self.rewrites += [option.edit] if option.cause is None else []
         else:
             self._place_by(diagnosis.repairs, finding)
+            if self.options.rewritten(wrong, finding.repair) in self.proofs.refuted:  # it has numbers of this run
+                finding.repair = ""
         finding.message = self._message(wrong, diagnosis, finding.cause)
         if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):
             finding.text = source.line_at(finding.file, finding.line)
@@ -172,7 +213,7 @@ class Findings:
     def _missing_step(self, wrong: Wrong, others: list[Wrong]) -> tuple[Finding, set[str]] | None:
         """The finding of one line between a gradient and several that read it, where it makes all of them right."""
         for step in missing_steps(self.located, wrong, others):
-            right = repaired(step.edit, step.spot.code, self.again, self.located)
+            right = self.proofs.right(step.edit, step.spot.code)
             if step.readers <= right:
                 claim, cause, edit = wrong.claim, step.cause, step.edit
                 message = self._message(
@@ -186,7 +227,7 @@ class Findings:
     ) -> tuple[Finding, set[str]] | None:
         """The finding of the first edit that makes the gradient right."""
         for cause, edit, text, spot in edits:
-            right = repaired(edit, spot.code, self.again, self.located)
+            right = self.proofs.right(edit, spot.code)
             if wrong.claim.name in right:
                 finding = Finding(wrong.claim.name, edit.line, cause, "", text, True, spot.file)
                 finding.edit = edit
@@ -199,23 +240,24 @@ class Findings:
         self, claim: Claim, options: list[Option], common: set[fx.Node], shared: set[str]
     ) -> tuple[set[str], Option] | None:
         """The repair that makes most gradients right that may have the same reason; of several, the nearest."""
-        tried = options[: _TRIED if time.thread_time() < self.case.until else 1]
+        left = _TRIED if time.thread_time() < self.case.until else 1
         if shared:  # first what stands on the way to several of them
-            tried = sorted(options, key=lambda o: o.at not in common)[: len(tried)]
+            options = sorted(options, key=lambda o: o.at not in common)
         best: tuple[set[str], Option] | None = None
-        for option in tried:
-            right = repaired(option.edit, option.spot.code, self.again, self.located)
+        for option in options:
+            right = self.proofs.right(option.edit, option.spot.code)
             worth = (len(right & shared), -option.far)
             if claim.name in right and (best is None or worth > (len(best[0] & shared), -best[1].far)):
                 best = right, option
-            if best is not None and shared <= best[0]:
+            left -= option.edit not in self.proofs.refuted
+            if (best is not None and shared <= best[0]) or left <= 0 or time.thread_time() > self.case.until:
                 break
         return best
 
     def _kept_otherwise(self, wrong: Wrong, repairs: list[Mutation]) -> Option | None:
         """Another number kept on `ctx`, with which the gradient is right."""
         for edit, spot in other_numbers(self.case.hand, wrong, repairs):
-            if wrong.claim.name in repaired(edit, spot.code, self.again, self.located):
+            if wrong.claim.name in self.proofs.right(edit, spot.code):
                 return Option(1.0, edit, " ".join(x.strip() for x in edit.lines), spot, wrong.claim.node)
         return None
 
@@ -224,110 +266,6 @@ class Findings:
         spot = repairs[0].at.meta.get("spot") if repairs else None
         if spot is not None:
             finding.line, finding.file = spot.line, spot.file
-
-    def _options(self, wrong: Wrong, repairs: list[Mutation], derived: str) -> list[Option]:
-        """Edits that may repair the line, the best first: near to the person's text, and short."""
-        claim = wrong.claim
-        found: list[Option] = []
-        if repairs and repairs[0].repairs == "stale-parameter":  # the step is to be taken, if later
-            repairs = [m for m in repairs if m.repairs == "stale-parameter"]
-        for mutation in repairs[: 3 * _TRIED]:
-            spot: Spot | None = mutation.at.meta.get("spot") or claim.spot
-            if spot is not None and (spot.code, spot.index) in self._of_the_loss:
-                continue
-            made = None
-            if mutation.repairs == "stale-parameter":
-                made = self._moved(mutation.at, claim.spot)
-            elif mutation.written is not None:
-                spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
-            if made is None and spot is not None and mutation.repairs != "stale-parameter":
-                bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
-                assigned = source.assignment_at(spot.span) if bare and spot.span is not None else None
-                own = assigned.target if assigned is not None else str(mutation.at.meta["name"]) if bare else ""
-                reach = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
-                several = len(mutation.changes) > 1 and not mutation.by.meta.keys() & {"value", "instead"}
-                made = written_together(mutation.changes, reach) if several else None
-                made = made or written(mutation.at, mutation.by, reach)
-            if made is not None and spot is not None and all(made[1] != option.text for option in found):
-                away = (
-                    2.0
-                    if made[0].line in self._right_lines
-                    else 0.0
-                    if claim.spot is not None and made[0].line == claim.spot.line
-                    else 0.03
-                )
-                if mutation.at.meta.get("span") is not None and mutation.at in mutation.by.all_input_nodes:
-                    away += _KEPT  # something done to what is saved, rather than where it is used
-                found.append(
-                    Option(
-                        mutation.weight + away + _STRANGE * mutation.strange,
-                        *made,
-                        spot,
-                        mutation.at,
-                        mutation.repairs,
-                        mutation.weight,
-                    )
-                )
-        edit = self._rewritten(wrong, derived)
-        if edit is not None and claim.spot is not None:
-            text = " ".join(line.strip() for line in edit.lines)
-            if all(text != option.text for option in found):
-                elsewhere = bool(found) and min(found, key=lambda o: o.far).edit.line != claim.spot.line
-                far = (4.8 if elsewhere else 4.5) + (_STRANGE if _COMPUTED.search(text) else 0)
-                found.append(Option(far, edit, text, claim.spot, claim.node))
-        return sorted(found, key=lambda option: option.far)
-
-    def _rewritten(self, wrong: Wrong, derived: str) -> Edit | None:
-        """The edit that writes the derived line in the place of theirs; none for what a loop adds up, of which it is the
-        whole."""
-        spot = wrong.claim.spot
-        if spot is not None and (spot.code, spot.index) in self._of_the_loss:
-            return None
-        if spot is not None and wrong.claim.explicit and source.loop_variables(spot.file, spot.line):
-            return None
-        span = spot.span if spot is not None else None
-        assigned = source.assignment_at(span) if span is not None and derived else None
-        if assigned is None or span is None or spot is None:
-            return None
-        places = [(s.code, s.index) for n in wrong.mine if (s := n.meta.get("spot")) is not None]
-        bound = isinstance(assigned.statement, ast.Assign) and span.within(assigned.value)  # rows[0] = g.sum(0)
-        once = places.count((spot.code, spot.index)) < 2 and not bound
-        into = source.written_into(assigned.statement) if once else ""
-        right = derived.partition(" = ")[2]
-        if assigned.augmented or into:
-            statement = source.span_of(assigned.statement, span.file)
-            return source.replaced(statement, f"{into or assigned.target} = {right}")
-        return source.replaced(assigned.value, right)
-
-    @staticmethod
-    def _moved(step: fx.Node, reader: Spot | None) -> tuple[Edit, str] | None:
-        """The edit that moves an update below the line that needs the parameter as it was."""
-        spans = [span_of(step), reader.span if reader is not None else None]
-        if spans[0] is None or spans[1] is None:
-            return None
-        statements = [source.statement_at(span) for span in spans if span is not None]
-        if any(s is None for s in statements):
-            return None
-        places = [source.span_of(s, spans[0].file) for s in statements if s is not None]
-        edit = source.moved_below(*places)
-        return (edit, "\n".join(line.strip() for line in edit.lines)) if edit is not None else None
-
-    @cached_property
-    def _of_the_loss(self) -> set[tuple[types.CodeType, int]]:
-        """Places that compute the loss too, as in a function that both passes call: a change there is none of a gradient
-        alone."""
-        spots = [n.meta.get("spot") for n in needed([self.case.base.output])]
-        return {(s.code, s.index) for s in spots if s is not None}
-
-    @cached_property
-    def _right_lines(self) -> set[int]:
-        """The lines that give a gradient as it should be: what is wrong is not mended there."""
-        here, found = self.case.here, set()
-        for claim in [*self.located.known, *self.case.guessed]:
-            if claim.spot is not None and claim.node in here.values:
-                right = same(here.values[claim.node], here.truth(claim.value))
-                found |= {claim.spot.line} if right else set()
-        return found
 
     def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str) -> str:
         claim = wrong.claim
@@ -356,6 +294,10 @@ def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
     place = first.code, first.index, first.call
     spots = [(w, s) for w in wrong if (s := w.claim.spot) is not None]
     return [w for w, s in spots if (s.code, s.index, s.call) == place]
+
+
+def _lines(edit: Edit) -> range:
+    return range(edit.first, edit.last + 1)
 
 
 def _sentence(cause: str) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from torch import fx
 
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.returns import other_conditions, returned_none
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.derived import Derived
-from chainrule.diagnosis.repairing.proof import repaired
+from chainrule.diagnosis.repairing.elsewhere import Proofs
 from chainrule.diagnosis.repairing.spelling import Reach
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.run import needed
@@ -25,8 +24,8 @@ _TRIED = 4  # places for a line
 class Forgotten:
     """The findings for inputs that should have a gradient, and have none."""
 
-    def __init__(self, located: Located, derived: Derived, again: Callable[[], Handwritten]) -> None:
-        self.located, self.case, self.derived, self.again = located, located.case, derived, again
+    def __init__(self, located: Located, derived: Derived, proofs: Proofs) -> None:
+        self.located, self.case, self.derived, self.proofs = located, located.case, derived, proofs
         self.rows = {n: self._row(n) for n in located.missing}
 
     def _row(self, node: fx.Node) -> Row:
@@ -73,7 +72,7 @@ class Forgotten:
                 continue
             tried.add((statement.lineno, repair))
             edit = source.inserted_after(source.span_of(statement, spot.file), repair)
-            right = repaired(edit, spot.code, self.again, self.located)
+            right = self.proofs.right(edit, spot.code)
             if name in right:
                 finding.repair, finding.edit, finding.proved = repair, edit, True
                 return finding, right
@@ -114,7 +113,7 @@ class Forgotten:
         if place is None:
             return finding, set()
         for edit, code in other_conditions(backward.__code__, given.index(argument), argument, self.case.hand.kept):
-            if row.name in repaired(edit, code, self.again, self.located):
+            if row.name in self.proofs.right(edit, code):
                 return mended(finding, edit), {row.name}
         finding.line, finding.file = place.line, place.file
         finding.text = source.line_at(place.file, place.line)
@@ -123,7 +122,7 @@ class Forgotten:
         repair = self.derived.line_in(node, spot, row.name) if spot is not None else ""
         if repair and spot is not None:
             edit = source.replaced(place, repair.partition(" = ")[2])
-            if row.name in repaired(edit, spot.code, self.again, self.located):
+            if row.name in self.proofs.right(edit, spot.code):
                 return mended(finding, edit), {row.name}
         return finding, set()
 

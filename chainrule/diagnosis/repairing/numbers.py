@@ -25,6 +25,7 @@ class Numbers:
     def __init__(self, spot: Spot, named: dict[str, float], nodes: Iterable[fx.Node]) -> None:
         """`named` are the names of numbers there; `nodes` are those of the run, which computed with numbers."""
         self.spot, self.named, self.nodes = spot, named, nodes
+        self.by_name = True  # whether whole numbers are written under their names
 
     def text(self, value: float, written: dict[float, str]) -> str | None:
         """The person's own text for a number, in the statement first, of which it is known what is `written` there."""
@@ -35,7 +36,7 @@ class Numbers:
     def whole(self, value: float) -> str | None:
         """The person's text for a whole number which they compute with, and write nowhere: `g`, not 3; `g - 1` in the
         derivative of a power, not 2."""
-        statement = self._computed.get(abs(value))
+        statement = self._computed.get(abs(value)) if self.by_name else None
         texts = numbers_in(statement, self.spot.names, whole=True) if statement is not None else {}
         above = texts.get(value + 1)
         return texts.get(float(value)) or (f"{above} - 1" if above is not None else None)

@@ -1,14 +1,28 @@
-"""An edit that may repair a line, and how far it goes from what the person wrote."""
+"""Edits that may repair a line, and how far each goes from what the person wrote."""
 
 from __future__ import annotations
 
+import ast
+import re
+import types
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import fx
 
+from chainrule.diagnosis.explaining.mutation import Mutation
+from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.spots import Spot
+from chainrule.diagnosis.reading.spots import Spot, span_of
+from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.report import Edit
+from chainrule.diagnosis.truth.case import same
+from chainrule.run import needed
+
+_STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
+_COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run alone
+_KEPT = 2.0
+_PLAIN = 0.05  # how far a plain number is from a name for it
 
 
 @dataclass
@@ -30,3 +44,127 @@ class Option:
             len(line.strip()) for line in source.lines_of(self.edit.file)[self.edit.first - 1 : self.edit.last]
         )
         return self.weight + max(len(self.text) - before, -20) / 60
+
+
+class Options:
+    """The edits that changes of operations come to, as they are written in the person's lines."""
+
+    def __init__(self, located: Located) -> None:
+        self.located, self.case = located, located.case
+        self._reaches: dict[tuple[int, str], Reach] = {}
+
+    def of(self, wrong: Wrong, repairs: list[Mutation], derived: str) -> list[Option]:
+        """Edits that may repair the line, the best first: near to the person's text, and short."""
+        claim = wrong.claim
+        found: dict[str, Option] = {}
+        if repairs and repairs[0].repairs == "stale-parameter":  # the step is to be taken, if later
+            repairs = [m for m in repairs if m.repairs == "stale-parameter"]
+        for mutation in repairs:
+            for k, (spot, edit, text) in enumerate(self._edits(mutation, claim.spot)):
+                away = self._away(edit, mutation, claim.spot)
+                weight = mutation.weight + away + _STRANGE * mutation.strange + k * _PLAIN
+                option = Option(weight, edit, text, spot, mutation.at, mutation.repairs, mutation.weight)
+                found.setdefault(text, option)
+        options = list(found.values())
+        whole = self.rewritten(wrong, derived)
+        if whole is not None and claim.spot is not None:
+            text = " ".join(line.strip() for line in whole.lines)
+            if text not in found:
+                elsewhere = bool(found) and min(options, key=lambda o: o.far).edit.line != claim.spot.line
+                far = (4.8 if elsewhere else 4.5) + (_STRANGE if _COMPUTED.search(text) else 0)
+                options.append(Option(far, whole, text, claim.spot, claim.node))
+        return sorted(options, key=lambda option: option.far)
+
+    def _edits(self, mutation: Mutation, reader: Spot | None) -> list[tuple[Spot, Edit, str]]:
+        """Where a change is written, and how: with names for its numbers, and as they are."""
+        spot: Spot | None = mutation.at.meta.get("spot") or reader
+        if spot is None or (spot.code, spot.index) in self._of_the_loss:
+            return []
+        made: tuple[Edit, str] | None = None
+        if mutation.repairs == "stale-parameter":
+            made = _moved(mutation.at, reader)
+            return [(spot, *made)] if made is not None else []
+        if mutation.written is not None:
+            spot, made = mutation.written.meta["spot"], not_in_place(mutation.written)
+        if made is not None:
+            return [(spot, *made)]
+        bare = mutation.at.meta["operation"] == "alias" and mutation.at.meta.get("span") is None
+        assigned = source.assignment_at(spot.span) if bare and spot.span is not None else None
+        own = assigned.target if assigned is not None else str(mutation.at.meta["name"]) if bare else ""
+        reach = self._reach(spot, own)
+        several = len(mutation.changes) > 1 and not mutation.by.meta.keys() & {"value", "instead"}
+        found = []
+        for reach.known_numbers.by_name in (True, False):
+            made = written_together(mutation.changes, reach) if several else None
+            made = made or written(mutation.at, mutation.by, reach)
+            if made is not None:
+                found.append((spot, *made))
+        return found if len(found) < 2 or found[0] != found[1] else found[:1]
+
+    def _reach(self, spot: Spot, own: str) -> Reach:
+        if (id(spot), own) not in self._reaches:
+            self._reaches[id(spot), own] = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
+        return self._reaches[id(spot), own]
+
+    def _away(self, edit: Edit, mutation: Mutation, spot: Spot | None) -> float:
+        """How far the place of an edit is from where the mistake should be."""
+        away = 0.03
+        if edit.line in self._right_lines:
+            away = 2.0
+        elif spot is not None and edit.line == spot.line:
+            away = 0.0
+        if mutation.at.meta.get("span") is not None and mutation.at in mutation.by.all_input_nodes:
+            away += _KEPT  # something done to what is saved, rather than where it is used
+        return away
+
+    def rewritten(self, wrong: Wrong, derived: str) -> Edit | None:
+        """The edit that writes the derived line in the place of theirs; none for what a loop adds up, of which it is the
+        whole."""
+        spot = wrong.claim.spot
+        if spot is not None and (spot.code, spot.index) in self._of_the_loss:
+            return None
+        if spot is not None and wrong.claim.explicit and source.loop_variables(spot.file, spot.line):
+            return None
+        span = spot.span if spot is not None else None
+        assigned = source.assignment_at(span) if span is not None and derived else None
+        if assigned is None or span is None or spot is None:
+            return None
+        places = [(s.code, s.index) for n in wrong.mine if (s := n.meta.get("spot")) is not None]
+        bound = isinstance(assigned.statement, ast.Assign) and span.within(assigned.value)  # rows[0] = g.sum(0)
+        once = places.count((spot.code, spot.index)) < 2 and not bound
+        into = source.written_into(assigned.statement) if once else ""
+        right = derived.partition(" = ")[2]
+        if assigned.augmented or into:
+            statement = source.span_of(assigned.statement, span.file)
+            return source.replaced(statement, f"{into or assigned.target} = {right}")
+        return source.replaced(assigned.value, right)
+
+    @cached_property
+    def _of_the_loss(self) -> set[tuple[types.CodeType, int]]:
+        """Places that compute the loss too, as in a function that both passes call: a change there is none of a gradient
+        alone."""
+        spots = [n.meta.get("spot") for n in needed([self.case.base.output])]
+        return {(s.code, s.index) for s in spots if s is not None}
+
+    @cached_property
+    def _right_lines(self) -> set[int]:
+        """The lines that give a gradient as it should be: what is wrong is not mended there."""
+        here, found = self.case.here, set()
+        for claim in [*self.located.known, *self.case.guessed]:
+            if claim.spot is not None and claim.node in here.values:
+                right = same(here.values[claim.node], here.truth(claim.value))
+                found |= {claim.spot.line} if right else set()
+        return found
+
+
+def _moved(step: fx.Node, reader: Spot | None) -> tuple[Edit, str] | None:
+    """The edit that moves an update below the line that needs the parameter as it was."""
+    spans = [span_of(step), reader.span if reader is not None else None]
+    if spans[0] is None or spans[1] is None:
+        return None
+    statements = [source.statement_at(span) for span in spans if span is not None]
+    if any(s is None for s in statements):
+        return None
+    places = [source.span_of(s, spans[0].file) for s in statements if s is not None]
+    edit = source.moved_below(*places)
+    return (edit, "\n".join(line.strip() for line in edit.lines)) if edit is not None else None

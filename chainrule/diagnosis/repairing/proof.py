@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,48 +14,49 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.repairing.edited import edited
-from chainrule.diagnosis.report import Edit, Row
+from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case
 from chainrule.recording.names import reachable
+
+_RIGHT = frozenset(("right", "close"))
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """The gradients that an edit makes right by themselves; and whether that is told by the person's own: one of them is
+    right, and no guess at a value on the way alone."""
+
+    names: frozenset[str] = frozenset()
+    told: bool = False
 
 
 def repaired(
     edit: Edit, code: types.CodeType, again: Callable[[], Handwritten], before: Located, whole: bool = False
-) -> set[str]:
-    """The gradients that are right by themselves with the edit made; none if another one has become wrong, or, of a
-    `whole` repair, if one is left wrong."""
+) -> Repaired:
+    """What is right with the edit made; nothing if another gradient has become wrong, or, of a `whole` repair, if one is
+    left wrong."""
     try:
         with edited(edit, code), kept(before.case):
             case = Case(again())
             if whole and not Rows(case).ok:
-                return set()
+                return Repaired()
             located = Located(case)
     except Exception:  # whatever the edited code raises: it is no repair
-        return set()
-    then = {w.claim.name for w in before.wrong} | {before.case.names.get(n, n.name) for n in before.missing}
-    now = {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
-    right = then - now
-    return right if now <= then and (_is_claimed(right, located) or _nearer(located, before)) else set()
+        return Repaired()
+    then, now = wrong_names(before), wrong_names(located)
+    right = frozenset(then - now)
+    return Repaired(right, _tells(right, located, before)) if now <= then else Repaired()
 
 
-def _is_claimed(right: set[str], after: Located) -> bool:
-    """Whether one of the gradients that are right is the person's own claim, and no guess at a value on the way."""
-    return any(c.name in right for c in after.rows)
+def wrong_names(located: Located) -> set[str]:
+    """The gradients that are wrong by themselves, or missing."""
+    return {w.claim.name for w in located.wrong} | {located.case.names.get(n, n.name) for n in located.missing}
 
 
-def _nearer(after: Located, before: Located) -> bool:
-    """Whether a gradient that was wrong is less so: what is right on the way is told by what it would make right."""
-    then = {c.name: row for c, row in before.rows.items() if row.status not in ("right", "close")}
-    return not then or any(
-        _error(row) < _error(then[c.name]) * (1 - 1e-9) for c, row in after.rows.items() if c.name in then
-    )
-
-
-def _error(row: Row) -> float:
-    """The largest error; of another shape, as large as can be."""
-    if row.status in ("right", "close"):
-        return 0.0
-    return math.inf if row.max_rel is None else row.max_rel
+def _tells(right: frozenset[str], after: Located, before: Located) -> bool:
+    """Whether one of the gradients that are right, or would be if those above it were, is the person's own claim."""
+    wrong = {c.name for c, row in before.rows.items() if row.status not in _RIGHT}
+    return not wrong or any(c.name in right or (c.name in wrong and r.status in _RIGHT) for c, r in after.rows.items())
 
 
 @contextmanager

@@ -344,6 +344,9 @@ def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: S
         if assigned.augmented in _OPPOSITE and text.startswith("-") and source.binding_of(text) >= UNARY:
             return source.replaced(statement, f"{assigned.target} {_OPPOSITE[assigned.augmented]}= {text[1:]}")
         return source.replaced(assigned.value, text)
+    sign = {"add": "+", "sub": "-"}.get(by.meta["operation"])
+    if sign and at.args and len(args) == 2 and args[0] is at.args[0] and by.meta["phase"] == "sketch":
+        return source.replaced(statement, f"{assigned.target} {sign}= {speller.text(args[1])}")
     if len(at.args) < 2:
         return source.replaced(statement, f"{assigned.target} = {speller.text(by)}")
     if by is at.args[1] or (by.meta["phase"] == "sketch" and at.args[0] not in _reads(by)):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import fx
 
 from chainrule.run import double
 
 SPARSE = 0.25  # from this share of zeros on, the zeros mean something (a triangle, padding), and stay
 _FEW = 100  # elements
+Input = TypeVar("Input")
 
 
-def fresh(inputs: Mapping[fx.Node, Any], seed: int) -> dict[fx.Node, Any]:
+def fresh(inputs: Mapping[Input, Any], seed: int) -> dict[Input, Any]:
     """Other random values of the same shapes, in float64, of similar scale and of the kind that each input is.
 
     What is positive everywhere stays positive, what lies between 0 and 1 stays there, what sums to one along the

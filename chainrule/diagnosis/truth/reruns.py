@@ -19,6 +19,24 @@ from chainrule.diagnosis.report import Report
 from chainrule.diagnosis.truth.case import Case
 
 Again = Callable[[Run], Handwritten]
+Change = Callable[[Asked], Asked]
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """Runs a person's code once more."""
+
+    again: Again
+    run: Run
+    own: bool = False  # whether the truth is that of their own forward pass
+
+    def __call__(self) -> Handwritten:
+        hand = self.again(self.run)
+        return hand.by_own if self.own else hand
+
+    def changed(self, change: Change) -> Rerun:
+        """The same with other data."""
+        return replace(self, run=lambda asked: self.run(change(asked)))
 
 
 @dataclass

@@ -1,0 +1,173 @@
+"""Other data for a person's code: a repair that holds for the given data alone is none."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from chainrule.arrays.array import Array
+from chainrule.diagnosis.locating.locate import Located
+from chainrule.diagnosis.reading.handwritten import Asked
+from chainrule.diagnosis.reading.numbers import plain_numbers, with_values
+from chainrule.diagnosis.repairing.proof import kept, repaired, wrong_names
+from chainrule.diagnosis.report import Edit
+from chainrule.diagnosis.truth.case import Case
+from chainrule.diagnosis.truth.points import fresh
+from chainrule.diagnosis.truth.reruns import Change, Rerun
+
+_WHOLE = 3  # whole numbers, each of which takes a run
+_LENGTHS = 3  # lengths
+
+
+@dataclass
+class _Other:
+    """A run of the code, as it stands, with other data."""
+
+    rerun: Rerun
+    located: Located
+
+    def confirms(self, edit: Edit, code: types.CodeType, right: set[str]) -> bool:
+        """Whether what a repair makes right for the given data, it makes right for these."""
+        return right & wrong_names(self.located) <= repaired(edit, code, self.rerun, self.located).names
+
+
+class Proofs:
+    """Proves repairs: by a run with the given data, and by runs with other numbers, longer lists and other sizes, for
+    which all that is right for the given data is right."""
+
+    def __init__(self, located: Located, rerun: Rerun) -> None:
+        self.located, self.rerun = located, rerun
+        self.refuted: list[Edit] = []  # right for the given data alone
+        self.proved: dict[Edit, types.CodeType] = {}  # with the code that they are made in
+        self.untold: dict[Edit, tuple[types.CodeType, frozenset[str]]] = {}  # right on the way, where nothing tells so
+
+    def right(self, edit: Edit, code: types.CodeType, whole: bool = False) -> set[str]:
+        """The gradients that are right by themselves with the edit made; none if another one has become wrong, or, of a
+        `whole` repair, if one is left wrong; none, too, if they are right for the given data alone."""
+        if edit in self.refuted:
+            return set()
+        found = repaired(edit, code, self.rerun, self.located, whole)
+        if not found.told and found.names:
+            self.untold[edit] = code, found.names
+        if not found.told or not found.names:
+            return set()
+        names = set(found.names)
+        if all(other.confirms(edit, code, names) for other in self._others):
+            self.proved[edit] = code
+            return names
+        self.refuted.append(edit)
+        return set()
+
+    @cached_property
+    def _others(self) -> list[_Other]:
+        """Runs with data of which every broken number and every length is another, at once if the code is meant for that;
+        and with other whole numbers, each of which may as well be a switch."""
+        asked = self.located.case.hand.asked
+        numbers = {n: v for n, v in plain_numbers(asked).items() if v and math.isfinite(v)}
+        broken = {n: v * (0.83 if 0 < v < 1 else 1.31) for n, v in numbers.items() if not v.is_integer()}
+        lengths = list(dict.fromkeys(n for n in _lengths((asked.args, asked.kwargs)) if n > 1))
+        found = self._first(_Data(broken, {n: n + 1 for n in lengths}))
+        if not found:
+            found = self._first(_Data(broken))
+            for n in lengths[:_LENGTHS]:
+                found += self._first(_Data({}, {n: n + 1}), _Data({}, {n: 2 * n}))
+        for name in [n for n, v in numbers.items() if v.is_integer()][:_WHOLE]:
+            found += self._first(_Data({name: int(numbers[name]) + 1}))
+        return found
+
+    def _first(self, *data: _Data) -> list[_Other]:
+        """The run with the first data for which the code is meant."""
+        runs = (other for d in data if (d.numbers or d.lengths) and (other := self._with(d)) is not None)
+        return list(itertools.islice(runs, 1))
+
+    def _with(self, change: Change) -> _Other | None:
+        """None where the code does not run for these data, or is not meant for them."""
+        if time.thread_time() > self.located.case.until:
+            return None
+        rerun = self.rerun.changed(change)
+        try:
+            with kept(self.located.case):
+                located = Located(Case(rerun()))
+        except Exception:  # whatever their code raises
+            return None
+        truths = [located.case.here.truth(c.value) for c in located.case.claims]
+        finite = all(bool(torch.isfinite(t).all()) for t in truths)
+        return _Other(rerun, located) if finite and wrong_names(located) <= wrong_names(self.located) else None
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Other numbers, and other lengths of lists and axes; with these the numbers that may count them."""
+
+    numbers: Mapping[str, float]
+    lengths: Mapping[int, int] = field(default_factory=dict)
+
+    def __call__(self, asked: Asked) -> Asked:
+        counts = {n: self.lengths[int(v)] for n, v in plain_numbers(asked).items() if v in self.lengths}
+        changed = with_values(asked, {**counts, **self.numbers})
+        args, kwargs = _longer((changed.args, changed.kwargs), self.lengths, itertools.count())
+        return replace(changed, args=args, kwargs=kwargs)
+
+
+_ARRAYS = (torch.Tensor, np.ndarray, Array)
+
+
+def _lengths(value: Any) -> Iterator[int]:
+    """How long the lists of numbers and the axes of arrays are."""
+    if isinstance(value, _ARRAYS):
+        yield from value.shape
+    elif isinstance(value, list | tuple | dict):
+        if isinstance(value, list) and _is_of_numbers(value):
+            yield len(value)
+        for v in value.values() if isinstance(value, dict) else value:
+            yield from _lengths(v)
+
+
+def _is_of_numbers(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(_is_of_numbers(v) for v in value)
+    return isinstance(value, int | float)
+
+
+def _longer(value: Any, lengths: Mapping[int, int], seeds: Iterator[int]) -> Any:
+    """The value with lists of numbers and axes of other lengths; arrays with other numbers."""
+    if isinstance(value, _ARRAYS):
+        return value if lengths.keys().isdisjoint(value.shape) else _longer_array(value, lengths, next(seeds))
+    if isinstance(value, dict):
+        return {k: _longer(v, lengths, seeds) for k, v in value.items()}
+    if not isinstance(value, list | tuple) or hasattr(value, "_fields"):
+        return value
+    parts = [_longer(v, lengths, seeds) for v in value]
+    if isinstance(value, list) and _is_of_numbers(value):
+        parts += [_near(v) for v in parts[: lengths.get(len(value), len(value)) - len(value)]]
+    return type(value)(parts)
+
+
+def _near(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_near(v) for v in value)
+    return value * 1.1 if isinstance(value, float) and value not in (0, 1) else value
+
+
+def _longer_array(given: Any, lengths: Mapping[int, int], seed: int) -> Any:
+    """A tensor or an array, as what was given is."""
+    with torch._C.DisableTorchFunction():
+        tensor = given.tensor if isinstance(given, Array) else torch.as_tensor(given)
+        value = tensor.detach()
+        for axis, size in enumerate(value.shape):
+            if size in lengths:
+                value = value.index_select(axis, torch.arange(lengths[size], device=value.device) % size)
+        made = fresh({0: value}, seed)[0].to(value.dtype)
+        if isinstance(given, np.ndarray):
+            return made.numpy()
+        made.requires_grad_(tensor.requires_grad)
+        return Array(made) if isinstance(given, Array) else made
