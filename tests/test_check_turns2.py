@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 from test_check_turns import checked, rand
 
 SCAN = """\
@@ -76,3 +76,38 @@ def test_the_turns_of_both_passes_may_come_in_one_order(wrong: str, cause: str) 
     (finding,) = checked(text, *args).findings
     assert finding.line == text.splitlines().index(f"        {wrong}") + 1, str(finding)
     assert finding.cause == cause or (finding.repair == "part = do * p[rows, e][:, None]" and finding.proved)
+
+
+LATTICE = """\
+import numpy as np
+
+
+def step(x, w, labels):
+    ids = np.zeros(2 * len(labels) + 1, dtype=int)
+    ids[1::2] = labels
+    z = x @ w
+    T, S = len(x), len(ids)
+    sums = np.zeros((T, S))
+    for t in range(T):
+        for s in range(S):
+            sums[t, s] = z[t, ids[s]] + (sums[t - 1, s] if t > 0 else 0)
+    loss = (sums[T - 1] ** 2).sum()
+    dz, dsums = np.zeros_like(z), np.zeros((T, S))
+    dsums[T - 1] = 2 * sums[T - 1]
+    for t in range(T - 1, -1, -1):
+        for s in range(S):
+            g = dsums[t, s]
+            dz[t, ids[s]] += g
+            if t > 0:
+                dsums[t - 1, s] += g
+    dw, dx = x.T @ dz, dz @ w.T
+    return loss, dw, dx
+"""
+
+
+def test_an_element_that_several_turns_write_is_added_to() -> None:
+    args = rand(3, 4).double().numpy(), rand(4, 3).double().numpy(), np.array([1, 2])
+    assert checked(LATTICE, *args).ok
+    (finding,) = checked(LATTICE.replace("dz[t, ids[s]] += g", "dz[t, ids[s]] = g"), *args).findings
+    assert finding.line == 19 and finding.cause in ("index-overwrite", "overwritten-not-accumulated"), str(finding)
+    assert finding.proved, str(finding)
