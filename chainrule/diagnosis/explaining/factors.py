@@ -55,7 +55,8 @@ def _factor(nodes: list[fx.Node], source: fx.Node, values: Mapping[fx.Node, Any]
     ones = torch.ones_like(value)
     generator = torch.Generator().manual_seed(77)
     drawn = torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
-    fixed = {n: v for n, v in values.items() if n not in nodes}
+    computed = set(nodes)
+    fixed = {n: v for n, v in values.items() if n not in computed}
     try:
         with torch.no_grad():
             factor, other = (run(nodes, fixed | {source: given}, double)[root] for given in (ones, drawn))

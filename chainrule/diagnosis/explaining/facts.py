@@ -31,7 +31,8 @@ class Facts:
         values = trial.values if trial is not None else {}
         upstream = [n for n in [self.case.base.upstream] if n is not None]
         carried = [*(c.node for c in self.above), *upstream]
-        carried += [n for n in self.mine if n in self.carrying(self.mine, carried)]
+        moved = self.carrying(self.mine, carried)
+        carried += [n for n in self.mine if n in moved]
         return other_factor(self.mine, self.right, carried, values)
 
     @property

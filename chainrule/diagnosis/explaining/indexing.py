@@ -92,7 +92,9 @@ def _at_place(node: fx.Node, written: str, text: str, around: Around) -> fx.Node
         index = eval(f"_[{written}]", {"__builtins__": {"len": len}}, {**names, **around.integers(node), "_": _Index()})
     except (NameError, TypeError, ArithmeticError, AttributeError, LookupError):
         return None  # made of more than numbers
-    by = around.sketches.like(node, (node.args[0], index))
+    entries = index if isinstance(index, tuple) else (index,)
+    read = tuple(e.node if isinstance(e, _Shaped) else e for e in entries)
+    by = around.sketches.like(node, (node.args[0], read if isinstance(index, tuple) else read[0]))
     by.meta["text"] = text
     return by
 
@@ -101,7 +103,7 @@ class _Shaped:
     """A tensor, of which nothing is known but its shape."""
 
     def __init__(self, node: fx.Node) -> None:
-        self.shape = tuple(node.meta["val"].shape)
+        self.node, self.shape = node, tuple(node.meta["val"].shape)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -161,7 +161,8 @@ class Search:
         found: dict[Any, list[fx.Node]] = {}
         for node in self.nodes:
             spot = node.meta.get("spot")
-            place = (spot.code, spot.index, node.target, node.meta.get("span")) if spot is not None else node
+            axes = getattr(node.meta["val"], "ndim", 0)  # `x[i, j] = y` is a write into a row, and one of the row
+            place = (spot.code, spot.index, node.target, node.meta.get("span"), axes) if spot is not None else node
             found.setdefault(place, []).append(node)
         return list(found.values())[::-1]
 

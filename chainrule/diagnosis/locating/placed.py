@@ -28,10 +28,11 @@ class Placed:
         self._known_to: dict[tuple[int, Claim], bool] = {}
         self._runs: dict[Claim, tuple[list[fx.Node], dict[fx.Node, Any]]] = {}
         self._reads: dict[Claim, set[fx.Node]] = {}
+        self._copies: set[fx.Node] = set()  # of what is right under its first name
 
     def of(self, wrong: list[Claim]) -> list[Claim]:
         """The variables that make most of `wrong` right if each is the gradient of a value: in all turns of a loop."""
-        pairs = [p for p in islice(self._pairs(wrong), _TRIED) if all(bool(t.any()) for t in self._truth(p).values())]
+        pairs = [p for p in islice(self._pairs(wrong), _TRIED) if any(bool(t.any()) for t in self._truth(p).values())]
         found: list[Claim] = []
         open_ = list(wrong)
         while open_ and (best := self._best(pairs, open_)) is not None:
@@ -51,6 +52,7 @@ class Placed:
                 repaired = [c for c in wrong if self._mends(pair, c)]
                 readers = [c for c in wrong if not set(pair[0]).isdisjoint(self._read(c))]
                 enough = not all_readers or len(pair[0]) > 1 or len(readers) == len(repaired)
+                enough = enough and (len(repaired) > 1 or pair[0][0] not in self._copies)
                 if repaired and enough and (best is None or len(repaired) > len(best[1])):
                     best = pair, repaired
                 if best is not None and len(best[1]) == len(wrong):
@@ -85,8 +87,12 @@ class Placed:
             if source in open_ and set(source.users) <= set(turns):
                 continue  # `dh = dprev`: what stands there is wrong already
             fitting = list(_alongside(turns, values))
-            if any(all(self._is(n, v) for n, v in zip(ns, vs, strict=True)) for ns, vs in fitting):
-                continue
+            others = [p for p in fitting if not all(self._is(n, v) for n, v in zip(*p, strict=True))]
+            if len(others) < len(fitting):
+                if source is None:
+                    continue
+                fitting = others  # `dy = do` is another gradient than `do`, perhaps
+                self._copies.add(turns[0])
             begun = [(ns, vs) for ns, vs in fitting if turns[0] in copied and self._is(ns[0], vs[0])]
             fitting = begun or fitting  # `dz = dh` makes a right value a wrong one
             if fitting and not begun:
@@ -173,11 +179,13 @@ class Placed:
 
 
 def _alongside(turns: list[fx.Node], values: list[list[fx.Node]]) -> Iterator[Pair]:
-    """The values of each turn; and those of the turn before, of which a loop carries the gradient on."""
+    """The values of each turn, last or first turn first; and those of the turn before, of which a loop carries the
+    gradient on."""
     for several in values:
         count, late = len(turns), len(several) - len(turns)
         choices = [(turns, several)] if not late else [(turns, several[:-1]), (turns, several[1:])] if late == 1 else []
         choices += [(turns[:-1], several[1:])] if not late and count > 2 else []
+        choices += [(turns, several[::-1])] if not late and count > 1 else []  # of turns that are independent
         for ns, vs in choices:
             if [n.meta["val"].shape for n in ns] == [v.meta["val"].shape for v in vs]:
                 yield ns, vs

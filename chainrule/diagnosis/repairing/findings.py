@@ -272,7 +272,7 @@ class Findings:
         shape, expected = tuple(claim.tensor.shape), tuple(claim.value.meta["val"].shape)
         if shape != expected:
             return f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(cause)}"
-        given = ", ".join(c.target for c in wrong.above)
+        given = ", ".join(dict.fromkeys(c.target for c in wrong.above))  # in a loop, each turn has the same names
         fed = self.case.fed(claim, wrong.above, self.case.here)
         truth = self.case.here.truth(claim.value)
         error, relative = errors(fed, truth) if fed is not None else (float("nan"), float("nan"))

@@ -240,6 +240,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
         return (source.inserted_after(statement, text), text) if not speller.unspelled else None
+    adds = bool(assigned.target) and not assigned.augmented
     if "defines" in by.meta:
         held, size = by.meta["defines"], speller.text(by.meta["size"], PRODUCT + 1)
         edit = source.replaced(held, f"{_as_factor(held)} * {size}" if by.meta["kept"] else size)
@@ -249,7 +250,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         edit = source.replaced(assigned.value, str(by.meta["value"]))
     elif "statement" in by.meta:
         edit = source.replaced(statement, str(by.meta["statement"]))
-    elif "added" in by.meta and (whole or span == assigned.value) and assigned.target and not assigned.augmented:
+    elif "added" in by.meta and adds and (whole or span == assigned.value or not span.within(assigned.value)):
         edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
     elif whole and assigned.augmented and at.args and by is at.args[0]:
         edit = source.deleted(statement)
