@@ -54,10 +54,11 @@ def by_gradients(asked: Asked, report: Reported) -> Report:
             found = None if wanted or set(every) <= meant else _left(asked, every, report, set(every), state)
             if found is not None:
                 return found
-        plain = _by_differences(asked, [n for n in numbers if n in meant | keys])
+        plain = _by_differences(asked, [n for n in numbers if n in meant | keys], meant)
         if plain is not None:
             return plain
-        if isinstance(error, Untold) and meant - wanted:
+        alone = not any(hasattr(v, "dtype") for v in (*asked.args, *asked.kwargs.values()))
+        if isinstance(error, Untold) and alone and meant - wanted:
             raise Untold(
                 f"{asked.name} computes with plain numbers ({', '.join(sorted(meant))}), and what it returns has no names to "
                 "tell the loss and their gradients by; write `return loss, dw, db`, or give the numbers as np.array(0.3)"
@@ -161,10 +162,11 @@ def _with_the_rest(asked: Asked, found: Report, names: list[str]) -> Report:
     return found
 
 
-def _by_differences(asked: Asked, names: list[str]) -> Report | None:
-    """The report of a run whose numbers cannot be arrays; None where it leaves no gradient of them, or steps them."""
+def _by_differences(asked: Asked, names: list[str], meant: set[str]) -> Report | None:
+    """The report of a run whose numbers cannot be arrays; None where it leaves no gradient of them, or not all that are
+    `meant`, or steps them."""
     slopes = {n: one for n, one in _compared(asked, names, {}).items() if one.got is not None}
-    if not slopes or any(_steps(asked, name) for name in slopes):
+    if not slopes or meant - set(slopes) or any(_steps(asked, name) for name in slopes):
         return None
     note = "compared with numeric differences: the code takes no arrays for its numbers"
     return _with_the_rest(asked, Report([], notes=[note]), names)

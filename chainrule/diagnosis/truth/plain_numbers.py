@@ -3,6 +3,7 @@ asks for a float, or gives a number to what takes nothing else."""
 
 from __future__ import annotations
 
+import ast
 import math
 import sys
 import types
@@ -15,6 +16,7 @@ import torch
 
 from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
+from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.truth.numeric import slope
 
@@ -132,11 +134,16 @@ class _Left:
             self.kept += [(k, n) for k, v in vars(owner).items() if (n := _number(v)) is not None]
             self.kept += _in_dictionaries(vars(owner), given)
         parts = result if isinstance(result, tuple | list) else [result]
-        for part in parts:
+        written = _names_in_parts(function or self.asked.code)
+        for place, part in enumerate(parts):
             if isinstance(part, dict):
                 self.returned += [([f'["{k}"]', str(k)], n) for k, v in part.items() if (n := _number(v)) is not None]
             elif (number := _number(part)) is not None:
-                self.returned.append(([k for k, v in space.items() if v is part], number))
+                named = [k for k, v in space.items() if v is part]
+                read = [n for n in written[place] if self._means(n)] if len(written) == len(parts) else []
+                self.returned.append(
+                    (named or (read if len(read) == 1 else []), number)
+                )  # dw, of `return loss, dw / n`
         self._take_loss(space)
 
     def _take_loss(self, space: dict[str, Any]) -> None:
@@ -171,6 +178,15 @@ class _Left:
             if of:
                 return of[0] if len({v for _, v in of}) == 1 else None
         return None
+
+
+def _names_in_parts(function: Any) -> list[list[str]]:
+    """The names that stand in each part of what the last `return` of a function gives."""
+    tree = function_of(function.__code__) if isinstance(function, types.FunctionType) else None
+    returns = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return)] if tree is not None else []
+    last = returns[-1] if returns else None
+    parts = last.elts if isinstance(last, ast.Tuple | ast.List) else [last]
+    return [sorted({n.id for n in ast.walk(p) if isinstance(n, ast.Name)}) if p is not None else [] for p in parts]
 
 
 def _run(asked: Asked) -> tuple[dict[str, Any], Any]:
