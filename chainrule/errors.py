@@ -35,6 +35,10 @@ class NotFinite(ChainruleError):
     """A value that was to be finite is not."""
 
 
+class Untold(ChainruleError):
+    """What some code returned cannot be told apart: its loss, or whose gradients they are."""
+
+
 class UnknownName(ChainruleError, KeyError):
     """A name that a dictionary of ours does not hold; a KeyError too, as of any dictionary."""
 

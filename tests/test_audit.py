@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import audited
+import numpy as np
 import pytest
 import torch
 from audited import (
@@ -233,3 +234,28 @@ def test_the_report_reads() -> None:
     found = audit_of(only_w, mlp)
     assert isinstance(found, Audit) and repr(found) == f"Audit({str(found.table()).splitlines()[-1]})"
     assert "hint: " in str(found) and f"{Path(audited.__file__).name}:" in str(found)
+
+
+def rows(table: Any, at: Any) -> Any:
+    return table[at], (table, at)
+
+
+def rows_backward(dout: Any, cache: Any) -> Any:
+    table, at = cache
+    dtable = np.zeros_like(table)
+    np.add.at(dtable, at, dout)
+    return dtable
+
+
+def test_a_gradient_that_is_written_in_place_has_mistakes_of_several_sizes() -> None:
+    table, at, up = x.numpy(), np.array([0, 2, 2, 1]), x.numpy()[:1] * np.arange(1.0, 5)[:, None]
+    right = np.zeros_like(table)
+    np.add.at(right, at, up)
+
+    def test() -> bool:
+        return bool(abs(rows_backward(up, rows(table, at)[1]) - right).max() < 0.005 * abs(right).max())
+
+    found = cr.audit(test, rows_backward, forward=rows)
+    scales = {m.after: m.change for m in [*found.caught, *found.survived] if m.cause in ("wrong-scale", "sign")}
+    assert scales["dtable = 2 * dtable"] == pytest.approx(1) and scales["dtable = -dtable"] == pytest.approx(2)
+    assert [m.lines() for m in found.survived] == [["+ dtable = 1.001 * dtable"]]

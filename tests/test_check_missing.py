@@ -154,3 +154,27 @@ def test_a_number_that_a_size_explains_is_that_size(ratio: float, literal: bool)
     scales = Scales(Sketches(graph), [x], {})
     found = [list(n.args) for n in scales.scaled(x, ratio, {x: torch.rand(4, 2)})]
     assert any(isinstance(a, float | int) and a in (ratio, 1 / ratio) for args in found for a in args) == literal
+
+
+def contrastive(a: Tensor, b: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    diff = a - b
+    d = (diff**2).sum(1).sqrt()
+    h = (1 - d).clamp(min=0)
+    loss = (y * d**2 + (1 - y) * h**2).mean()
+    dd = 2 * (y * d - (1 - y) * h) / len(y)
+    da = (dd / d)[:, None] * diff
+    db = -da
+    return loss, da, db
+
+
+def of_distances(a: Tensor, b: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    diff = a - b
+    off = (diff**2).sum(1) - y
+    da = 4 * off[:, None] * diff
+    return (off**2).sum(), da, -da
+
+
+@pytest.mark.parametrize("code", [contrastive, of_distances])
+def test_labels_that_are_subtracted_as_an_embedding_is_need_no_gradient(code: object) -> None:
+    report = cr.check(code, torch.randn(6, 3), torch.randn(6, 3), torch.tensor([1.0, 0, 0, 1, 1, 0]))
+    assert report.ok, report

@@ -134,3 +134,48 @@ def test_an_entry_of_a_dictionary_is_no_write_through_an_index() -> None:
     """
     (finding,) = checked(text, rand(5, 4), rand(4)).findings
     assert finding.proved and finding.repair.startswith('grads["w"] = '), str(finding)
+
+
+CARRIED = """\
+def step(h0, c0, w, x):
+    h, c, hs = h0, c0, [(h0, c0)]
+    for row in x:
+        h, c = torch.tanh(h @ w + row * c), c + 0.5 * h
+        hs.append((h, c))
+    loss = (h ** 2 + c).sum()
+    gh, gc, dw = 2 * h, torch.ones_like(c), torch.zeros_like(w)
+    for row, (before, beside), (after, _) in zip(reversed(x), hs[-2::-1], hs[:0:-1]):
+        dz = gh * (1 - after ** 2)
+        dw += before.T @ dz
+        gh, gc = dz @ w.T + 0.5 * gc, gc + (dz * row)
+    return loss, dw, gh, gc
+"""
+
+
+@pytest.mark.parametrize("returned", ["loss, dw, gh, gc", '{"loss": loss, "dw": dw, "gh": gh, "gc": gc}'])
+def test_what_a_loop_carries_back_is_the_gradient_of_what_it_began_with(returned: str) -> None:
+    text = CARRIED.replace("loss, dw, gh, gc\n", returned + "\n")
+    inputs = rand(2, 3), rand(2, 3, seed=1), rand(3, 3), rand(4, 2, 3)
+    report = checked(text, *inputs)
+    assert report.ok and {row.name for row in report.rows} == {"w", "h0", "c0"}, str(report)
+    wrong = checked(text.replace("+ (dz * row)", "- (dz * row)"), *inputs)
+    assert {"w", "h0", "c0"} == {row.name for row in wrong.rows if row.status == "wrong"}, str(wrong)
+    assert [f.line for f in wrong.findings] == [11], str(wrong)
+
+
+def test_the_gradient_of_a_number_that_a_loop_began_with_is_no_other() -> None:
+    text = """
+    def step(x0, k):
+        x, seen = x0, []
+        for _ in range(3):
+            seen.append(x)
+            x = x - k * x * x
+        loss = x ** 2
+        gx, dk = 2 * x, 0.0
+        for x_ in reversed(seen):
+            dk += -gx * x_ * x_
+            gx = gx * (1 - 2 * k * x_)
+        return loss, dk, gx
+    """
+    report = checked(text, 1.0, 0.3)
+    assert report.ok and report.rows, str(report)

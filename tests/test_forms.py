@@ -537,6 +537,15 @@ def backward(x, w):
     assert report.ok and [row.name for row in report.rows] == ["w"]
 
 
+def test_an_upstream_gradient_may_be_given_with_the_inputs(tmp_path: Path) -> None:
+    made = module(tmp_path)
+    named = dict(zip(("x", "w", "b"), AFFINE, strict=True), dout=np.ones((AFFINE[0].shape[0], AFFINE[1].shape[1])))
+    assert cr.check(made.affine_backward, **named).ok
+    assert cr.check(made.affine_backward, **named, forward=made.affine_forward).ok
+    with pytest.raises(ChainruleError, match="z"):
+        cr.check(made.affine_backward, **named, z=1)
+
+
 def test_given_forward_goes_before_the_name(tmp_path: Path) -> None:
     made = module(tmp_path)
 

@@ -115,10 +115,51 @@ class Neuron:
         self.grads["b"] = d
         return error
 """
+NORM = """\
+import math
+
+def step(w, b, xs, ys, n):
+    loss = sum((w * x + b - y) ** 2 for x, y in zip(xs, ys)) / n
+    dw = sum(2 * (w * x + b - y) * x for x, y in zip(xs, ys)) / n
+    db = sum(2 * (w * x + b - y) for x, y in zip(xs, ys)) / n
+    gn = math.sqrt(dw * dw + db * db)
+    return loss, dw, db, gn
+"""
+DISTANCE = """\
+import math
+
+def spring(x, y, cx, cy, rest=1.0):
+    dx, dy = x - cx, y - cy
+    r = math.dist((dx, dy), (0.0, 0.0))
+    loss = (r - rest) ** 2
+    gx = 2 * (r - rest) * dx / r
+    gy = 2 * (r - rest) * dy / r
+    return loss, gx, gy
+"""
+COUNT = """\
+def step(X, W, bias, y, b):
+    out = X @ W + bias
+    loss = ((out - y) ** 2).sum() / b
+    dout = 2 * (out - y) / b
+    dW, dbias = X.T @ dout, dout.sum(0)
+    db = dbias
+    return loss, dW, db
+"""
+HINGE = """\
+def hinge(w, b, xs, ys):
+    loss = dw = db = 0.0
+    for x, y in zip(xs, ys):
+        m = max(0.0, 1 - y * (w * x + b))
+        loss += m
+        if m > 0:
+            dw -= y * x
+            db -= y
+    return loss, dw, db
+"""
 
 
 def made(text: str, name: str) -> Any:
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = {"__name__": "__main__"}
     file = f"<numbers {hash(text)}>"
     linecache.cache[file] = (len(text), None, text.splitlines(True), file)
     exec(compile(text, file, "exec"), space)
@@ -142,6 +183,9 @@ PROGRAMS: dict[str, tuple[str, str, list[Any]]] = {
     "a dictionary that is filled": (FILLED, "step", [X, Y, wb(), {"w": 0.0, "b": 0.0}]),
     "momentum of the same keys": (MOMENTUM, "step", [X, Y, wb(), {"w": 0.0, "b": 0.0}]),
     "momentum in arrays": (MOMENTUM, "step", [X, Y, *({k: np.array(v) for k, v in d.items()} for d in [wb()] * 2)]),
+    "the norm of the gradient": (NORM, "step", [0.3, 0.1, [0.5, 1.5, -1.0], [0, 3, 0], 3]),
+    "differences called dx": (DISTANCE, "spring", [0.5, 0.7, 2.0, 1.0]),
+    "a loss of counts": (HINGE, "hinge", [0.3, 0.1, [0.5, 1.5, -1.0, 2.0], [1, -1, 1, 1]]),
     "epochs": (EPOCHS, "fit", [X, Y, 0.7, 0.1]),
 }
 LOST = [  # a mistake, and the line that is named
@@ -152,6 +196,9 @@ LOST = [  # a mistake, and the line that is named
     ("items of tensors", "db = d.sum()", "db = d.mean()", 6, "wrong-scale"),
     ("items of tensors", "(d * x).sum()", "(d * x + w).sum()", 5, "unknown"),
     ("a dictionary that is filled", '["b"] = d.sum()', '["b"] = -d.sum()', 6, "sign"),
+    ("a loss of counts", "db -= y", "db -= 7 * y", 8, "wrong-scale"),
+    ("a loss of counts", "db -= y", "db += y", 8, "sign"),
+    ("differences called dx", "gy = 2 *", "gy = -2 *", 8, "sign"),
     ("momentum of the same keys", '"b": d.sum()', '"b": 3 * d.sum()', 5, "wrong-scale"),
 ]
 
@@ -184,5 +231,93 @@ def test_an_object_of_numbers_is_as_it_was() -> None:
 
 
 def test_no_alarm_where_steps_are_taken_between_two_losses() -> None:
-    with pytest.raises(cr.ChainruleError, match="say of what they are"):
+    with pytest.raises(cr.ChainruleError, match="computes with plain numbers"):
         cr.check(made(EPOCHS_IN_TEXT, "fit"), X, Y, 0.7, 0.1)
+
+
+def test_a_count_is_no_parameter() -> None:
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=(4, 3)), rng.normal(size=(3, 2)), rng.normal(size=2), rng.normal(size=(4, 2)), 4
+    report = cr.check(made(COUNT, "step"), *args, wrt=["W", "bias"])
+    assert report.ok and len(report.rows) == 2, str(report)
+
+
+RETURNED = """\
+import math
+
+def logistic(w, b, xs, ys):
+    n, loss, dw, db = len(xs), 0.0, 0.0, 0.0
+    for x, y in zip(xs, ys):
+        p = 1 / (1 + math.exp(-(w * x + b)))
+        loss -= float(y * math.log(p) + (1 - y) * math.log(1 - p))
+        dw += float((p - y) * x)
+        db += float(p - y)
+    RETURN
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "statuses"),
+    [
+        ("loss, dw, db = loss / n, dw / n, db / n; return loss, dw, db", ["right", "right"]),
+        ("return loss / n, dw, db", ["wrong", "wrong"]),  # the locals called loss and dw agree
+        ("dw = dw / n; return loss / n, dw, db", ["right", "wrong"]),
+        ("return loss / n, dw / n, db / n", None),
+    ],
+)
+def test_what_is_returned_is_compared_with_what_is_returned(returned: str, statuses: list[str] | None) -> None:
+    step, args = made(RETURNED.replace("RETURN", returned), "logistic"), (0.3, -0.1, [0.5, 1.5, -1.0], [0, 1, 0])
+    if statuses is None:
+        with pytest.raises(cr.ChainruleError, match="write `return loss, dw, db`"):
+            cr.check(step, *args)
+    else:
+        assert [row.status for row in cr.check(step, *args).rows] == statuses
+
+
+def test_what_the_data_hide_is_found_as_with_arrays() -> None:
+    text = """\
+import numpy as np
+
+def net(w, b, x, y):
+    h = np.tanh(w * x)
+    o = w * h + b
+    loss = (o - y) ** 2
+    do = 2 * (o - y)
+    dw = do * h + do * (1 - h * h) * x
+    db = do
+    return loss, dw, db
+"""
+    (found,) = cr.check(made(text, "net"), 1.0, 0.1, 0.5, 0.2).findings
+    assert "hidden by the given data" in found.message and found.line == 8
+
+
+@pytest.mark.parametrize("w", [1e-12, 1e-3, 1.0, 5000.0])
+def test_the_size_of_a_number_hides_no_sign(w: float) -> None:
+    text = "def tiny(w, xs):\n    loss = dw = 0.0\n    for x in xs:\n        loss += float((w * x - 1) ** 2)\n"
+    text += "        dw -= float(2 * (w * x - 1) * x)\n    return loss, dw\n"
+    (found,) = cr.check(made(text, "tiny"), w, [0.5, 1.5, -1.0]).findings
+    assert found.cause == "sign"
+
+
+def test_an_object_with_a_backward_pass_and_numbers_alone() -> None:
+    text = """\
+import math
+
+class Neuron:
+    def __init__(self):
+        self.w, self.b = 0.4, -0.2
+
+    def forward(self, x):
+        self.x, self.out = x, math.tanh(self.w * x + self.b)
+        return self.out
+
+    def backward(self, dout):
+        dz = dout * (1 - self.out ** 2)
+        self.dw = dz * self.x
+        self.db = dz
+        return dz * self.w
+"""
+    neuron = made(text, "Neuron")()
+    assert [row.status for row in cr.check(neuron, 0.7).rows] == ["right"] * 3 and vars(neuron) == {"w": 0.4, "b": -0.2}
+    report = cr.check(made(text.replace("self.db = dz", "self.db = -dz"), "Neuron")(), 0.7)
+    assert [(f.line, f.cause) for f in report.findings] == [(14, "sign")]

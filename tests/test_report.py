@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 import chainrule as cr
 from chainrule.diagnosis.causes import CAUSES
-from chainrule.diagnosis.report import Edit, Finding, Report, Row
+from chainrule.diagnosis.report import Edit, Finding, Report, Row, row_cells
 
 SOURCE = """\
 def step(x, w):
@@ -283,3 +284,9 @@ def test_the_documented_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def without_rounding(text: str) -> str:
     """Rounding errors are other ones on each machine, and with them the width of a column."""
     return re.sub(r" +", " ", re.sub(r"\b\d(\.\d)?e-\d\d\b", "tiny", text))
+
+
+def test_a_gradient_of_zero_is_relative_to_nothing() -> None:
+    zero = Row("b", "right", 5.6e-16, 1.7, (5,), (5,), 16)
+    assert row_cells(zero)[4] == "" and row_cells(replace(zero, status="wrong"))[4] == "1.7"
+    assert row_cells(replace(zero, max_abs=1.5, max_rel=0.75))[4] == "0.75"  # another convention among equal elements

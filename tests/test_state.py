@@ -206,3 +206,50 @@ def test_check_leaves_one_run_behind(gradient: str) -> None:
     assert left == [1, [1], {1}, [1.0] * 3, 1]
     expected = x.T @ (x @ start).exp()
     assert torch.allclose(space["W"], start - 0.1 * expected)
+
+
+class Dropped:
+    def forward(self, x: Any) -> Any:
+        self.mask = np.random.rand(*x.shape) < 0.5
+        return x * self.mask
+
+    def backward(self, dout: Any) -> Any:
+        return dout * self.mask
+
+
+class Shifted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any) -> Any:  # type: ignore[override]
+        ctx.mark_dirty(x)
+        return x.mul_(2).add_(y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:  # type: ignore[override]
+        return 2 * g, g
+
+
+def logged(x: Any, w: Any) -> Any:
+    global number
+    held["list"].append(w)
+    number = w
+    loss = (w * x - 1) ** 2
+    logged.last = loss  # type: ignore[attr-defined]
+    dw = 2 * (w * x - 1) * x
+    return loss, dw
+
+
+def test_no_array_of_ours_is_left_behind() -> None:
+    layer, drawn = Dropped(), np.random.get_state()[1].tolist()  # type: ignore[union-attr, index]
+    assert cr.check(layer, np.ones((4, 3))).ok
+    assert vars(layer) == {}
+    assert np.random.get_state()[1].tolist() == drawn  # type: ignore[union-attr, index]
+    before = seen(logged)
+    for inputs in ((0.5, 0.3), (np.ones(()), np.ones(()))):
+        assert cr.check(logged, *inputs).ok
+        assert seen(logged) == before and not vars(logged)
+
+
+def test_a_function_that_writes_into_its_argument_leaves_it_as_it_was() -> None:
+    x = torch.tensor([1.0, 2.0])
+    assert cr.check(Shifted, x, torch.ones(2)).ok
+    assert x.tolist() == [1.0, 2.0]

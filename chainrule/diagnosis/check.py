@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from chainrule.arrays.array import Unfollowed
+from chainrule.arrays.code import kinds_of
 from chainrule.diagnosis.identities.identities import identities
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.missing import not_looked_at
 from chainrule.diagnosis.numbers import by_gradients
-from chainrule.diagnosis.reading.arguments import with_an_input
+from chainrule.diagnosis.reading.arguments import parameters_of, with_an_input
 from chainrule.diagnosis.reading.claim import names_meant
-from chainrule.diagnosis.reading.forms import form_of, made
-from chainrule.diagnosis.reading.handwritten import Asked, Run
+from chainrule.diagnosis.reading.forms import form_of, is_function_class, made
+from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
+from chainrule.diagnosis.reading.outputs import with_upstreams
 from chainrule.diagnosis.reading.running import run_handwritten
+from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.repairing.findings import Findings
 from chainrule.diagnosis.repairing.proof import kept
 from chainrule.diagnosis.report import Report
@@ -68,8 +73,9 @@ def check(
     >>> report.ok, report.rows[0].status, report.findings[0].cause, report.findings[0].repair
     (False, 'wrong', 'wrong-scale', 'w.g = x')
     """
-    with torch.inference_mode(False):  # where autograd could not be asked
-        *others, last = _meant(Asked(code, args, kwargs, loss, wrt, forward, reference))
+    given = Asked(code, args, kwargs, loss, wrt, forward, reference)
+    with torch.inference_mode(False), _as_before(given):  # where autograd could not be asked
+        *others, last = _meant(given)
         for asked in others:
             try:
                 return _checked(asked)
@@ -78,41 +84,58 @@ def check(
         return _by_either_reading(last)
 
 
+@contextmanager
+def _as_before(asked: Asked) -> Iterator[None]:
+    """What a run of torch code leaves is the person's own, `.g` above all. Other code ran on arrays of ours, which are no
+    values of theirs, and an autograd.Function may write into its arguments: afterwards all is as before."""
+    own = "torch" in kinds_of(asked.code, (asked.args, asked.kwargs)) and not is_function_class(asked.code)
+    state = None if own else State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference])
+    try:
+        yield
+    finally:
+        if state is not None:
+            state.restore()
+
+
 def _meant(asked: Asked) -> list[Asked]:
     """What may be meant: the code as it is, or with the forward pass that goes with it by its name."""
     form = form_of(asked.code)
     if asked.forward is not None:
-        return [asked]
+        return [_without_upstream(asked)]
     alone = replace(asked, code=made(form.code) if isinstance(form.code, type) else form.code)
     if form.forward is None or asked.reference is not None:
         return [alone]
-    paired = replace(asked, code=form.code, forward=form.forward)
+    paired = _without_upstream(replace(asked, code=form.code, forward=form.forward))
     return [paired] if form.certain else [paired, asked] if form.likely else [asked, paired]
 
 
+def _without_upstream(asked: Asked) -> Asked:
+    """The request without what only the backward function takes, `dout=`: its upstream gradient is a random one."""
+    taken, own = parameters_of(asked.forward), parameters_of(asked.code)
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return asked
+    return replace(asked, kwargs={k: v for k, v in asked.kwargs.items() if k in taken or k not in own})
+
+
 def _by_either_reading(asked: Asked) -> Report:
-    """A parameter of a backward function may be the output, or an input under another name: what is right by either
-    reading is right."""
-    other = with_an_input(asked.code, asked.forward)
-    if other is None:
-        return _checked(asked)
-    again, found, error = replace(asked, code=other), None, None
-    try:
-        found = _checked(asked)
-        if found.ok:
-            return found
-    except Exception as raised:  # of theirs, too: it is given what it does not expect
-        error = raised
-    try:
-        instead = _checked(again)
-    except Exception:
-        instead = None
-    if instead is not None and (instead.ok or found is None):
-        return instead
-    if found is None:
+    """A parameter of a backward function may be an output, an input under another name, or the gradient of an output: what
+    is right by one reading is right, and else the one by which most is right is told."""
+    others = with_upstreams(asked.code, asked.forward), with_an_input(asked.code, asked.forward)
+    first, last = ([replace(asked, code=code)] if code is not None else [] for code in others)
+    found: list[Report] = []
+    error: Exception | None = None
+    for reading in [*first, asked, *last]:
+        try:
+            found.append(_checked(reading))
+        except Exception as raised:  # of theirs, too: it is given what it does not expect
+            error = raised if error is None or reading is asked else error
+            continue
+        if found[-1].ok:
+            return found[-1]
+    if not found:
         assert error is not None
         raise error
-    return found
+    return max(found, key=lambda report: sum(row.status in ("right", "close") for row in report.rows))
 
 
 def _checked(asked: Asked) -> Report:
@@ -130,7 +153,35 @@ def _checked_as_given(asked: Asked) -> Report:
         from chainrule.diagnosis.functions.functions import check_functions
 
         return check_functions(hand)
-    return report_of(asked, hand)
+    return _by_either_path(asked, hand)
+
+
+def _by_either_path(asked: Asked, hand: Handwritten) -> Report:
+    """What is computed under torch.no_grad on the way to the loss is a constant for autograd; for code whose backward pass
+    is written by hand it may be a part of the forward pass as any other."""
+    found, error = None, None
+    try:
+        found = report_of(asked, hand)
+    except ChainruleError as raised:
+        error = raised
+    if (found is None or not found.ok) and hand.without_grad():
+        state, cut = state_of(hand), replace(asked, cutting=True)
+        try:
+            instead = report_of(cut, run_handwritten(cut))
+            if found is None or instead.ok or _is_no_worse(instead, found):
+                return instead
+        except ChainruleError:  # nothing is left that could have a gradient
+            pass
+        finally:
+            state.restore()
+    if found is None:
+        assert error is not None
+        raise error
+    return found
+
+
+def _is_no_worse(report: Report, than: Report) -> bool:
+    return len(report.rows) == len(than.rows) and len(report.findings) <= len(than.findings)
 
 
 def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:

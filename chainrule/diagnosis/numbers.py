@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import Function, lines_that_set, steps_in_a_loop
 from chainrule.diagnosis.reading.numbers import (
-    keys_kept,
-    labels_kept,
+    keys_in,
+    meant_in,
     names_in,
-    parameters_of,
+    parameters_taken,
     plain_numbers,
     with_inputs,
     with_values,
@@ -21,9 +23,9 @@ from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.reading.state import State
 from chainrule.diagnosis.report import Finding, Report, Row
-from chainrule.diagnosis.truth.case import Case
+from chainrule.diagnosis.truth.case import Case, same
 from chainrule.diagnosis.truth.plain_numbers import Compared, compared
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, Untold
 
 Reported = Callable[[Asked], Report]
 Place = tuple[str | None, int | None]
@@ -31,29 +33,35 @@ Place = tuple[str | None, int | None]
 
 def by_gradients(asked: Asked, report: Reported) -> Report:
     """The report on the code, given a number as an input where it leaves a gradient of it: `b=0.3`, and `db`. Numbers of
-    which it leaves none (lr, eps) stay numbers."""
+    which it leaves none (lr, eps) stay numbers. What was changed by a run with inputs for numbers is as before."""
     numbers = plain_numbers(asked)
     if not numbers:
         return report(asked)
     wanted = set(names_in(asked.wrt))
-    likely = wanted | {n for label in labels_kept(asked) for n in names_meant(label)}
-    found = _left(asked, [n for n in numbers if n in likely], report, wanted)
+    meant = wanted | meant_in(asked, numbers)
+    state = _state(asked)
+    found = _left(asked, [n for n in numbers if n in meant], report, wanted, state)
     if found is not None:
         return found
-    state = _state(asked)
     try:
         return report(asked)
-    except ChainruleError:  # gradients that are told by their order, of numbers too, or by the parameter's own name
+    except ChainruleError as error:  # gradients that are told by their order, or by the parameter's own name
         state.restore()
-        required = [n for n, p in parameters_of(asked).items() if p.default is p.empty]
-        keys = set(keys_kept(asked))
-        for every in ([n for n in numbers if n in keys], [n for n in required if n in numbers]):
-            found = None if wanted or set(every) <= likely else _left(asked, every, report, set(every))
+        required = {n for n, p in parameters_taken(asked).items() if p.default is p.empty}
+        keys = keys_in(asked)
+        for names in (keys, meant | required, required):
+            every = [n for n in numbers if n in names]
+            found = None if wanted or set(every) <= meant else _left(asked, every, report, set(every), state)
             if found is not None:
                 return found
-        plain = _by_differences(asked, [n for n in numbers if n in likely | keys])
+        plain = _by_differences(asked, [n for n in numbers if n in meant | keys])
         if plain is not None:
             return plain
+        if isinstance(error, Untold) and meant - wanted:
+            raise Untold(
+                f"{asked.name} computes with plain numbers ({', '.join(sorted(meant))}), and what it returns has no names to "
+                "tell the loss and their gradients by; write `return loss, dw, db`, or give the numbers as np.array(0.3)"
+            ) from error
         raise
 
 
@@ -61,67 +69,110 @@ def _state(asked: Asked) -> State:
     return State([asked.code, asked.args, asked.kwargs, asked.forward, asked.reference])
 
 
-def _left(asked: Asked, names: list[str], report: Reported, wanted: set[str]) -> Report | None:
+def _left(asked: Asked, names: list[str], report: Reported, wanted: set[str], state: State) -> Report | None:
     """The report with some numbers as inputs, or with those among them that have a gradient; None where none has, or not
     all that are `wanted`."""
-    state = _state(asked) if names else None
-    while names and state is not None:
+    first = names
+    while names:
         try:
             found = report(with_inputs(asked, names))
         except Exception:  # of theirs, too: an array does not do all that a number does
-            state.restore()
             if wanted & set(names_in(asked.wrt)):
                 raise
             return None
+        finally:
+            state.restore()
         scalars = [row for row in found.rows if row.status != "missing" and row.expected_shape == ()]
         told = {_last(row.name): row for row in scalars}
         having = [n for n in names if n in told]
+        derived = {} if found.ok else _derived(asked, names, state)
+        having = [n for n in having if n not in derived or derived[n].is_of(plain_numbers(asked)[n])]
         if having == names:
-            return found if found.ok else _as_numbers(asked, found, {n: told[n] for n in names}, state)
-        state.restore()
+            found = found if found.ok else _as_numbers(asked, found, {n: told[n] for n in names}, derived)
+            return _with_the_rest(asked, found, [n for n in first if n not in names])
         names = having if not wanted & set(names) - set(having) else []
     return None
 
 
-def _as_numbers(asked: Asked, found: Report, rows: dict[str, Row], state: State) -> Report:
-    """The report, of which the run with numbers as they are has the last word: where its slopes are those gradients, they
-    are right, and where they are others than the derived ones, the way from the number was lost."""
-    state.restore()
-    slopes = _compared(asked, [n for n, row in rows.items() if row.status not in ("right", "close")])
-    derived = _derived(asked, list(rows), state) if slopes else {}
-    for name, one in slopes.items():
-        row = rows[name]
-        lost = row.status == "wrong shape" or (name in derived and not one.is_slope(derived[name]))
-        if one.right or lost:
-            found.rows[found.rows.index(row)] = _row(row.name, one, place := _place(asked, one.label))
-            found.findings = [f for f in found.findings if _last(f.name) != name]
-            found.findings += [] if one.right else [_finding(row.name, one, place)]
-            found.notes.append(
-                f"{one.label} is compared with a numeric difference: an array for {name} is taken otherwise"
-            )
-    return found
+@dataclass
+class _Derived:
+    """A gradient of a number that an array stood for, and the derivative."""
+
+    label: str
+    got: torch.Tensor
+    truth: torch.Tensor
+    reached: bool  # whether the loss depends on the number
+
+    def is_of(self, number: float) -> bool:
+        """Whether it may be meant as the gradient: not of a count, `b = 4` rows, where db is that of another value."""
+        return self.reached and not (self.got.shape and number.is_integer() and number > 1)
 
 
-def _derived(asked: Asked, names: list[str], state: State) -> dict[str, float]:
-    """The derivatives along numbers of a run that takes them as arrays."""
+def _derived(asked: Asked, names: list[str], state: State) -> dict[str, _Derived]:
+    """What a run gives, and should give, that takes numbers as arrays."""
     try:
         case = Case(run_handwritten(with_inputs(asked, names)))
-        return {_last(c.name): float(t) for c in case.claims if (t := case.here.truth(c.value)).numel() == 1}
+        here = case.here
+        return {
+            _last(c.name): _Derived(
+                c.target.split(".")[-1].split('["')[-1].strip('"]'),
+                here.values[c.node],
+                here.truth(c.value),
+                case.base.gradients.get(c.value) is not None,
+            )
+            for c in case.claims
+        }
+    except Exception:  # of theirs, too
+        return {}
     finally:
         state.restore()
 
 
+def _as_numbers(asked: Asked, found: Report, rows: dict[str, Row], derived: dict[str, _Derived]) -> Report:
+    """The report, of which the run with numbers as they are has the last word on what is wrong for these numbers: where
+    the code computes otherwise with an array, or the way from the number is lost in one."""
+    wrong = {n: d for n, d in derived.items() if n in rows and not same(d.got, d.truth)}
+    slopes = _compared(asked, list(wrong), {n: d.label for n, d in wrong.items()})
+    for name, one in slopes.items():
+        row, here = rows[name], wrong[name]
+        lost = not one.is_slope(float(here.truth))
+        alike = here.got.numel() == 1 and one.got is not None and one.is_slope(one.slope + float(here.got) - one.got)
+        if not lost and (one.got is None or alike):
+            continue
+        found.findings = [f for f in found.findings if _last(f.name) != name]
+        place = found.rows.index(row)
+        if one.got is None:
+            del found.rows[place]
+            found.notes.append(f"nothing is said of {one.label}: the code computes otherwise with an array for {name}")
+            continue
+        found.rows[place] = _row(row.name, one, at := _place(asked, one.label))
+        found.findings += [] if one.right else [_finding(row.name, one, at)]
+        found.notes.append(f"{one.label} is compared with a numeric difference: an array for {name} is taken otherwise")
+    return found
+
+
+def _with_the_rest(asked: Asked, found: Report, names: list[str]) -> Report:
+    """The report with the gradients of numbers that are none of arrays: a count, a number without a path to the inputs."""
+    slopes = {n: one for n, one in _compared(asked, names, {}).items() if one.got is not None} if names else {}
+    for name, one in slopes.items():
+        if not _steps(asked, name):
+            found.rows.append(_row(f"{name}.g", one, at := _place(asked, one.label)))
+            found.findings += [] if one.right else [_finding(f"{name}.g", one, at)]
+    return found
+
+
 def _by_differences(asked: Asked, names: list[str]) -> Report | None:
     """The report of a run whose numbers cannot be arrays; None where it leaves no gradient of them, or steps them."""
-    slopes = _compared(asked, names)
-    written = _written(asked)
-    if not slopes or written is None or any(steps_in_a_loop(name, written) for name in slopes):
+    slopes = {n: one for n, one in _compared(asked, names, {}).items() if one.got is not None}
+    if not slopes or any(_steps(asked, name) for name in slopes):
         return None
-    report = Report([], notes=["compared with numeric differences: the code takes no arrays for its numbers"])
-    for name, one in slopes.items():
-        report.rows.append(_row(f"{name}.g", one, place := _place(asked, one.label)))
-        report.findings += [] if one.right else [_finding(f"{name}.g", one, place)]
-    return report
+    note = "compared with numeric differences: the code takes no arrays for its numbers"
+    return _with_the_rest(asked, Report([], notes=[note]), names)
+
+
+def _steps(asked: Asked, name: str) -> bool:
+    written = _written(asked)
+    return written is None or steps_in_a_loop(name, written)
 
 
 def _written(asked: Asked) -> Function | None:
@@ -136,10 +187,10 @@ def _place(asked: Asked, label: str) -> Place:
     return (code.co_filename if code is not None else None), max(lines, default=None)
 
 
-def _compared(asked: Asked, names: list[str]) -> dict[str, Compared]:
+def _compared(asked: Asked, names: list[str], labels: dict[str, str]) -> dict[str, Compared]:
     plain = isinstance(asked.loss, str | None) and asked.forward is None and asked.reference is None
-    numbers = plain_numbers(asked)
-    return compared(asked, {n: numbers[n] for n in names}, lambda v: with_values(asked, dict(v))) if plain else {}
+    numbers = {n: plain_numbers(asked)[n] for n in names}
+    return compared(asked, numbers, labels, lambda v: with_values(asked, dict(v))) if plain and names else {}
 
 
 def _last(name: str) -> str:
@@ -147,15 +198,16 @@ def _last(name: str) -> str:
 
 
 def _row(name: str, one: Compared, place: Place) -> Row:
-    off = abs(one.got - one.slope)
+    off = abs((one.got or 0.0) - one.slope)
     relative = off / abs(one.slope) if one.slope else 0.0 if one.right else float("inf")
     return Row(name, "right" if one.right else "wrong", off, relative, (), (), place[1], place[0])
 
 
 def _finding(name: str, one: Compared, place: Place) -> Finding:
-    ratio = one.got / one.slope if one.everywhere else None
+    got = one.got or 0.0
+    ratio = got / one.slope if one.everywhere else None
     cause = "unknown" if ratio is None else "sign" if abs(ratio + 1) < 1e-5 else "wrong-scale"
-    how = f"off by {abs(one.got - one.slope):.3g}" if ratio is None else f"it is {ratio:g} times the right gradient"
+    how = f"off by {abs(got - one.slope):.3g}" if ratio is None else f"it is {ratio:g} times the right gradient"
     file, line = place
     text = source.line_at(file, line) if file and line else ""
     return Finding(name, line, cause, f"{one.label} is wrong: {how}, by numeric differences", "", False, file, text)

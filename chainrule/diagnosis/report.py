@@ -160,9 +160,15 @@ def row_cells(row: Row) -> list[str]:
         row.status,
         "" if row.shape is None else str(row.shape),
         "" if row.max_abs is None else f"{row.max_abs:.2g}",
-        "" if row.max_rel is None else f"{row.max_rel:.2g}",
+        "" if row.max_rel is None or _is_of_nothing(row) else f"{row.max_rel:.2g}",
         "" if row.line is None else str(row.line),
     ]
+
+
+def _is_of_nothing(row: Row) -> bool:
+    """Whether the gradient is 0 but for rounding, to which nothing is relative: of a bias before a norm."""
+    small = row.max_abs is not None and row.max_abs < 1e-6
+    return row.status in ("right", "close") and small and (row.max_rel or 0.0) > 0.1
 
 
 def clickable(file: str | None) -> str:

@@ -225,8 +225,8 @@ class Recorder(TorchFunctionMode):
             region.nodes.append(node)
             if region.function is None or not self.every_path:
                 node.meta["region"] = region
-        if not torch.is_grad_enabled() and self.phase == "forward" and region is None and not self.every_path:
-            node.meta["constant"] = True
+        if not torch.is_grad_enabled() and self.phase == "forward" and region is None:
+            node.meta["without_grad" if self.every_path else "constant"] = True
         return result
 
     def _write(self, call: calls.Call, args: Any, kwargs: Any, result: Any, site: Site | None) -> fx.Node:

@@ -198,7 +198,7 @@ def _mutant(planted: Planted, planter: Planter, changed: dict[str, float]) -> Mu
     before = " ".join(line.strip() for line in lines[edit.first - 1 : edit.last])
     names = tuple(targets[name] for name in changed)
     return Mutant(
-        planted.cause, edit.file, edit.first, before, planted.after, targets[most], changed[most], names
+        planted.cause, edit.file, edit.line, before, planted.after, targets[most], changed[most], names
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class Mutant:
         return f"is off by {percent:.0f} %" if percent >= 100 else f"is off by {percent:.2g} %"
 
     def lines(self) -> list[str]:
-        return [f"- {self.before}", *(f"+ {line}" for line in self.after.splitlines())]
+        return [*([f"- {self.before}"] if self.before else []), *(f"+ {line}" for line in self.after.splitlines())]
 
 
 @dataclass(repr=False)

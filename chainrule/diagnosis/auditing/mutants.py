@@ -139,7 +139,7 @@ class Planter:
         except FAILURES:
             return
         if found is not None:
-            edit = _bare(found[0])
+            edit = _still_written(_bare(found[0]), spot)
             yield Planted(mutation.makes, edit, spot, " ".join(line.strip() for line in edit.lines))
 
     # -- gradients left out ------------------------------------------------------------------------
@@ -238,6 +238,18 @@ def _cause(mutation: Mutation) -> str:
     assigned = source.assignment_at(span) if span is not None else None
     kept = by is at.args[1] and assigned is not None and assigned.augmented == "+"
     return "overwritten-not-accumulated" if kept else mutation.makes
+
+
+def _still_written(edit: Edit, spot: Spot) -> Edit:
+    """The edit of a call that writes in place, `np.add.at(w, i, x)`: where it would leave the call out, a line after it."""
+    statement = source.statement_at(spot.span) if spot.span is not None else None
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if statement is None or not isinstance(call, ast.Call) or not source.written_into(statement):
+        return edit
+    text = " ".join(line.strip() for line in edit.lines)
+    if text.startswith(ast.unparse(call.func)):
+        return edit
+    return source.inserted_after(source.span_of(statement, spot.file), f"{source.written_into(statement)} = {text}")
 
 
 def _bare(edit: Edit) -> Edit:

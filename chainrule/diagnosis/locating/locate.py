@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,6 +63,19 @@ class Located(Rows):
             above = self.above(claim)
             if self._is_wrong(claim, above):
                 self.wrong.append(Wrong(claim, above, row, self._between(claim, above)))
+        self.wrong += list(self._hidden_by_another())
+
+    def _hidden_by_another(self) -> Iterator[Wrong]:
+        """What is right only as a gradient that it reads is wrong: `b.g = h.g.mean(0)`, where h.g lacks `/ n`. That one is
+        no other convention where what else reads it is wrong for it alone."""
+        by_themselves = {w.claim for w in self.wrong}
+        wrong_rows = {c for c in self._wrong_rows() if c in self.rows}
+        spoiled = {p for c in wrong_rows - by_themselves for p in self.above(c)} & (wrong_rows | by_themselves)
+        for claim in self.known if spoiled else ():
+            above = self.above(claim)
+            row = self.rows.get(claim)
+            if row is not None and claim not in wrong_rows and spoiled & set(above) and self._is_wrong(claim, above):
+                yield Wrong(claim, above, row, self._between(claim, above))
 
     def _between(self, claim: Claim, above: list[Claim]) -> list[fx.Node]:
         given = self.case.forward | {c.node for c in above}

@@ -49,18 +49,24 @@ def missing_inputs(case: Case) -> list[fx.Node]:
 
 
 def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
-    """A note that names the parameters that have no gradient, where nothing says that they should have one."""
+    """Notes that name the parameters that have no gradient, where nothing says that they should have one, and the numbers
+    that are returned beside the gradients and are of none of them."""
     if case.hand.asked.wrt is not None or case.hand.asked.function:
         return []
+    returned = (
+        [f"nothing is said of {', '.join(case.unsaid)}, which is the gradient of no input"] if case.unsaid else []
+    )
     used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
     behind = set(needed(claimed))  # what a parameter with a gradient was made of
     inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]
     inputs = [n for n in inputs if not (n.meta.get("made") and n in behind)]
     names = [case.names.get(n, n.name) for n in _entering_as_parameters(inputs, used)]
-    if not names:
-        return []
-    return [f"nothing is said of {', '.join(names)}: the loss depends on that, and the code leaves it no gradient"]
+    if names:
+        returned.append(
+            f"nothing is said of {', '.join(names)}: the loss depends on that, and the code leaves it no gradient"
+        )
+    return returned
 
 
 def _not_returned(case: Case) -> list[fx.Node]:
@@ -97,7 +103,11 @@ def _is_kept_like(case: Case, node: fx.Node, claimed: set[fx.Node]) -> bool:
 
 def _roles(value: fx.Node, used: set[fx.Node]) -> set[tuple[str, int]]:
     """As what a value enters the forward pass: the second operand of a matmul, say."""
-    readers = [u for u in value.users if u in used and u.meta["phase"] == "forward" and u.meta["operation"] != "mul"]
+    readers = [
+        u
+        for u in value.users
+        if u in used and u.meta["phase"] == "forward" and u.meta["operation"] not in ("mul", "sub")
+    ]
     return {(u.meta["operation"], i) for u in readers for i, a in enumerate(u.args) if a is value and i > 0}
 
 

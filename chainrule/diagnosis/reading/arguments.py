@@ -45,39 +45,40 @@ def arguments_by_name(
     taken: str | None,
     upstream: Any,
     out: Any,
-    called: str | None,
+    returned: Mapping[str, Any],
     kept: Any,
     inputs: tuple[Any, ...],
 ) -> list[Any]:
     """The arguments of a backward function: the inputs under their names, the upstream gradient for the parameter `taken`,
-    the output for one that is named as it is (`called`), and for others what the forward pass kept. Where it kept
+    what the forward pass `returned` under the names that it has there, and for others what it kept. Where it kept
     nothing, what is called a cache is the inputs, `x` or `z` the input that has another name in the forward pass, and
     another name the output.
 
-    >>> arguments_by_name(["dout", "cache"], {"x": 1}, "dout", "up", "y", None, (1, 2), (1,))
+    >>> arguments_by_name(["dout", "cache"], {"x": 1}, "dout", "up", "y", {}, (1, 2), (1,))
     ['up', (1, 2)]
-    >>> arguments_by_name(["dp", "x", "p"], {"x": 1}, "dp", "up", "y", None, None, (1,))
+    >>> arguments_by_name(["dp", "x", "p"], {"x": 1}, "dp", "up", "y", {}, None, (1,))
     ['up', 1, 'y']
-    >>> arguments_by_name(["dA", "Z"], {"x": 1}, "dA", "up", "y", None, None, (1,))
+    >>> arguments_by_name(["dA", "Z"], {"x": 1}, "dA", "up", "y", {}, None, (1,))
     ['up', 1]
     """
-    if len(names) == 2 and taken == names[0] and names[1] not in known and kept is not None:
+    if len(names) == 2 and taken == names[0] and names[1] not in {*known, *returned} and kept is not None:
         return [upstream, kept]
     if taken is None and len(names) == len(inputs) and names[1:] == list(known)[1:]:
         known = {**known, names[0]: inputs[0]}  # the first input, called something else
     free = [n for n in known if n not in names]
-    renamed = dict(
-        zip([n for n in names if n not in known and n != called and n.casefold() in _INPUT], free, strict=False)
-    )
+    told = {*known, *returned}
+    renamed = dict(zip([n for n in names if n not in told and n.casefold() in _INPUT], free, strict=False))
 
     def given(name: str) -> Any:
         if name in known:
             return known[name]
         if name == taken:
             return upstream
+        if name in returned:
+            return returned[name]
         if kept is None and name in renamed:
             return known[renamed[name]]
-        if name in OUTPUT or name == called or (kept is None and not is_cache(name)):
+        if name in OUTPUT or (kept is None and not is_cache(name)):
             return out
         return inputs if kept is None else kept
 
@@ -115,6 +116,21 @@ def names_returned(function: Any) -> list[str]:
         return []
     parts = returns[-1].elts if isinstance(returns[-1], ast.Tuple) else [returns[-1]]
     return [p.id if isinstance(p, ast.Name) else "" for p in parts]
+
+
+def parameters_of(code: Any) -> dict[str, inspect.Parameter]:
+    """The parameters of what may be called; none where its signature is not known."""
+    try:
+        return dict(inspect.signature(code).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
+def named_by(forward: Any, outs: Any) -> dict[str, Any]:
+    """What a forward pass returned, under the names that it has there; a cache is told otherwise."""
+    names = names_returned(forward)
+    pairs = zip(names, outs, strict=True) if isinstance(outs, tuple) and len(names) == len(outs) else ()
+    return {name: value for name, value in pairs if name and not is_cache(name)}
 
 
 def renamed(function: types.FunctionType, names: Mapping[str, str]) -> types.FunctionType:

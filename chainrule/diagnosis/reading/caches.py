@@ -22,15 +22,19 @@ from chainrule.recording import Recorder
 
 
 def place_of(forward: Any, outs: tuple[Any, ...], outputs: int) -> int | slice:
-    """Where a cache stands in what a forward pass returned, behind its `outputs`: what is called so, or all that is there.
+    """Where a cache stands in what a forward pass returned, behind its `outputs`: what is called so, or alone holds others,
+    or all that is there.
 
-    >>> place_of(place_of, (1, 2), 1), place_of(place_of, (1, 2, 3), 1)
-    (1, slice(1, None, None))
+    >>> place_of(place_of, (1, 2), 1), place_of(place_of, (1, 2, 3), 1), place_of(place_of, (1, 2, (3, 4)), 1)
+    (1, slice(1, None, None), 2)
     """
     names = names_returned(forward) if len(outs) > outputs + 1 else []
     called = [i for i, name in enumerate(names) if i >= outputs and is_cache(name)]
     if len(called) == 1 and len(names) == len(outs):
         return called[0]
+    holding = [i for i, value in enumerate(outs) if i >= outputs and isinstance(value, tuple | list | dict)]
+    if len(holding) == 1:
+        return holding[0]
     return outputs if len(outs) == outputs + 1 else slice(outputs, None)
 
 

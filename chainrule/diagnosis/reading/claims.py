@@ -54,16 +54,6 @@ class Claims(Returned):
                 )
         return list(found.values())
 
-    def _in_turns(self) -> set[str]:
-        """Names that one line outside the forward pass binds several times, in a loop: each to another gradient."""
-        found: dict[tuple[str, Any, int], int] = {}
-        for node in self.recorder.graph.nodes:
-            name, spot = node.meta.get("name"), node.meta.get("spot")
-            if name and spot is not None and node not in self.forward and "same_as" not in node.meta:
-                key = name, spot.code, spot.index
-                found[key] = found.get(key, 0) + 1
-        return {name for (name, _, _), times in found.items() if times > 1}
-
     # -- told by `.g` ----------------------------------------------------------------------------
 
     def _left(self) -> list[Claim]:
@@ -76,7 +66,8 @@ class Claims(Returned):
                 now = write.value  # emptied, or deleted, at the end, after a step
             if write.empties and any(w.tensor is write.tensor and not w.empties for w in self.hand.writes):
                 continue
-            value = given.get(id(write.tensor)) or write.owner
+            began = write.owner in self.used  # v.mul_(0.5) before the loss: it is what the loss is computed from
+            value = write.owner if began else given.get(id(write.tensor)) or write.owner
             if isinstance(now, int | float) and not isinstance(now, bool):
                 now = torch.tensor(float(now))  # of no shape: w.g = 0.5
             if value is None or not isinstance(now, torch.Tensor):

@@ -14,6 +14,7 @@ from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.reading.writes import Write
 from chainrule.program import differentiable
 from chainrule.recording import Recorder, Region
+from chainrule.run import needed
 
 Met = Callable[[int, torch.Tensor], None]
 Run = Callable[["Asked"], "Handwritten"]
@@ -31,6 +32,7 @@ class Asked:
     forward: Callable[..., Any] | None = None
     reference: Callable[..., Any] | None = None
     function: str = ""  # the name of the torch.autograd.Function whose forward and backward these are
+    cutting: bool = False  # whether no gradient passes through what is computed under torch.no_grad
     following: bool = False  # whether the calls of layers are noted, and what they are given is told apart
 
     @property
@@ -74,6 +76,12 @@ class Handwritten:
         can have no gradient."""
         given = {id(n.meta.get("given", n.meta["val"])): n for n in self.recorder.inputs if differentiable(n)}
         return [given.get(id(a)) if isinstance(a, torch.Tensor) else None for a in self.asked.args]
+
+    def without_grad(self) -> list[fx.Node]:
+        """What the loss is computed from under torch.no_grad, where the loss itself is not."""
+        entry = self.recorder.entry(self.output)
+        used = needed([entry.node]) if entry is not None and "without_grad" not in entry.node.meta else []
+        return [n for n in used if "without_grad" in n.meta]
 
     @property
     def by_own(self) -> Handwritten:

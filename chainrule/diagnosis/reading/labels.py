@@ -49,25 +49,35 @@ def _is_of_gradients(dictionary: ast.expr) -> bool:
 
 
 def labels_set_by(function: Function) -> set[str]:
-    """The names under which a function keeps or returns something: variables, attributes, keys. `dreg = reg * w` is what
-    reg adds to another gradient, and no gradient of reg.
+    """The names of the variables in which a function keeps something. `dreg = reg * w` is what reg adds to another
+    gradient, and no gradient of reg.
 
     >>> code = "def f(x, w, reg):\\n    dx = w.T\\n    dreg = reg * w\\n    return {'dx': dx, 'dw': x.T + dreg}"
     >>> sorted(labels_set_by(ast.parse(code).body[0]))
-    ['dw', 'dx']
+    ['dx']
     """
     found: set[str] = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             read = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)} if node.value is not None else set()
-            for target in _targets(node):
-                label = _label(target)
-                if label is not None and not (isinstance(target, ast.Name) and read & set(names_meant(label))):
-                    found.add(label)
-        elif isinstance(node, ast.Return) and node.value is not None:
+            names = [target.id for target in _targets(node) if isinstance(target, ast.Name)]
+            found |= {name for name in names if not read & set(names_meant(name))}
+    return found
+
+
+def labels_handed_by(function: Function) -> set[str]:
+    """The names under which a function returns something, or keeps it where others find it: attributes, keys.
+
+    >>> code = "def f(self, x, w):\\n    self.dx, h = w.T, x\\n    dw = x.T\\n    return {'db': h}, dw"
+    >>> sorted(labels_handed_by(ast.parse(code).body[0]))
+    ['db', 'dw', 'dx']
+    """
+    found = keys_set_by(function) | {t.attr for t in _targets_in(function) if isinstance(t, ast.Attribute)}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Return) and node.value is not None:
             parts = node.value.elts if isinstance(node.value, ast.Tuple | ast.List) else [node.value]
             found |= {n.id for n in parts if isinstance(n, ast.Name)}
-    return found | keys_set_by(function)
+    return found
 
 
 def keys_set_by(function: Function) -> set[str]:
@@ -95,7 +105,15 @@ def steps_in_a_loop(label: str, function: Function) -> bool:
     loops = [n for n in ast.walk(function) if isinstance(n, ast.For | ast.While)]
     within = [n for loop in loops for n in ast.walk(loop) if isinstance(n, ast.For | ast.While) and n is not loop]
     by_key = [t for loop in within for t in _targets_in(loop) if isinstance(t, ast.Subscript) and not any(_keys(t))]
-    return bool(by_key) or any(_label(target) == label for loop in loops for target in _targets_in(loop))
+    given = {a.arg for a in function.args.args}
+    bound = [
+        t for loop in loops for t in _targets_in(loop) if not isinstance(t, ast.Subscript) or _is_name(t.value, given)
+    ]
+    return bool(by_key) or any(_label(target) == label for target in bound)
+
+
+def _is_name(node: ast.expr, names: set[str]) -> bool:
+    return isinstance(node, ast.Name) and node.id in names
 
 
 def lines_that_set(label: str, function: Function) -> list[int]:

@@ -13,7 +13,7 @@ from chainrule.arrays.values import as_tensors
 from chainrule.diagnosis.reading.forms import names_a_backward
 from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.source import assignment_at, span_of
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, Untold
 from chainrule.program import differentiable
 from chainrule.reached import reached_from
 from chainrule.recording import Recorder
@@ -44,7 +44,7 @@ def loss_of(recorder: Recorder, result: Any, asked: Any, name: str, any_shape: b
                 return value
     if not isinstance(asked, str) and (dropped := _returned_by_a_call(recorder)) is not None:
         return dropped
-    raise ChainruleError(
+    raise Untold(
         f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
         "return the loss, or call the local that holds it `loss`, or name it with loss="
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,8 +14,10 @@ import numpy as np
 import torch
 
 from chainrule.arrays.code import kinds_of, reached
+from chainrule.diagnosis.reading.arguments import parameters_of
+from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
-from chainrule.diagnosis.reading.labels import Function, keys_set_by, labels_set_by
+from chainrule.diagnosis.reading.labels import Function, keys_set_by, labels_handed_by, labels_set_by
 from chainrule.diagnosis.reading.returns import function_of
 from chainrule.recording.names import is_person
 
@@ -38,7 +41,7 @@ def with_values(asked: Asked, made: dict[str, Any]) -> Asked:
             return {k: made[k] if k in own else v for k, v in value.items()}
         return made[name] if name in made and _is_number(value) else value
 
-    parameters = parameters_of(asked)
+    parameters = parameters_taken(asked)
     places = [*parameters, *[""] * len(asked.args)]
     args = tuple(put(n, value) for n, value in zip(places, asked.args, strict=False))
     left = {n: p.default for n, p in list(parameters.items())[len(args) :]}
@@ -69,7 +72,7 @@ def _owner(code: Any) -> Any:
 def plain_numbers(asked: Asked) -> dict[str, float]:
     """The arguments that are plain numbers, defaults too, by their names; those in a dictionary, by their keys, and those
     that the object holds."""
-    parameters = parameters_of(asked)
+    parameters = parameters_taken(asked)
     given = dict(zip(parameters, asked.args, strict=False)) | asked.kwargs
     values = {n: given.get(n, p.default) for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
     owner = _owner(asked.code)
@@ -83,12 +86,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
 
 
-def parameters_of(asked: Asked) -> dict[str, inspect.Parameter]:
+def parameters_taken(asked: Asked) -> dict[str, inspect.Parameter]:
+    """The parameters of the forward pass."""
     code = asked.forward or asked.reference or asked.code
-    try:
-        return dict(inspect.signature(code if callable(code) else getattr(code, "forward", code)).parameters)
-    except (TypeError, ValueError):
-        return {}
+    return parameters_of(code if callable(code) else getattr(code, "forward", code))
 
 
 def names_in(wrt: Any) -> list[str]:
@@ -96,16 +97,26 @@ def names_in(wrt: Any) -> list[str]:
     return [item for item in items if isinstance(item, str)]
 
 
-def keys_kept(asked: Asked) -> Iterator[str]:
+def meant_in(asked: Asked, numbers: Iterable[str]) -> set[str]:
+    """Those of the numbers of which the code hands on a gradient: returned, in a dictionary, as an attribute; where it
+    hands on none, those of which its variables are the gradient. `dw`, and not the `gn` beside it."""
+    functions = list(_functions(asked))
+    for read in (labels_handed_by, labels_set_by):
+        labels = {label: set(names_meant(label)) & set(numbers) for f in functions for label in read(f)}
+        labels = {label: names for label, names in labels.items() if names}
+        if any(label.startswith("d") for label in labels):
+            labels = {label: names for label, names in labels.items() if not _OTHER.fullmatch(label)}
+        if labels:
+            return {name for names in labels.values() for name in names}
+    return set()
+
+
+_OTHER = re.compile(r"g[a-zA-Z]\w*")  # gn, gm: a norm, where gradients are called dw
+
+
+def keys_in(asked: Asked) -> set[str]:
     """The keys of what the code returns or keeps in dictionaries."""
-    for function in _functions(asked):
-        yield from keys_set_by(function)
-
-
-def labels_kept(asked: Asked) -> Iterator[str]:
-    """The names under which the code keeps something: variables, keys and attributes."""
-    for function in _functions(asked):
-        yield from labels_set_by(function)
+    return {key for function in _functions(asked) for key in keys_set_by(function)}
 
 
 def _functions(asked: Asked) -> Iterator[Function]:

@@ -2,46 +2,99 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import types
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from chainrule.diagnosis.reading.arguments import OUTPUT, UPSTREAM, is_cache, names_returned
+from chainrule.diagnosis.reading.arguments import OUTPUT, UPSTREAM, is_cache, names_returned, renamed
 from chainrule.diagnosis.reading.claim import names_meant
+from chainrule.diagnosis.reading.returns import function_of
 from chainrule.recording import Recorder
 
 _PLACES = re.compile(r"(d|g|up|dout|grad|dy)_?\d+")  # d1, d2: a name for each place
 _OTHERWISE = {*OUTPUT, "x", "z", "inp", "input"} - {"a"}  # what a parameter may be but an upstream gradient
 
 
-def upstreams_of(backward: Any, forward: Any, outs: Any, known: Iterable[str], layer: bool) -> list[str]:
-    """The parameters of `backward` that are the upstream gradients of the first of `outs`, one for each; none where it
-    takes that of one output, and what else the forward pass gave is a cache. A `layer` keeps what it needs itself, so
-    that all it gives is an output.
+@dataclass(frozen=True)
+class Upstreams:
+    """What a backward pass takes as upstream gradients of several outputs: a parameter for each, or one for all."""
+
+    names: list[str]
+    outs: list[Any]  # each with an upstream gradient
+    needed: list[str]  # the parameters that have no default
+    whole: Any = None  # what the forward pass returned, where one parameter takes it as a whole
+
+    def given(self, upstreams: list[Any]) -> dict[str, Any]:
+        if self.whole is None:
+            return dict(zip(self.names, upstreams, strict=True))
+        named = isinstance(self.whole, dict)
+        return {self.names[0]: dict(zip(self.whole, upstreams, strict=True)) if named else tuple(upstreams)}
+
+
+def upstreams_of(backward: Any, forward: Any, outs: Any, known: Iterable[str], layer: bool) -> Upstreams | None:
+    """What `backward` takes as the upstream gradients of the first of `outs`; None where it takes that of one output, and
+    what else the forward pass gave is a cache. A `layer` keeps what it needs itself, so that all it gives is an output.
 
     >>> halves = torch.ones(2), torch.ones(2)
-    >>> upstreams_of(lambda da, db: da, lambda x: halves, halves, ["x"], True)
+    >>> upstreams_of(lambda da, db: da, lambda x: halves, halves, ["x"], True).names
     ['da', 'db']
-    >>> upstreams_of(lambda dout, mask: dout, lambda x: halves, halves, ["x"], False)
-    []
+    >>> upstreams_of(lambda dout, mask: dout, lambda x: halves, halves, ["x"], False) is None
+    True
     """
-    if not isinstance(outs, tuple):
-        return []
-    needed = [n for n, p in inspect.signature(backward).parameters.items() if p.default is p.empty]
+    parameters = inspect.signature(backward).parameters
+    needed = [n for n, p in parameters.items() if p.default is p.empty]
     given = names_returned(forward)
-    found = [n for n in needed if n not in known and not is_cache(n) and n not in given]
-    values = outs[: len(found)]
+    free = [n for n in parameters if n not in known and not is_cache(n) and n not in given]
+    found = [n for n in free if n in needed]
+    if len(found) == 1 and (values := _taken_whole(backward, found[0], outs)):
+        return Upstreams(found, values, needed, outs)
+    if not isinstance(outs, tuple):
+        return None
+    optional = [n for n in free if n in needed or (parameters[n].default is None and _says_gradient(n))]
+    if layer and len(optional) == len(outs):
+        found = optional
+    values = list(outs[: len(found)])
     if len(values) < max(len(found), 2) or not all(_is_floating(v) for v in values):
-        return []
+        return None
     if layer and len(found) == len(outs):
         told = [_says_gradient(n) for n in found]
         named_otherwise = any(n.casefold() in _OTHERWISE for n in found)
-        return found if all(told) or not (any(told) or named_otherwise) else []
-    meant = [UPSTREAM.fullmatch(n) or _PLACES.fullmatch(n) or {*names_meant(n)} & {*given} for n in found]
-    return found if all(meant) else []
+        return Upstreams(found, values, needed) if all(told) or not (any(told) or named_otherwise) else None
+    return Upstreams(found, values, needed) if all(_is_meant(n, given) for n in found) else None
+
+
+def with_upstreams(backward: Any, forward: Any) -> Any:
+    """A backward function whose parameters that may be named after gradients (`dsq`) of outputs without a name are those:
+    `return x @ w, x ** 2`, and `backward(dout, dsq, x, w)`. None where there is none."""
+    if type(backward) is not types.FunctionType or not callable(forward):
+        return None
+    known, given = inspect.signature(forward).parameters, names_returned(forward)
+    free = [n for n, p in inspect.signature(backward).parameters.items() if p.default is p.empty and n not in known]
+    found = [n for n in free if not is_cache(n) and n not in given]
+    places = {n: f"d_{i}" for i, n in enumerate(found) if not _is_meant(n, given)}
+    open_ = [given[i : i + 1] == [""] and _says_gradient(n) for i, n in enumerate(found) if n in places]
+    return renamed(backward, places) if places and len(found) > 1 and all(open_) else None
+
+
+def _is_meant(name: str, given: Iterable[str]) -> bool:
+    return bool(UPSTREAM.fullmatch(name) or _PLACES.fullmatch(name) or {*names_meant(name)} & {*given})
+
+
+def _taken_whole(backward: Any, name: str, outs: Any) -> list[Any]:
+    """The outputs of which one parameter takes all the gradients: a dictionary, or a tuple that is unpacked there."""
+    values = list(outs.values()) if isinstance(outs, dict) else list(outs) if isinstance(outs, tuple) else []
+    code = getattr(backward, "__code__", None)
+    function = function_of(code) if code is not None else None
+    sets = [n for n in ast.walk(function) if isinstance(n, ast.Assign)] if function is not None else []
+    unpacked = [t for n in sets if ast.unparse(n.value) == name for t in n.targets if isinstance(t, ast.Tuple)]
+    fits = isinstance(outs, dict) or any(len(t.elts) == len(values) for t in unpacked)
+    return values if len(values) > 1 and fits and all(_is_floating(v) for v in values) else []
 
 
 def weighted(recorder: Recorder, outs: Sequence[Any], upstream: Callable[[Any], Any]) -> tuple[Any, list[Any]]:

@@ -11,8 +11,9 @@ from torch import fx
 
 from chainrule.diagnosis.reading.claim import Claim, Values, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.handwritten import Handwritten
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, Untold
 from chainrule.program import differentiable
+from chainrule.recording.numbers import Tracked
 from chainrule.run import needed
 
 _TAKEN = frozenset(
@@ -41,6 +42,7 @@ class Returned(Values):
     ) -> None:
         super().__init__(hand, names, forward)
         self.truths = truths
+        self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
 
     def _returned(self) -> list[Claim]:
         result, loss = self.hand.returned, self.hand.output
@@ -76,7 +78,14 @@ class Returned(Values):
             ]
             if len(inputs) == 1:
                 return [self._claim(inputs[0], *labelled[0])]
-        return self._by_numbers(values) or self._by_position(labelled)
+        try:
+            return self._by_numbers(values) or self._by_position(labelled)
+        except Untold:  # a number under a name of its own beside them: the norm of the gradient
+            rest = [item for item, (value, _, _) in zip(values, found, strict=True) if value is None]
+            if len(rest) == len(found) or any(v.way or v.value.ndim or not v.label for v in rest):
+                raise
+            self.unsaid += [v.label for v in rest]
+            return [self._claim(v, label, t) for v, label, t in found if v is not None]
 
     def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
         """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""
@@ -134,14 +143,14 @@ class Returned(Values):
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
         order = self._in_position(len(labelled))
         if len(order) != len(labelled):
-            raise ChainruleError(
+            raise Untold(
                 f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
                 'of what they are, in order: wrt=["w", "b"]'
             )
         pairs = list(zip(order, labelled, strict=True))
         fits = [v.meta["val"].shape == t.shape for v, (_, t) in pairs]
         if not any(fits) or any(label and not fit for fit, (_, (label, _)) in zip(fits, pairs, strict=True)):
-            raise ChainruleError(
+            raise Untold(
                 f"{self.hand.asked.name} returned gradients {', '.join(label or str(tuple(t.shape)) for label, t in labelled)} "
                 'that are of no argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
             )
@@ -164,7 +173,50 @@ class Returned(Values):
 
     def _meant_by(self, returned: Item) -> fx.Node | None:
         """The value of which something that was returned is the gradient: by its keys, or by its name."""
-        return self._standing_at(returned.way) or self._meant(returned.label, None)
+        if (standing := self._standing_at(returned.way)) is not None:
+            return standing
+        value = self._meant(returned.label, None)
+        return value if value is None or value.op == "placeholder" else self._of_its_name(value, returned)
+
+    def _of_its_name(self, value: fx.Node, returned: Item) -> fx.Node | None:
+        """Of all that a name stood for in the forward pass, `h = h0` and then `h = tanh(h @ w)`, that whose gradient was
+        returned; None where it is that of a plain number."""
+        stood = self._stood_for(value)
+        nodes = [n for n in stood if isinstance(n, fx.Node)]
+        if len(stood) < 2:
+            return value
+        truth = self.truths()
+        right = [n for n in nodes if _alike(returned.value, n.meta["val"].shape, truth(n))]
+        if right or returned.label not in self._in_turns():
+            return next(iter(right), value)
+        return nodes[0] if len(nodes) == len(stood) else None  # the loop of the backward pass comes back to the first
+
+    def _stood_for(self, value: fx.Node) -> list[Any]:
+        """What the name of a value stood for, in order, where the code computed it."""
+        spot, name = value.meta.get("spot"), value.meta.get("name")
+        found: dict[Any, None] = {}
+        for node in self.recorder.graph.nodes:
+            at = node.meta.get("spot")
+            if (
+                node in self.used
+                and at is not None
+                and spot is not None
+                and (at.code, at.call) == (spot.code, spot.call)
+            ):
+                held = at.names.get(name)
+                known = [held] if held in self.used or isinstance(held, int | float | Tracked) else []
+                found.update(dict.fromkeys([*known, *([node] if node.meta.get("name") == name else [])]))
+        return list(found)
+
+    def _in_turns(self) -> set[str]:
+        """Names that one line outside the forward pass binds several times, in a loop: each to another gradient."""
+        found: dict[tuple[str, Any, int], int] = {}
+        for node in self.recorder.graph.nodes:
+            name, spot = node.meta.get("name"), node.meta.get("spot")
+            if name and spot is not None and node not in self.forward and "same_as" not in node.meta:
+                key = name, spot.code, spot.index
+                found[key] = found.get(key, 0) + 1
+        return {name for (name, _, _), times in found.items() if times > 1}
 
     def _standing_at(self, way: tuple[str, ...]) -> fx.Node | None:
         """The input that stands at the same keys, of two levels at least: `P["l1"]["w"]` for `G["l1"]["w"]`."""

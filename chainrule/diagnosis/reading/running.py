@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ from chainrule.arrays.numpy_as_torch import numpy_as_torch
 from chainrule.arrays.values import as_arrays, as_tensors
 from chainrule.deriving import arguments_of, new_recorder, record_call
 from chainrule.diagnosis.reading.aliases import saved
-from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, names_returned, upstream_of
+from chainrule.diagnosis.reading.arguments import arguments_by_name, is_cache, named_by, upstream_of
 from chainrule.diagnosis.reading.caches import kept, place_of
 from chainrule.diagnosis.reading.handed import apart, followed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
@@ -115,10 +115,13 @@ class _Run:
         _as_it_was(entry.node)
         held = self._objects()
         name_parameters(recorder, held)
-        return Handwritten(
+        hand = Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
             list(recorder.arguments), self.kept, self.own, calls, held, self.bare,
         )  # fmt: skip
+        for node in hand.without_grad() if asked.cutting else ():
+            node.meta["constant"] = True
+        return hand
 
     def _objects(self) -> list[tuple[Any, str]]:
         if self.object is not None:
@@ -142,18 +145,26 @@ class _Run:
             named_forward = getattr(code, "forward", None) or type(code).__call__
             if (found := self._of_several(named_forward, out, args, kwargs)) is not None:
                 return found
-            out = out[0] if isinstance(out, tuple) and out else out
+            outs, out = out, out[0] if isinstance(out, tuple) and out else out
             if not isinstance(out, torch.Tensor):
                 raise ChainruleError(f"{asked.name} returned {type(out).__name__}, not a tensor; return the output")
             takes = _required(asked.code.backward)
             self.began = self.spots.count + 1 if takes else 0
             if takes > 1:
-                given = self._by_name(asked.code.backward, out, out, None, args, kwargs)
+                given = self._by_name(asked.code.backward, named_forward, outs, out, out, args, kwargs)
                 return out, as_tensors(code.backward(*self._given(asked.code, given)))
             if out.numel() != 1 or takes:
                 self.upstream = self._given_upstream(out)
             if takes:
-                return out, as_tensors(code.backward(*self._given(asked.code, (self.upstream,))))
+                try:
+                    return out, as_tensors(code.backward(*self._given(asked.code, (self.upstream,))))
+                except (TypeError, ValueError, IndexError, RuntimeError) as error:
+                    if out is outs:
+                        raise
+                    raise ChainruleError(
+                        f"{asked.name}.backward fails when it is given the gradient of the first of {len(outs)} outputs "
+                        f"({error}); take the gradient of each as a parameter, backward(self, da, db)"
+                    ) from error
             if self.upstream is not None:
                 out.g = self.upstream  # type: ignore[attr-defined]
             self.began, self.bare = self.spots.count + 1, True
@@ -172,7 +183,7 @@ class _Run:
 
     def _pair(self, args: Any, kwargs: Any) -> tuple[torch.Tensor, Any]:
         """A backward function of its own, called as its parameters say: upstream, cache, output, inputs."""
-        asked, cache = self.asked, args
+        asked = self.asked
         with self._numpy(asked.code):
             out = None
             if asked.function:
@@ -197,13 +208,12 @@ class _Run:
                 named = self._given_by_name(asked.code, kwargs)
                 return out, as_tensors(asked.code(*self._given(asked.code, args), **named))
             self.began = self.spots.count + 1
-            if isinstance(outs, tuple):
-                cache = kept(self.recorder, asked.forward, outs, place_of(asked.forward, outs, 1), self.began)
             if asked.function:
                 self.upstream = self._given_upstream(out)
                 given = [self.upstream]
             else:
-                given = self._by_name(asked.code, out, out if theirs is None else theirs, cache, args, kwargs)
+                theirs = out if theirs is None else theirs
+                given = self._by_name(asked.code, asked.forward, outs, out, theirs, args, kwargs)
             return out, as_tensors(asked.code(*self._given(asked.code, given)))
 
     def _alike(self, theirs: Any, out: Any) -> bool:
@@ -231,7 +241,7 @@ class _Run:
             self.kept[name] = value.plain() if isinstance(value, Tracked) else value, spot
         return value
 
-    def _several(self, outs: tuple[Any, ...], backward: Callable[[list[Any]], Any]) -> tuple[torch.Tensor, Any]:
+    def _several(self, outs: Sequence[Any], backward: Callable[[list[Any]], Any]) -> tuple[torch.Tensor, Any]:
         """Several outputs: the loss is their sum, each weighted by its upstream gradient."""
         total, upstreams = weighted(self.recorder, outs, self._random)
         self.began = self.spots.count + 1
@@ -242,25 +252,29 @@ class _Run:
         asked, known = self.asked, {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
         layer = asked.forward is None and has_backward(asked.code)
         backward = asked.code.backward if layer else asked.code
+        outs = tuple(tensor_behind(self.recorder, o) for o in outs) if isinstance(outs, tuple) else outs
         taken = upstreams_of(backward, forward, outs, known, layer=layer)
-        if not taken:
+        if taken is None:
             return None
-        names = list(inspect.signature(backward).parameters)
 
         def called(upstreams: list[Any]) -> Any:
             cache = args
-            if len(taken) < len(outs):
-                cache = kept(self.recorder, forward, outs, place_of(forward, outs, len(taken)), self.began)
-            found = {**dict(zip(names_returned(forward), outs, strict=False)), **known}
-            found.update(zip(taken, upstreams, strict=True))
-            given = self._given(asked.code, [found.get(n, cache) for n in names if n in found or is_cache(n)])
-            return (self.object.backward if layer else asked.code)(*given)
+            if len(taken.outs) < len(outs):
+                cache = kept(self.recorder, forward, outs, place_of(forward, outs, len(taken.outs)), self.began)
+            found = {**named_by(forward, outs), **known, **taken.given(upstreams)}
+            needed_too = {n: cache for n in taken.needed if n not in found}
+            given = [
+                {**found, **needed_too}.get(n, p.default) for n, p in inspect.signature(backward).parameters.items()
+            ]
+            return (self.object.backward if layer else asked.code)(*self._given(asked.code, given))
 
-        return self._several(outs[: len(taken)], called)
+        return self._several(taken.outs, called)
 
-    def _by_name(self, function: Any, out: Any, theirs: Any, cache: Any, args: Any, kwargs: Any) -> list[Any]:
+    def _by_name(
+        self, function: Any, forward: Any, outs: Any, out: Any, theirs: Any, args: Any, kwargs: Any
+    ) -> list[Any]:
         """The arguments of a backward function for the upstream gradient of `out`, which their forward pass gave as
-        `theirs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
+        `theirs`, among `outs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
         names = list(inspect.signature(function).parameters)
         known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
         taken = upstream_of(names, known)
@@ -268,18 +282,24 @@ class _Run:
             self.upstream = self._given_upstream(out)
             if taken is None:
                 theirs.g = self.upstream
-        entry = self.recorder.entry(theirs)
-        forward = self.asked.forward or getattr(self.code, "forward", None)
-        named = [entry.node.meta.get("name") if entry is not None else None, *names_returned(forward)]
-        called = next(filter(None, named), None)
-        kept = None if cache is args else cache
-        found = arguments_by_name(names, known, taken, self.upstream, theirs, called, kept, args)
-        if taken is None and out.numel() != 1 and kept is None and all(a is not theirs for a in found):
+        cache, layer = None, has_backward(self.asked.code)  # which keeps what it needs itself, but for what it calls so
+        if isinstance(outs, tuple) and (not layer or any(map(is_cache, names))):
+            cache = kept(self.recorder, forward, outs, place_of(forward, outs, 1), self.began)
+        values = (theirs, *outs[1:]) if isinstance(outs, tuple) else (theirs,)
+        returned = {**named_by(forward, values), **self._named(theirs)}
+        found = arguments_by_name(names, known, taken, self.upstream, theirs, returned, cache, args)
+        if taken is None and out.numel() != 1 and cache is None and all(a is not theirs for a in found):
             raise ChainruleError(
                 f"{function.__name__} takes no upstream gradient, and its forward pass gives shape {tuple(out.shape)}, not "
                 "a scalar, so it is not known of which loss it is the gradient; give the whole loss: forward="
             )
         return found
+
+    def _named(self, tensor: Any) -> dict[str, Any]:
+        """A value of the run under its name, where it has one."""
+        entry = self.recorder.entry(tensor)
+        name = entry.node.meta.get("name") if entry is not None else None
+        return {name: tensor} if name else {}
 
     @contextmanager
     def _numpy(self, code: Any) -> Iterator[None]:

@@ -277,6 +277,8 @@ class Findings:
         truth = self.case.here.truth(claim.value)
         error, relative = errors(fed, truth) if fed is not None else (float("nan"), float("nan"))
         after = f" given {given}" if given else ""
+        if wrong.row is not None and wrong.row.status in ("right", "close"):
+            after += f" (right here only as {given} {'is' if len(wrong.above) == 1 else 'are'} wrong)"
         head = f"{claim.target} {shape} is wrong{after}"
         if diagnosis.ratio is not None:
             said = f" ({diagnosis.said})" if diagnosis.said else ""

@@ -16,7 +16,7 @@ import torch
 from chainrule.arrays.array import Array, Unfollowed
 from chainrule.arrays.values import as_tensors, mapped
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.arguments import arguments_by_name, names_returned, upstream_of
+from chainrule.diagnosis.reading.arguments import arguments_by_name, named_by, upstream_of
 from chainrule.diagnosis.reading.caches import place_of
 from chainrule.diagnosis.reading.claim import names_meant
 from chainrule.diagnosis.reading.handwritten import Asked
@@ -132,7 +132,9 @@ class _Run:
     def forward(self, owner: Any = None) -> tuple[Any, Any]:
         """The output and the cache; the random numbers are the same each time."""
         owner = self.own() if owner is None else owner
-        found = self._returned(owner)
+        return self._parts(owner, self._returned(owner))
+
+    def _parts(self, owner: Any, found: Any) -> tuple[Any, Any]:
         return (found[0], found[place_of(self._called(owner), found, 1)]) if isinstance(found, tuple) else (found, None)
 
     def has_several_outputs(self) -> bool:
@@ -191,15 +193,17 @@ class _Run:
     def gradients(self) -> Iterator[_Gradient]:
         """What the backward pass gives, each with the input whose gradient it is."""
         owner = self.own()
-        out, cache = self.forward(owner)
+        found = self._returned(owner)
+        out, cache = self._parts(owner, found)
         names = list(inspect.signature(self.backward).parameters)[owner is not None :]
         alone = owner is not None and len(names) == 1
         taken = names[0] if alone else upstream_of(names, self.given)
         if taken is None:
             self.upstream = np.ones(np.shape(out))
         inputs = tuple(self.given.values())
-        called = next(iter(names_returned(self.asked.forward or getattr(owner, "forward", None))), None)
-        values = arguments_by_name(names, self.given, taken, self.upstream, out, called, cache, inputs)
+        outs = found if isinstance(found, tuple) else (found,)
+        returned = named_by(self.asked.forward or getattr(owner, "forward", None), outs)
+        values = arguments_by_name(names, self.given, taken, self.upstream, out, returned, cache, inputs)
         found = self.backward(*([] if owner is None else [owner]), *values)
         lines = _Lines(self.backward)
         of_inputs = [n for n in self.arrays if n.split(".")[0] in self.given]
