@@ -22,10 +22,8 @@ def fresh(inputs: Mapping[Input, Any], seed: int) -> dict[Input, Any]:
     and many zeros stay where they are. The rows of a tensor of two values (a mask, one-hot rows) are permuted;
     integers, truth values and what is not a tensor stay as they are.
 
-    >>> graph = fx.Graph()
-    >>> x, i = graph.placeholder("x"), graph.placeholder("i")
-    >>> other = fresh({x: torch.ones(2, 3), i: torch.arange(3)}, seed=0)
-    >>> other[x].dtype, bool((other[x] > 0).all()), other[i]
+    >>> other = fresh({"x": torch.ones(2, 3), "i": torch.arange(3)}, seed=0)
+    >>> other["x"].dtype, bool((other["x"] > 0).all()), other["i"]
     (torch.float64, True, tensor([0, 1, 2]))
     """
     with torch.no_grad():
