@@ -163,7 +163,7 @@ class Findings:
             finding.line, finding.file = option.spot.line if later else option.edit.line, option.spot.file
             finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
         else:
-            self._place_by(diagnosis.repairs, finding)
+            self._place_by(diagnosis.repairs[0].at if diagnosis.repairs else diagnoser.place, finding)
         finding.message = self._message(wrong, diagnosis, finding.cause)
         if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):
             finding.text = source.line_at(finding.file, finding.line)
@@ -220,9 +220,10 @@ class Findings:
         return None
 
     @staticmethod
-    def _place_by(repairs: list[Mutation], finding: Finding) -> None:
-        spot = repairs[0].at.meta.get("spot") if repairs else None
+    def _place_by(node: fx.Node | None, finding: Finding) -> None:
+        spot = node.meta.get("spot") if node is not None else None
         if spot is not None:
+            finding.repair = finding.repair if spot.line == finding.line else ""  # which is for the other line
             finding.line, finding.file = spot.line, spot.file
 
     def _options(self, wrong: Wrong, repairs: list[Mutation], derived: str) -> list[Option]:
