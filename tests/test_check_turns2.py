@@ -111,3 +111,88 @@ def test_an_element_that_several_turns_write_is_added_to() -> None:
     (finding,) = checked(LATTICE.replace("dz[t, ids[s]] += g", "dz[t, ids[s]] = g"), *args).findings
     assert finding.line == 19 and finding.cause in ("index-overwrite", "overwritten-not-accumulated"), str(finding)
     assert finding.proved, str(finding)
+
+
+SQUARES = """\
+def step(ps, c, d):
+    kept, loss = [], 0.0
+    for t in range(3):
+        p = ps[t]
+        s = c @ p @ c.T + d
+        kept.append((p, s))
+        loss = loss + (s**2).sum()
+    dc = torch.zeros_like(c)
+    dd = torch.zeros_like(d)
+    for t in range(2, -1, -1):
+        p, s = kept[t]
+        ds = 2 * s
+        dc += ds @ c @ p.T
+        dc += ds.T @ c @ p
+        dd += ds
+    return loss, dc, dd
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "cause"),
+    [
+        ("        dc += ds.T @ c @ p\n", "", 13, "lost-path"),
+        ("        dc += ds @ c @ p.T\n", "", 13, "lost-path"),
+        ("dc += ds @ c @ p.T", "dc += ds.T @ c @ p.T", 13, ""),
+    ],
+)
+def test_the_term_of_a_sum_over_turns_is_found(right: str, wrong: str, line: int, cause: str) -> None:
+    args = rand(3, 4, 4), rand(2, 4), rand(2, 2)
+    assert checked(SQUARES, *args).ok
+    (finding,) = checked(SQUARES.replace(right, wrong), *args).findings
+    assert (finding.line, finding.proved) == (line, True), str(finding)
+    assert finding.cause == cause or not cause, str(finding)
+
+
+SKIPPED = """\
+def step(xs, w, k):
+    hs, loss = [], (xs * k).sum()
+    for t in range(3):
+        hs.append(torch.tanh(w * xs[t]))
+        loss = loss + hs[t].pow(2).sum()
+    dxs = k.clone()
+    dw = torch.zeros_like(w)
+    for t in range(3):
+        dh = 2 * hs[t] * (1 - hs[t] ** 2)
+        dxs[t] += dh * w
+        dw += dh * xs[t]
+    return loss, dxs, dw
+"""
+
+
+def test_a_sum_that_should_not_begin_with_nothing() -> None:
+    args = rand(3, 4), rand(4), rand(3, 4, seed=1)
+    assert checked(SKIPPED, *args).ok
+    (finding,) = checked(SKIPPED.replace("k.clone()", "torch.zeros_like(xs)"), *args).findings
+    assert (finding.line, finding.cause, finding.proved) == (6, "lost-path", True), str(finding)
+
+
+MOVED = """\
+import numpy as np
+
+
+def step(v, pos, neg, a, b):
+    loss = (v[pos] * a).sum() + (v[neg] ** 2 * b).sum() / 2 + (v ** 3).sum()
+    dv = 3 * v ** 2
+    dpos = np.broadcast_to(a, v[pos].shape)
+    dneg = v[neg] * b
+    np.add.at(dv, pos, dpos)
+    np.add.at(dv, neg, dneg)
+    return loss, dv
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("(dv, neg, dneg)", "(dv, pos, dneg)"), ("(dv, pos, dpos)", "(dv, neg, dpos)")]
+)
+def test_rows_that_are_added_elsewhere_are_found_on_their_line(right: str, wrong: str) -> None:
+    args = rand(5, 3).numpy(), np.array([0, 2, 2]), np.array([4, 1, 0]), rand(3, 3).numpy(), rand(3, 3, seed=1).numpy()
+    assert checked(MOVED, *args).ok
+    (finding,) = checked(MOVED.replace(right, wrong), *args).findings
+    assert finding.line == (10 if "dneg" in right else 9), str(finding)
+    assert finding.proved and right in finding.repair, str(finding)

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.explaining import jacobians, wraps
+from chainrule.diagnosis.explaining.addends import Addends
 from chainrule.diagnosis.explaining.counts import other_counts
 from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.likelihood import compare_locals
@@ -43,6 +44,7 @@ class Diagnoser(Facts):
         super().__init__(case, located, wrong)
         self.sketches = Sketches(case.graph)
         self._reached: dict[int, Names] = {}  # by the names of a spot
+        self.place: fx.Node | None = None  # of the term of a sum that is wrong, where the numbers tell
 
     @cached_property
     def reach(self) -> Reach:
@@ -118,8 +120,17 @@ class Diagnoser(Facts):
         if self._lacks_a_term(trials[0]):  # which says most of it
             search.until = min(search.until, time.thread_time() + _SECONDS_MORE)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
-        search.run(suspects(self.case, self.mine, carries, trials[0].values))
+        suspected = suspects(self.case, self.mine, carries, trials[0].values)
+        addends = self._addends(search)
+        if addends is not None:
+            self.place = addends.place
+            search.try_all(addends.begun())
+            suspected |= self._line_of(self.place)
+        search.run(suspected)
         search.try_all(self._skips())
+        if not search.best and addends is not None:
+            search.last_moments()
+            search.try_all(addends.repairs())
         if not search.best:
             search.last_moments()
             search.try_all(other_counts(search, self.reach.sizes, self.claim.spot))
@@ -130,6 +141,19 @@ class Diagnoser(Facts):
             search.try_all(wraps.averages(search))
         compare_locals(self.case, self.mine, search, self.right, self.given_above)
         return search.best
+
+    def _addends(self, search: Search) -> Addends | None:
+        """The terms of the person's sum beside the right ones, where nothing in the run tells what is wrong."""
+        gradient = self.case.base.gradients.get(self.claim.value)
+        if gradient is None or search.best or not search.shaped:
+            return None
+        return Addends(self.case, search, gradient, [*self.above, *self.others])
+
+    def _line_of(self, node: fx.Node | None) -> set[fx.Node]:
+        """What stands on the line of a node, in every turn."""
+        spot = node.meta.get("spot") if node is not None else None
+        at = (spot.code, spot.line) if spot is not None else None
+        return {n for n in self.mine if (s := n.meta.get("spot")) is not None and (s.code, s.line) == at}
 
     def _skips(self) -> Iterator[Mutation]:
         """Several operations left out at once: `p - y` times p (1 - p) again."""

@@ -38,6 +38,21 @@ def indices(node: fx.Node, around: Around) -> Iterator[Mutation]:
             yield Mutation(node, by, "sign", REPLACED + 0.1)
 
 
+def other_rows(node: fx.Node, around: Around) -> Iterator[Mutation]:
+    """`np.add.at(dv, pos, g)` for `np.add.at(dv, neg, g)`."""
+    index: Any = node.args[1] if len(node.args) > 2 else None
+    span, names = span_of(node), around.names(node)
+    if not isinstance(index, tuple) or len(index) != 1 or span is None or index[0] not in names:
+        return
+    now = index[0].meta["val"]
+    for other, name in names.items():
+        held = other.meta["val"]
+        if other is not index[0] and held.dtype == now.dtype and held.shape == now.shape:
+            by = around.sketches.like(node, (node.args[0], (other,), node.args[2]))
+            by.meta["statement"] = re.sub(rf"(?<![\w.]){re.escape(names[index[0]])}(?!\w)", name, source.text_at(span))
+            yield Mutation(node, by, "wrong-tensor", REPLACED + 0.3)
+
+
 def _is_open(entry: Any) -> bool:
     return entry is None or entry == slice(None)
 

@@ -15,7 +15,7 @@ from torch import fx
 
 from chainrule.diagnosis.explaining import arrangements
 from chainrule.diagnosis.explaining.exchanges import ONES, instead, is_mask, other_tensors
-from chainrule.diagnosis.explaining.indexing import indices, other_places, overwritten, scattered
+from chainrule.diagnosis.explaining.indexing import indices, other_places, other_rows, overwritten, scattered
 from chainrule.diagnosis.explaining.mutation import DROPPED, REPLACED, WRAPPED, Around, Kind, Mutation
 from chainrule.diagnosis.reading.paths import lost_from
 from chainrule.diagnosis.truth.sketch import is_tensor
@@ -277,7 +277,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("flip", "roll", "flipud", "fliplr"), (_order, _other_axes)),
     **dict.fromkeys(("cumsum", "unsqueeze", "argmax", "argmin"), (_other_axes,)),
     **dict.fromkeys((*_TURNED, "bitwise_not", "logical_not", "where", "float", "to", "type_as", "double"), (_masks,)),
-    "index_put": (indices,), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
+    "index_put": (indices, other_rows), "getitem": (indices, other_places), "slice_scatter": (scattered,), "select_scatter": (scattered,),
     "tril": (arrangements.corners,), "triu": (arrangements.corners,), **dict.fromkeys(("tile", "repeat", "repeat_interleave"), (arrangements.repeated,)),
     "neg": (_signs,), **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), (_zeros,)),
     "masked_fill": (overwritten,), "einsum": (arrangements.einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (arrangements.reshapes,)),

@@ -202,7 +202,7 @@ class Findings:
             finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
             self.rewrites += [option.edit] if option.cause is None else []
         else:
-            self._place_by(diagnosis.repairs, finding)
+            self._place_by(diagnosis.repairs[0].at if diagnosis.repairs else diagnoser.place, finding)
             if self.options.rewritten(wrong, finding.repair) in self.proofs.refuted:  # it has numbers of this run
                 finding.repair = ""
         finding.message = self._message(wrong, diagnosis, finding.cause)
@@ -262,9 +262,10 @@ class Findings:
         return None
 
     @staticmethod
-    def _place_by(repairs: list[Mutation], finding: Finding) -> None:
-        spot = repairs[0].at.meta.get("spot") if repairs else None
+    def _place_by(node: fx.Node | None, finding: Finding) -> None:
+        spot = node.meta.get("spot") if node is not None else None
         if spot is not None:
+            finding.repair = finding.repair if spot.line == finding.line else ""  # which is for the other line
             finding.line, finding.file = spot.line, spot.file
 
     def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str) -> str:
