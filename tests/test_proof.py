@@ -25,7 +25,8 @@ def proved(text: str, old: str, new: str, *args: Any) -> set[str]:
     def again() -> Any:
         return run_handwritten(Asked(step, args, {}))
 
-    return repaired(edit, step.__code__, again, Located(Case(again())))
+    found = repaired(edit, step.__code__, again, Located(Case(again())))
+    return set(found.names) if found.told else set()
 
 
 CLAIMED = """

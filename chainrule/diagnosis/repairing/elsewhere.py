@@ -7,6 +7,7 @@ import math
 import time
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,7 @@ from chainrule.diagnosis.truth.case import Case
 from chainrule.diagnosis.truth.points import fresh
 from chainrule.diagnosis.truth.reruns import Change, Rerun
 
+_SECONDS = 1.5  # of runs with other data
 _WHOLE = 3  # whole numbers, each of which takes a run
 _LENGTHS = 3  # lengths
 
@@ -46,6 +48,7 @@ class Proofs:
 
     def __init__(self, located: Located, rerun: Rerun) -> None:
         self.located, self.rerun = located, rerun
+        self.left = _SECONDS
         self.refuted: list[Edit] = []  # right for the given data alone
         self.proved: dict[Edit, types.CodeType] = {}  # with the code that they are made in
         self.untold: dict[Edit, tuple[types.CodeType, frozenset[str]]] = {}  # right on the way, where nothing tells so
@@ -61,11 +64,23 @@ class Proofs:
         if not found.told or not found.names:
             return set()
         names = set(found.names)
-        if all(other.confirms(edit, code, names) for other in self._others):
+        if all(self._confirms(other, edit, code, names) for other in self._others):
             self.proved[edit] = code
             return names
         self.refuted.append(edit)
         return set()
+
+    def _confirms(self, other: _Other, edit: Edit, code: types.CodeType, names: set[str]) -> bool:
+        with self._timed():
+            return self.left <= 0 or other.confirms(edit, code, names)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self.left -= time.thread_time() - began
 
     @cached_property
     def _others(self) -> list[_Other]:
@@ -91,11 +106,11 @@ class Proofs:
 
     def _with(self, change: Change) -> _Other | None:
         """None where the code does not run for these data, or is not meant for them."""
-        if time.thread_time() > self.located.case.until:
+        if self.left <= 0 or time.thread_time() > self.located.case.until:
             return None
         rerun = self.rerun.changed(change)
         try:
-            with kept(self.located.case):
+            with self._timed(), kept(self.located.case):
                 located = Located(Case(rerun()))
         except Exception:  # whatever their code raises
             return None

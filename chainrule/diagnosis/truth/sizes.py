@@ -16,6 +16,7 @@ Axis = tuple[fx.Node, int]  # an axis of an input
 Changes = dict[Axis, int]  # axes and their new sizes
 Reached = tuple[Changes, int | None]  # changes, and the place of the node that fails with them
 STEPS = (1, 2, 3, 4)  # how much larger than it was a size is tried, beyond what makes it unlike the others
+LONGER = 2  # times as long as it was an axis may become that is split into others
 DEPTH = 3  # how far ties of ties are followed before all axes of a size are tried at once
 
 
@@ -226,6 +227,7 @@ class _Search:
         free = [a for a in axes if a in self.sizes and a not in changes]
         equal = [(a, n) for a in free for o, n in sorted(pairs) if o == self.sizes[a]]
         split = [(a, s // o * n) for a in free for o, n in sorted(pairs) if (s := self.sizes[a]) > o and not s % o]
+        split = [(a, size) for a, size in split if size <= LONGER * self.sizes[a]]
         return [*equal, *split]
 
     @staticmethod
