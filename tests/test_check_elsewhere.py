@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import chainrule as cr
 
@@ -346,3 +347,36 @@ def step(a, b, xs):
 def test_what_is_written_with_the_data_is_not_proved() -> None:
     (finding,) = cr.check(run(CUBE)["step"], 0.3, 2.0, [1.0, 2.0, 4.0]).findings
     assert not finding.proved and "4.0" not in finding.repair
+
+
+class Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, dim: int, temperature: float) -> Any:
+        e = torch.exp((x - x.amax(dim, keepdim=True)) / temperature)
+        p = e / e.sum(dim, keepdim=True)
+        ctx.dim, ctx.temperature = dim, temperature
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx: Any, dp: Any) -> Any:
+        (p,) = ctx.saved_tensors
+        inner = dp * p
+        dx = p * (dp - inner) / ctx.temperature
+        return dx, None, None
+
+
+class Unscaled(Softmax):
+    @staticmethod
+    def backward(ctx: Any, dp: Any) -> Any:
+        (p,) = ctx.saved_tensors
+        inner = (dp * p).sum(ctx.dim, keepdim=True)
+        dx = p * (dp - inner)
+        return dx, None, None
+
+
+@pytest.mark.parametrize(("code", "text"), [(Softmax, ".sum(ctx.dim, keepdim=True)"), (Unscaled, "/ ctx.temperature")])
+def test_what_a_function_keeps_is_written_under_its_name(code: Any, text: str) -> None:
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    (found,) = cr.check(code, x, 1, 0.7).findings
+    assert found.proved and found.repair.endswith(text), str(found)

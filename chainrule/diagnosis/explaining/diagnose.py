@@ -198,7 +198,7 @@ class Diagnoser(Facts):
         """The numbers that the forward pass multiplies and divides by: those that stand in its source, and those that it
         computes of numbers that have a name here, too: `math.sqrt(d_k)`."""
         here, found = self.case.here.values, dict[float, float]()
-        spots = [self.claim.spot, *(n.meta.get("spot") for n in self.mine)]
+        spots = [self.claim.spot, *(n.meta.get("spot") for n in self.mine if self.case.in_backward(n))]
         held = {text: value for spot in spots if spot is not None for text, value in spot.names.items()}
         for node in self.case.forward:
             span = span_of(node) if node.meta.get("operation") in ("mul", "div") else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from torch import fx
 
@@ -12,9 +12,6 @@ from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.spots import Spot, span_of
 from chainrule.diagnosis.repairing.wording import numbers_in
-
-if TYPE_CHECKING:
-    import ast
 
 _ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
 
@@ -40,6 +37,27 @@ class Numbers:
         texts = numbers_in(statement, self.spot.names, whole=True) if statement is not None else {}
         above = texts.get(value + 1)
         return texts.get(float(value)) or (f"{above} - 1" if above is not None else None)
+
+    def axis(self, value: int) -> str | None:
+        """The person's text for an axis which their forward pass takes from a name: `ctx.dim`, where it says `sum(dim)`."""
+        for text, held in self.spot.names.items() if self._axes else ():
+            if type(held) is int and held == value and text.rpartition(".")[2] in self._axes:
+                return text
+        return None
+
+    @cached_property
+    def _axes(self) -> set[str]:
+        """The names of which the forward pass takes axes."""
+        found: set[str] = set()
+        for node in self.nodes:
+            span = span_of(node) if node.meta.get("phase") == "forward" and node.op == "call_method" else None
+            axes = [a for a in (*node.args[1:], *node.kwargs.values()) if type(a) is int] if span is not None else []
+            statement = source.statement_at(span) if axes and span is not None else None
+            for call in ast.walk(statement) if statement is not None else ():
+                for given in [*call.args, *(k.value for k in call.keywords)] if isinstance(call, ast.Call) else ():
+                    if isinstance(given, ast.Name | ast.Attribute) and ast.unparse(given) not in ("self", "ctx"):
+                        found.add(given.id if isinstance(given, ast.Name) else given.attr)
+        return found
 
     def is_of_this_run(self, value: float) -> bool:
         """Whether the person's code computed a broken number before it used it: `0.5 * reg`, which is another one where

@@ -90,6 +90,7 @@ class Reach:
         return known is None or (known.count("."), len(known)) > (text.count("."), len(text))
 
 
+_REDUCTIONS = frozenset("sum mean amax amin prod softmax log_softmax logsumexp cumsum flip unsqueeze".split())  # noqa: SIM905
 LONGEST = 2000  # characters of an expression
 _PLACE = re.compile(r"\[(-?\d+)\]")
 
@@ -138,10 +139,22 @@ class InPlace(Python):
         if node.target is operator.sub:  # a - b - c, not a - (b + c)
             parts = [self.text(args[0], SUM), *(self.text(a, SUM + 1) for a in self._terms(args[1]))]
             return " - ".join(parts), SUM
+        if (axis := self._axis(node)) is not None:
+            given = self._arguments((axis, *args[2:]), node.kwargs)
+            return f"{self.text(args[0], ATOM)}.{node.target}({given})", ATOM
         text, binding = super().expression(node)
         if "F" not in self.space and text.startswith("F."):
             text = f"torch.nn.functional.{text[2:]}"
         return text, binding
+
+    def _axis(self, node: fx.Node) -> Named | None:
+        """The axis along which a node reduces, under the person's name for it."""
+        if node.op != "call_method" or node.target not in _REDUCTIONS or len(node.args) < 2:
+            return None
+        given: Any = node.args[1]
+        axis = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+        name = self.numbers.axis(axis) if type(axis) is int else None
+        return Named(axis, name) if name is not None else None
 
     def constant(self, value: Any) -> Spelled:
         """A number under the person's name for it: `reg`, `eps`, not what they are in this run. One that has none here is
