@@ -45,15 +45,36 @@ def test_both_are_found(name: str) -> None:
     assert "right here only as h.g is wrong" in last.message
 
 
-def test_a_gradient_under_another_convention_spoils_nothing() -> None:
-    text = """
-        def step(x, y):
-            s = x @ w
-            p = s / 2
-            loss = (p * v).sum()
-            s.g = v
-            w.g = x.T @ s.g / 2
-            return loss
-    """
-    report = cr.check(program(text, w=rand(6, 3), v=rand(8, 3, seed=5)), X, Y)
-    assert [f.name for f in report.findings] == ["s"], str(report)
+COURSERA = """
+    def step(X, Y):
+        m = X.shape[1]
+        Z1 = W1 @ X
+        A1 = Z1.tanh()
+        Z2 = W2 @ A1
+        A2 = Z2.sigmoid()
+        loss = F.binary_cross_entropy(A2, Y, reduction="sum") / m
+        dZ2 = A2 - Y
+        dW2 = 1 / m * dZ2 @ A1.T
+        dA1 = W2.T @ dZ2
+        dZ1 = dA1 * (1 - A1**2)
+        dW1 = 1 / m * dZ1 @ X.T
+        return loss, {"dZ2": dZ2, "dW2": dW2, "dA1": dA1, "dZ1": dZ1, "dW1": dW1}
+"""
+GIVEN = {"W1": rand(3, 6), "W2": rand(1, 3, seed=4)}
+DATA = rand(6, 5, seed=6), torch.tensor([[1.0, 0, 1, 1, 0]])
+
+
+def test_a_number_that_is_made_up_for_is_no_mistake() -> None:
+    report = cr.check(program(COURSERA, **GIVEN), *DATA)
+    assert report.ok, str(report)
+    assert any(
+        note == "dZ1 is 5 times the gradient of Z1, for which what is computed from it makes up"
+        for note in report.notes
+    )
+
+
+@pytest.mark.parametrize("name", ["W1", "W2"])
+def test_one_that_is_not_made_up_for_is_one(name: str) -> None:
+    text = COURSERA.replace("dW2 = 1 / m *" if name == "W2" else "dW1 = 1 / m *", f"d{name} =")
+    report = cr.check(program(text, **GIVEN), *DATA)
+    assert not report.ok and report.findings, str(report)

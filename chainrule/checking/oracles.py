@@ -180,7 +180,8 @@ def _from_the_run(d: Derivation) -> list[Any]:
     asked = [
         t for t in tensors if t.requires_grad and output.requires_grad and "overwritten" not in d.program.output.meta
     ]
-    if not asked:
+    looked_into = any("without_grad" in n.meta and not n.meta.get("constant") for n in needed([program.output]))
+    if not asked or looked_into:  # torch.no_grad, of which the run's own tape knows nothing
         return [_NOT_ASKED for _ in tensors]
     try:
         with torch.enable_grad():

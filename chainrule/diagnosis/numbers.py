@@ -13,6 +13,7 @@ from chainrule.diagnosis.reading.labels import Function, lines_that_set, steps_i
 from chainrule.diagnosis.reading.numbers import (
     keys_in,
     meant_in,
+    names_given,
     names_in,
     parameters_taken,
     plain_numbers,
@@ -166,7 +167,8 @@ def _by_differences(asked: Asked, names: list[str], meant: set[str]) -> Report |
     """The report of a run whose numbers cannot be arrays; None where it leaves no gradient of them, or not all that are
     `meant`, or steps them."""
     slopes = {n: one for n, one in _compared(asked, names, {}).items() if one.got is not None}
-    if not slopes or meant - set(slopes) or any(_steps(asked, name) for name in slopes):
+    others = meant_in(asked, names_given(asked)) - set(slopes)  # of lists of numbers, too
+    if not slopes or others or meant - set(slopes) or any(_steps(asked, name) for name in slopes):
         return None
     note = "compared with numeric differences: the code takes no arrays for its numbers"
     return _with_the_rest(asked, Report([], notes=[note]), names)

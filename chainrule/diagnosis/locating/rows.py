@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.report import Row
-from chainrule.diagnosis.truth.case import CLOSE, RIGHT, SPREAD, Case, Point, errors
+from chainrule.diagnosis.truth.case import CLOSE, RIGHT, SPREAD, Case, Point, errors, same
 from chainrule.run import needed
 
 MOST = 1e-9  # of the largest number of a run in float64: what rounding may come to at the most
@@ -22,6 +24,34 @@ class Rows:
         self.rows: dict[Claim, Row] = {}
         for claim in case.claims:
             self.rows[claim] = self._row(claim)
+        self._take_made_up_for()
+
+    def _take_made_up_for(self) -> None:
+        """Gradients on the way that are a number times the right ones, which those of the inputs that are computed from
+        them make up for: `dZ = A - Y`, and `dW = dZ @ A.T / m`."""
+        wrong = [c for c, row in self.rows.items() if row.status not in ("right", "close")]
+        inputs = [c for c in self.rows if c.value.op == "placeholder"]
+        if not wrong or not inputs or any(c in wrong for c in inputs):
+            return
+        read = set(needed([c.node for c in inputs]))
+        ratios = [self._ratio(c) if c.node in read and self.rows[c].status == "wrong" else None for c in wrong]
+        for claim, ratio in zip(wrong, ratios, strict=True) if None not in ratios else ():
+            self.rows[claim].status = "right"
+            said = f"{ratio:.6g} times the gradient of {claim.name}, for which what is computed from it makes up"
+            self.notes.append(f"{claim.target} is {said}")
+
+    def _ratio(self, claim: Claim) -> float | None:
+        """How many times the right gradient it is, here and nearby."""
+        found = []
+        for point in (self.case.here, self.case.nearby):
+            held, truth = point.values.get(claim.node), point.truth(claim.value)
+            size = float((truth * truth).sum())
+            if not isinstance(held, torch.Tensor) or held.shape != truth.shape or not size:
+                return None
+            found.append(float((held * truth).sum()) / size)
+            if not same(held, found[-1] * truth):
+                return None
+        return found[0] if found[0] and math.isclose(*found, rel_tol=1e-6) else None
 
     @property
     def ok(self) -> bool:

@@ -80,6 +80,8 @@ def _is_made(node: fx.Node) -> bool:
     if node.op == "placeholder":
         return bool(node.meta["operation"] == "drawn")
     operation = node.meta.get("operation")
+    if node.meta.get("written") in ("fill_", "zero_"):  # whatever it was before
+        return True
     return operation in BOOK.constants and operation != "detach" and not any(map(differentiable, node.all_input_nodes))
 
 

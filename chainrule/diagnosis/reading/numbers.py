@@ -82,6 +82,19 @@ def plain_numbers(asked: Asked) -> dict[str, float]:
     return {n: float(v) for n, v in {**held, **within, **values}.items() if _is_number(v)}
 
 
+def names_given(asked: Asked) -> set[str]:
+    """The names of all that the code is given: arguments, their keys, what its object holds."""
+    parameters = parameters_taken(asked)
+    given = {
+        **{n: p.default for n, p in parameters.items()},
+        **dict(zip(parameters, asked.args, strict=False)),
+        **asked.kwargs,
+    }
+    keys = {str(k) for d in given.values() if isinstance(d, dict) for k in d}
+    owner = _owner(asked.code)
+    return {*given, *keys, *(vars(owner) if owner is not None else ())}
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
 
@@ -111,7 +124,7 @@ def meant_in(asked: Asked, numbers: Iterable[str]) -> set[str]:
     return set()
 
 
-_OTHER = re.compile(r"g[a-zA-Z]\w*")  # gn, gm: a norm, where gradients are called dw
+_OTHER = re.compile(r"g(?!rad)[a-zA-Z]\w*")  # gn, gm: a norm, where gradients are called dw
 
 
 def keys_in(asked: Asked) -> set[str]:

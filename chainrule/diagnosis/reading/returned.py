@@ -82,7 +82,9 @@ class Returned(Values):
             return self._by_numbers(values) or self._by_position(labelled)
         except Untold:  # a number under a name of its own beside them: the norm of the gradient
             rest = [item for item, (value, _, _) in zip(values, found, strict=True) if value is None]
-            if len(rest) == len(found) or any(v.way or v.value.ndim or not v.label for v in rest):
+            letters = {label[:1] for value, label, _ in found if value is not None}
+            like = [v for v in rest if v.label[:1] in letters or "grad" in v.label]  # dw, db beside a dz
+            if len(rest) == len(found) or like or any(v.way or v.value.ndim or not v.label for v in rest):
                 raise
             self.unsaid += [v.label for v in rest]
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
