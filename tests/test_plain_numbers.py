@@ -323,3 +323,26 @@ class Neuron:
     assert [row.status for row in cr.check(neuron, 0.7).rows] == ["right"] * 3 and vars(neuron) == {"w": 0.4, "b": -0.2}
     report = cr.check(made(text.replace("self.db = dz", "self.db = -dz"), "Neuron")(), 0.7)
     assert [(f.line, f.cause) for f in report.findings] == [(14, "sign")]
+
+
+def test_data_beside_a_record_of_parameters_are_no_parameters() -> None:
+    text = """\
+def step(p, x, y):
+    e = p[0] * x + p[1] - y
+    loss = e ** 2
+    return loss, [2 * e * x, 2 * e]
+"""
+    with pytest.raises(cr.ChainruleError):
+        cr.check(made(text, "step"), [0.3, 0.1], 0.5, 1.0)
+
+
+def test_a_list_of_numbers_is_not_passed_over() -> None:
+    text = """\
+def step(w, b, x, y):
+    e = sum(v * u for v, u in zip(w, x)) + b - y
+    loss = float(e ** 2)
+    dw, db = [5 * e * u for u in x], float(2 * e)
+    return loss, dw, db
+"""
+    with pytest.raises(cr.ChainruleError, match="plain numbers"):
+        cr.check(made(text, "step"), [0.1, 0.2], 0.3, [1.0, 2.0], 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def by_gradients(asked: Asked, report: Reported) -> Report:
         for names in (keys, meant | required, required):
             every = [n for n in numbers if n in names]
             found = None if wanted or set(every) <= meant else _left(asked, every, report, set(every), state)
-            if found is not None:
+            if found is not None and (found.ok or set(every) <= keys or not _holds_others(asked)):
                 return found
         plain = _by_differences(asked, [n for n in numbers if n in meant | keys], meant)
         if plain is not None:
@@ -65,6 +66,12 @@ def by_gradients(asked: Asked, report: Reported) -> Report:
                 "tell the loss and their gradients by; write `return loss, dw, db`, or give the numbers as np.array(0.3)"
             ) from error
         raise
+
+
+def _holds_others(asked: Asked) -> bool:
+    """Whether an argument holds numbers that may be the parameters, rather than those that are arguments themselves."""
+    given = (*asked.args, *asked.kwargs.values())
+    return any(isinstance(v, list | tuple | dict) or dataclasses.is_dataclass(v) for v in given)
 
 
 def _state(asked: Asked) -> State:
