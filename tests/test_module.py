@@ -259,7 +259,7 @@ def test_check_of_an_autograd_function(function: Any, found: list[str]) -> None:
     if found:
         assert r.findings[0].line is not None
         expected = "missing-gradient" if function is NoneForW else "wrong-scale"
-        assert r.findings[0].cause == expected and r.findings[0].proved
+        assert r.findings[0].cause == expected and r.findings[0].proved and "ctx.power" in r.findings[0].repair
 
 
 def test_check_of_an_autograd_function_inside_a_module() -> None:

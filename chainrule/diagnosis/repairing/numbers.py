@@ -34,9 +34,17 @@ class Numbers:
         """The person's text for a whole number which they compute with, and write nowhere: `g`, not 3; `g - 1` in the
         derivative of a power, not 2."""
         statement = self._computed.get(abs(value)) if self.by_name else None
-        texts = numbers_in(statement, self.spot.names, whole=True) if statement is not None else {}
+        texts = (
+            {**self._kept_from(statement), **numbers_in(statement, self.spot.names, whole=True)} if statement else {}
+        )
         above = texts.get(value + 1)
         return texts.get(float(value)) or (f"{above} - 1" if above is not None else None)
+
+    def _kept_from(self, statement: ast.stmt) -> dict[float, str]:
+        """The whole numbers that stand under a name there, and are kept under it here: `ctx.power`, for `power`."""
+        read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
+        kept = {text: held for text, held in self.spot.names.items() if type(held) is int and "." in text}
+        return {float(held): text for text, held in kept.items() if text.rpartition(".")[2] in read}
 
     def axis(self, value: int) -> str | None:
         """The person's text for an axis which their forward pass takes from a name: `ctx.dim`, where it says `sum(dim)`."""
