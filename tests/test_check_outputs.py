@@ -241,3 +241,31 @@ def test_what_is_taken_from_several_gradients_otherwise_is_refused(tmp_path: Pat
     code = module(tmp_path, FILE.replace("da, db = grads", "da, db = (*reversed(grads), )"))
     with pytest.raises(cr.ChainruleError, match=r"first of 2 outputs .* backward\(self, da, db\)"):
         cr.check(code.Unpacked, torch.randn(4, 3))
+
+
+def both(x: Any, y: Any) -> Any:
+    return x + y, x * y
+
+
+def of_a_call(x: Any, y: Any) -> Any:
+    return both(x, y)
+
+
+def of_a_name(x: Any, y: Any) -> Any:
+    out = both(x, y)
+    return out
+
+
+def right_backward(ds: Any, dp: Any, x: Any, y: Any) -> Any:
+    return ds + dp * y, ds + dp * x
+
+
+def wrong_backward(ds: Any, dp: Any, x: Any, y: Any) -> Any:
+    return ds + 0 * dp, ds + 0 * dp
+
+
+@pytest.mark.parametrize("forward", [both, of_a_call, of_a_name])
+def test_outputs_of_a_tuple_that_is_made_elsewhere(forward: Any) -> None:
+    x, y = np.random.default_rng(0).standard_normal((2, 3))
+    assert cr.check(right_backward, x, y, forward=forward).ok
+    assert not cr.check(wrong_backward, x, y, forward=forward).ok

@@ -18,6 +18,7 @@ from chainrule.diagnosis.reading.returns import function_of
 from chainrule.recording import Recorder
 
 _PLACES = re.compile(r"(d|g|up|dout|grad|dy)_?\d+")  # d1, d2: a name for each place
+_SHORT = re.compile(r"(d|g)_?[a-zA-Z]\d?|(grad|d)_\w+")  # ds, dp: gradients, and no words as diff is
 _OTHERWISE = {*OUTPUT, "x", "z", "inp", "input"} - {"a"}  # what a parameter may be but an upstream gradient
 
 
@@ -50,6 +51,8 @@ def upstreams_of(backward: Any, forward: Any, outs: Any, known: Iterable[str], l
     parameters = inspect.signature(backward).parameters
     needed = [n for n, p in parameters.items() if p.default is p.empty]
     given = names_returned(forward)
+    if isinstance(outs, tuple) and len(given) != len(outs):
+        given = [""] * len(outs)  # of a tuple that was made elsewhere
     free = [n for n in parameters if n not in known and not is_cache(n) and n not in given]
     found = [n for n in free if n in needed]
     if len(found) == 1 and (values := _taken_whole(backward, parameters[found[0]], outs)):
@@ -66,7 +69,8 @@ def upstreams_of(backward: Any, forward: Any, outs: Any, known: Iterable[str], l
         told = [_says_gradient(n) for n in found]
         named_otherwise = any(n.casefold() in _OTHERWISE for n in found)
         return Upstreams(found, values, needed) if all(told) or not (any(told) or named_otherwise) else None
-    return Upstreams(found, values, needed) if all(_is_meant(n, given) for n in found) else None
+    unnamed = len(found) == len(outs) and not any(given) and all(_SHORT.fullmatch(n) for n in found)
+    return Upstreams(found, values, needed) if unnamed or all(_is_meant(n, given) for n in found) else None
 
 
 def _in_places(found: list[str], given: list[str]) -> list[int]:
@@ -85,7 +89,8 @@ def with_upstreams(backward: Any, forward: Any) -> Any:
     free = [n for n, p in inspect.signature(backward).parameters.items() if p.default is p.empty and n not in known]
     found = [n for n in free if not is_cache(n) and n not in given]
     places = {n: f"d_{i}" for i, n in enumerate(found) if not _is_meant(n, given)}
-    open_ = [given[i : i + 1] == [""] and _says_gradient(n) for i, n in enumerate(found) if n in places]
+    alone = len(given) == 1  # which may be a tuple that was made elsewhere
+    open_ = [(alone or given[i : i + 1] == [""]) and _says_gradient(n) for i, n in enumerate(found) if n in places]
     return renamed(backward, places) if places and len(found) > 1 and all(open_) else None
 
 

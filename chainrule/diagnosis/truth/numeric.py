@@ -214,8 +214,9 @@ class _Run:
             if isinstance(found, dict)
             else list(zip(lines.returned(found), _several(found), strict=False))
         )
+        told = any(self._meant(str(label)) for label, _ in pairs)  # then names tell, and not the order
         for k, (label, value) in enumerate(pairs):
-            name = self._meant(str(label)) or (of_inputs[k] if k < len(of_inputs) else None)
+            name = self._meant(str(label)) or (of_inputs[k] if k < len(of_inputs) and not (told and label) else None)
             if name is not None and value is not None:
                 yield _Gradient(name, str(label) or f"the gradient of {name}", value, lines.of(str(label)))
         for label, value in vars(owner).items() if owner is not None else ():
