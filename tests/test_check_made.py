@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from test_check import program
 
 import chainrule as cr
 
@@ -220,3 +221,21 @@ def test_noise_beside_an_argument_is_expected_to_have_no_gradient() -> None:
         return loss
 
     assert [row.name for row in cr.check(step, torch.ones(2, 4)).rows] == ["w", "b"]
+
+
+@pytest.mark.parametrize("begin", ["w[:] = 0.5", "w.fill_(0.5)", "w.zero_()", "w += 0.5", "w.mul_(0.5)"])
+def test_a_parameter_is_what_it_was_set_to_in_place(begin: str) -> None:
+    text = f"""
+        def step(x):
+            w = torch.ones(3, 1, dtype=x.dtype)
+            {begin}
+            out = x @ w
+            loss = (out ** 2).sum()
+            out.g = 2 * out
+            w.g = x.T @ out.g
+            return loss
+    """
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert cr.check(program(text), x).ok
+    wrong = text.replace("w.g = x.T", "w.g = -x.T")
+    assert begin == "w.zero_()" or [f.cause for f in cr.check(program(wrong), x).findings] == ["sign"]

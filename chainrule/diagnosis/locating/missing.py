@@ -29,6 +29,7 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     given = {n for c in case.claims for n in (c.node, c.node.meta.get("same_as"))}  # a gradient itself: y.g = up
     used = set(needed([case.base.output]))
     roles = {role for value in claimed if value.op == "placeholder" for role in _roles(value, used)}
+    given |= {_before_writes(n) for n in claimed}
     given |= {n for n in case.base.inputs if n is case.base.upstream or n.meta.get("weighs")}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
     inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]
@@ -46,6 +47,13 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     none = _returned_as_none(case)  # of data it may be left out on purpose
     nothing = [n for n in inputs if n.meta["name"] in none and _is_parameter(n, used)]
     return list(dict.fromkeys([*asked, *alike, *nothing])) or guessed
+
+
+def _before_writes(node: fx.Node) -> fx.Node:
+    """The input that a value was before it was written into: `w.mul_(0.5)`, and the gradient of w is that of the result."""
+    while node.meta.get("written") and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
 
 
 def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:

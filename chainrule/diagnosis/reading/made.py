@@ -80,7 +80,7 @@ def _is_made(node: fx.Node) -> bool:
     if node.op == "placeholder":
         return bool(node.meta["operation"] == "drawn")
     operation = node.meta.get("operation")
-    if node.meta.get("written") in ("fill_", "zero_"):  # whatever it was before
+    if node.meta.get("written") and operation in ("full_like", "zeros_like"):  # whatever it was before
         return True
     return operation in BOOK.constants and operation != "detach" and not any(map(differentiable, node.all_input_nodes))
 

@@ -18,7 +18,7 @@ from chainrule.diagnosis.reading.returns import function_of
 from chainrule.recording import Recorder
 
 _PLACES = re.compile(r"(d|g|up|dout|grad|dy)_?\d+")  # d1, d2: a name for each place
-_SHORT = re.compile(r"(d|g)_?[a-zA-Z]\d?|(grad|d)_\w+")  # ds, dp: gradients, and no words as diff is
+_SHORT = re.compile(r"(d|g)_?[a-zA-Z]\d?|(grad|d)_\w+|d[a-z]+_\w+")  # ds, dp: gradients, and no words as diff is
 _OTHERWISE = {*OUTPUT, "x", "z", "inp", "input"} - {"a"}  # what a parameter may be but an upstream gradient
 
 
@@ -69,7 +69,8 @@ def upstreams_of(backward: Any, forward: Any, outs: Any, known: Iterable[str], l
         told = [_says_gradient(n) for n in found]
         named_otherwise = any(n.casefold() in _OTHERWISE for n in found)
         return Upstreams(found, values, needed) if all(told) or not (any(told) or named_otherwise) else None
-    unnamed = len(found) == len(outs) and not any(given) and all(_SHORT.fullmatch(n) for n in found)
+    short = all(_SHORT.fullmatch(n) or UPSTREAM.fullmatch(n) for n in found)
+    unnamed = short and not any(given) and not any(_is_floating(o) for o in outs[len(found) :])
     return Upstreams(found, values, needed) if unnamed or all(_is_meant(n, given) for n in found) else None
 
 
