@@ -239,3 +239,17 @@ def test_a_parameter_is_what_it_was_set_to_in_place(begin: str) -> None:
     assert cr.check(program(text), x).ok
     wrong = text.replace("w.g = x.T", "w.g = -x.T")
     assert begin == "w.zero_()" or [f.cause for f in cr.check(program(wrong), x).findings] == ["sign"]
+
+
+def test_a_parameter_that_is_changed_in_place_first_has_one_gradient() -> None:
+    step = program("""
+        def step(x, w):
+            with torch.no_grad():
+                w.div_(w.norm())
+            loss = ((x @ w) ** 2).sum()
+            w.g = 2 * x.T @ (x @ w)
+            return loss
+    """)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    report = cr.check(step, x, x[0].clone().requires_grad_())
+    assert report.ok and len(report.rows) == 1, str(report)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_check import program
 
 import chainrule as cr
 from chainrule.diagnosis.report import Report
@@ -210,3 +211,22 @@ def test_one_gradient_without_a_name_is_told_by_its_numbers() -> None:
     assert report.ok and [row.name for row in report.rows] == ["w"], str(report)
     with pytest.raises(cr.ChainruleError, match="wrt="):
         cr.check(planted(text.replace("2 *", "3 *"), "grad"), *inputs, forward=loss)
+
+
+@pytest.mark.parametrize(("name", "told"), [("acc", True), ("dq", False)])
+def test_a_number_beside_gradients_is_passed_over_unless_it_is_called_as_they_are(name: str, told: bool) -> None:
+    step = program(f"""
+        def step(x, w, t):
+            out = x @ w
+            loss = ((out - t) ** 2).sum()
+            {name} = (out > 0).double().mean() * out.mean()
+            dw = 2 * x.T @ (out - t)
+            return loss, dw, {name}
+    """)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if told:
+        report = cr.check(step, x, x[0], x[:, 1])
+        assert report.ok and any(f"nothing is said of {name}" in note for note in report.notes), str(report)
+    else:
+        with pytest.raises(cr.ChainruleError, match="wrt="):
+            cr.check(step, x, x[0], x[:, 1])
