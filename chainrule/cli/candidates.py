@@ -69,13 +69,16 @@ def candidates(path: Path) -> list[str]:
     """
     tree = _parsed(path)
     callers = _by_functions(tree) if _has_inputs(tree) else []
+    operators, registered = _operators(tree)
     functions = {n.name: n for n in tree.body if isinstance(n, Function)}
     pairs = pairs_of_names(functions)
     classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
     bases = {ast.unparse(b) for n in classes.values() for b in n.bases}
     found: list[str] = []
     for node in tree.body:
-        if isinstance(node, Function) and not node.name.startswith("test"):
+        if isinstance(node, Function) and node.name in operators:
+            found.append(node.name)
+        elif isinstance(node, Function) and not node.name.startswith("test") and node.name not in registered:
             leaves = node.name not in pairs.values() and gradients_left_by(node)
             if node.name in pairs or leaves or node.name in callers:
                 found.append(node.name)
@@ -106,6 +109,22 @@ def _has_inputs(tree: ast.Module) -> bool:
 def _function_classes(tree: ast.Module) -> list[str]:
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef)]
     return [c.name for c in classes if any(ast.unparse(b).split(".")[-1] == "Function" for b in c.bases)]
+
+
+def _operators(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """The functions of a file that are made operators of torch.library and have a backward, and those that are registered
+    for them."""
+    made, registered = set(), set()
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "register_autograd"
+        ):
+            given = [*node.args, *(k.value for k in node.keywords)]
+            made.add(ast.unparse(node.func.value))
+            registered |= {a.id for a in given if isinstance(a, ast.Name)}
+    return made & {n.name for n in tree.body if isinstance(n, Function)}, registered
 
 
 def _by_functions(tree: ast.Module) -> list[str]:

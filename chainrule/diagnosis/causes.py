@@ -35,6 +35,7 @@ CAUSES = {
     "missing-gradient": "The gradient is never computed.",
     "ties": "Several elements are the largest (or smallest), and the gradient goes to others of them than it should.",
     "contract": "The numbers are right, but the torch.autograd.Function breaks a promise of its kind: it ignores "
-    "needs_input_grad, fails on strided or empty inputs, or changes what it saved.",
+    "needs_input_grad, fails on strided or empty inputs, or changes what it saved; or torch.library.opcheck fails for "
+    "the registered operator.",
     "unknown": "None of the known mistakes gives these numbers; the message has the facts.",
 }

@@ -51,7 +51,7 @@ def check(
       arguments. Its loss is what it returns, or its local `loss`, or the local that `loss=` names;
     - an object with `forward` (or a call) and `backward`: one that leaves `.g`, or takes the upstream gradient,
       returns that of its input and keeps the others as attributes (`self.dw`); or its class, if that needs no arguments;
-    - a torch.autograd.Function, or a function that calls one;
+    - a torch.autograd.Function, or an operator that is registered with torch.library, or a function that calls some;
     - a backward function, `layer_backward(dout, cache)`, with its forward function as `forward=`, or found beside
       it by its name, `layer_forward`. Both may be NumPy code; `reference=` is a forward pass in torch to be compared
       with, where theirs cannot be recorded.
@@ -75,6 +75,10 @@ def check(
     """
     given = Asked(code, args, kwargs, loss, wrt, forward, reference)
     with torch.inference_mode(False), _as_before(given):  # where autograd could not be asked
+        from chainrule.diagnosis.functions.functions import check_alone
+
+        if (report := check_alone(given)) is not None:
+            return report
         *others, last = _meant(given)
         for asked in others:
             try:

@@ -28,7 +28,7 @@ from torch import fx
 from torch.overrides import TorchFunctionMode
 
 from chainrule.errors import ChainruleError, Site
-from chainrule.recording import calls, names, writes
+from chainrule.recording import calls, names, operators, writes
 from chainrule.recording.dispatch import DRAWS, NUMBERS, QUESTIONS, has_tensor, plain, without_dispatch
 from chainrule.recording.entries import Entry, Guard, not_dense, version_of
 from chainrule.recording.invocations import Invocations
@@ -79,7 +79,7 @@ class Recorder(TorchFunctionMode):
         self.locals: dict[str, Any] = {}  # of the outermost function, when it returned
         self.regions = Regions(self)
         self.invocations = Invocations(self.entry)
-        self.every_path = False  # look into torch.no_grad and torch.autograd.Function, as `check` does
+        self.every_path = False  # look into torch.no_grad, Functions and registered operators, as `check` does
         self.met: Callable[[int, torch.Tensor], None] | None = None  # told of each input, before it is read
         self.noticed: Callable[[fx.Node, types.FrameType], None] | None = None  # told of each node and its frame
         self.numbers = Numbers(self)
@@ -170,6 +170,8 @@ class Recorder(TorchFunctionMode):
         operation = calls.operation_name(function)
         asks = operation in QUESTIONS or getattr(function, "__module__", "") == "torch.nn.init"
         instead = self.opened(function)
+        if instead is None and self.every_path:
+            instead = operators.opened(function)
         reflected = calls._is_method(function) and function.__name__ in calls._REFLECTED
         if instead is None and isinstance(function, types.FunctionType) and not self.whole(function) and not reflected:
             instead = without_dispatch(function)

@@ -1,18 +1,23 @@
-"""Checks each torch.autograd.Function that was called: its forward and backward as an ordinary pair of functions."""
+"""Checks torch.autograd.Functions and registered operators: their forward and backward as an ordinary pair of functions."""
 
 from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
 
+from chainrule.arrays.values import as_tensors
 from chainrule.diagnosis.functions.contracts import broken_promises
+from chainrule.diagnosis.functions.function_calls import Calls, Failed, Refused
+from chainrule.diagnosis.functions.operators import broken_promises_of_operator
+from chainrule.diagnosis.functions.ordinary_call import place
 from chainrule.diagnosis.reading import source
+from chainrule.diagnosis.reading.forms import is_function_class, placed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.repairing.edited import edited
@@ -20,8 +25,8 @@ from chainrule.diagnosis.repairing.spelling import not_in_place
 from chainrule.diagnosis.report import Edit, Finding, Report
 from chainrule.errors import ChainruleError
 from chainrule.reached import flat_between
-from chainrule.recording import Region
 from chainrule.recording.numbers import Tracked
+from chainrule.recording.operators import function_of, overload_of
 
 
 class Context:
@@ -56,26 +61,48 @@ class Context:
         return self.saved_tensors
 
 
+def check_alone(asked: Asked) -> Report | None:
+    """The report on a Function, or on an operator that is registered with torch.library, which `asked.code` is; None for
+    other code. A row for each floating input, with a random upstream gradient.
+
+    Raises ChainruleError for an operator without a backward in Python."""
+    args, kwargs = as_tensors((asked.args, asked.kwargs))
+    if is_function_class(asked.code):
+        return _check_call(asked.code, placed(asked.code, args, kwargs), asked.reference)
+    if (operator := overload_of(asked.code)) is None:
+        return None
+    if (found := function_of(operator, args, kwargs)) is None:
+        raise ChainruleError(
+            f"{operator} has no backward pass in Python whose gradients could be checked; give it one with "
+            "torch.library.register_autograd, and take each tensor as an argument of its own"
+        )
+    return _check_call(found[0], found[1], asked.reference)
+
+
 def check_functions(hand: Handwritten) -> Report:
-    """A row for each floating input of each Function that was called, with a random upstream gradient."""
+    """A row for each floating input of each Function that was called."""
     report = Report([])
     done: set[Any] = set()
     for region in hand.regions:
-        if region.function not in done:
-            done.add(region.function)
-            _check_call(region, report, hand.asked.reference)
+        if region.function in done:
+            continue
+        done.add(region.function)
+        before = [a.meta["val"] if _is_input(a) else v for a, v in zip(region.arguments, region.values, strict=True)]
+        args = [_apart(value) for value in before]  # as they were when it was called, if it writes into them
+        for arg, given in zip(args, region.values, strict=True):
+            if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
+                arg.requires_grad_()
+        found = _check_call(region.function, args)
+        report.rows += found.rows
+        report.findings += found.findings
+        report.notes += found.notes
     return report
 
 
-def _check_call(region: Region, report: Report, reference: Callable[..., Any] | None) -> None:
+def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., Any] | None = None) -> Report:
     from chainrule.diagnosis.check import report_of
 
-    function, name = region.function, region.function.__name__
-    before = [a.meta["val"] if _is_input(a) else v for a, v in zip(region.arguments, region.values, strict=True)]
-    args = tuple(map(_apart, before))  # as they were when it was called, if it writes into them
-    for arg, given in zip(args, region.values, strict=True):
-        if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
-            arg.requires_grad_()
+    name, args = function.__name__, tuple(given)
 
     def again(run: Run = run_handwritten) -> Handwritten:
         context = Context()
@@ -100,15 +127,31 @@ def _check_call(region: Region, report: Report, reference: Callable[..., Any] | 
         finding.name = f"{name}.{finding.name}"
         finding.message = f"{name}.backward: {finding.message}"
     if found.ok:
-        broken = broken_promises(function, args, reference)
-        of_second = [b for b in broken if "once_differentiable" in b.repair]  # derivatives, which few people take
-        found.notes += [b.message for b in of_second]
-        found.findings += _placed(
-            [b for b in broken if b not in of_second], hand, lambda: broken_promises(function, args, reference)
-        )
-    report.rows += found.rows
-    report.findings += found.findings
-    report.notes += found.notes
+
+        def broken() -> list[Finding]:
+            found = broken_promises(function, args, reference)
+            if not hasattr(function, "operator"):
+                return found
+            compiled = all(map(_of_second_derivatives, found))
+            return _broken_as_registered(function, args, compiled) + found
+
+        told = broken()
+        found.notes += [b.message for b in told if _of_second_derivatives(b)]
+        others = [b for b in told if not _of_second_derivatives(b)]
+        found.findings += _placed(others, hand, broken, Calls(function, args))
+    return found
+
+
+def _of_second_derivatives(broken: Finding) -> bool:
+    return "once_differentiable" in broken.repair  # few people take them: a note
+
+
+def _broken_as_registered(function: Any, args: Sequence[Any], compiled: bool) -> list[Finding]:
+    found = broken_promises_of_operator(function.operator, args, function.named, compiled)
+    for finding in found:
+        if finding.file is None:  # its kernel is written elsewhere
+            finding.file, finding.line, finding.text = place(function.backward, None)
+    return found
 
 
 def _without_estimates(hand: Handwritten) -> tuple[Handwritten, list[str]]:
@@ -116,11 +159,11 @@ def _without_estimates(hand: Handwritten) -> tuple[Handwritten, list[str]]:
     Raises ChainruleError where there are no others."""
     returned = hand.returned if isinstance(hand.returned, tuple) else (hand.returned,)
     kept, notes, output = list(returned), list[str](), hand.recorder.entry(hand.output)
-    for place, (node, gradient) in enumerate(zip(hand.given_to_function(), returned, strict=False)):
+    for at, (node, gradient) in enumerate(zip(hand.given_to_function(), returned, strict=False)):
         if node is None or output is None or not isinstance(gradient, torch.Tensor) or not gradient.any():
             continue
         if flat := flat_between(node, output.node):
-            kept[place] = None
+            kept[at] = None
             notes.append(
                 f"the true gradient of {node.meta['name']} is 0 almost everywhere, as {flat} is flat between its steps, so "
                 f"the straight-through estimator of {hand.asked.function} cannot be checked against it"
@@ -160,11 +203,15 @@ class _Forward:
         return out
 
 
-def _placed(broken: list[Finding], hand: Handwritten, again: Callable[[], list[Finding]]) -> list[Finding]:
-    """Broken promises on the lines that break them, where an edit of those lines has been proved to mend them: a new
-    value for a write in place, `reshape` for `view`. One edit is one finding, whatever it mends."""
+def _placed(
+    broken: list[Finding], hand: Handwritten, again: Callable[[], list[Finding]], calls: Calls
+) -> list[Finding]:
+    """Broken promises on the lines that break them, where an edit of those lines has been proved to mend them and to leave
+    the gradients as they are: a new value for a write in place, `reshape` for `view`. One edit is one finding, whatever
+    it mends."""
     found: list[Finding] = []
     edits = list(_edits(broken, hand))
+    before = _gradients(calls) if edits else None
     while broken:
         first, *rest = broken
         for cause, edit, text, code in edits if not first.proved else ():
@@ -172,7 +219,7 @@ def _placed(broken: list[Finding], hand: Handwritten, again: Callable[[], list[F
                 continue
             try:
                 with edited(edit, code):
-                    left = {f.message for f in again()}
+                    left = {f.message for f in again()} if _gradients(calls) == before else {first.message}
             except LookupError:
                 continue
             if first.message not in left:
@@ -183,6 +230,14 @@ def _placed(broken: list[Finding], hand: Handwritten, again: Callable[[], list[F
         found.append(first)
         broken = rest
     return found
+
+
+def _gradients(calls: Calls) -> list[Any] | None:
+    """The gradients of an ordinary call, to compare; None where it fails."""
+    try:
+        return [g if g is None else g.tolist() for g in calls.gradients()[1].values()]
+    except (Refused, Failed):
+        return None
 
 
 def _edits(broken: list[Finding], hand: Handwritten) -> Iterator[tuple[str, Edit, str, types.CodeType]]:

@@ -13,6 +13,7 @@ import torch
 
 from chainrule.diagnosis.reading.arguments import OUTPUT, UPSTREAM, is_cache, names_returned, renamed, upstream_of
 from chainrule.errors import ChainruleError
+from chainrule.recording import operators
 
 _BACKWARD = frozenset("backward backwards back bwd bprop backprop backpropagation grad gradient gradients vjp".split())  # noqa: SIM905
 _FORWARD = frozenset("forward fwd fprop".split())  # noqa: SIM905
@@ -49,6 +50,8 @@ def form_of(code: Any) -> Form:
     """
     if is_function_class(code):
         return Form(applied(code))
+    if (operator := operators.overload_of(code)) is not None:
+        return Form(operators.called(operator))
     if not isinstance(code, types.FunctionType):
         return Form(code)
     space = {n: v for n, v in code.__globals__.items() if type(v) is types.FunctionType}  # not what __class__ says
@@ -91,17 +94,25 @@ def applied(function: Any) -> Callable[..., Any]:
     >>> inspect.signature(applied(Double))
     <Signature (x)>
     """
-    own_context = function.setup_context is torch.autograd.Function.setup_context
-    whole = inspect.signature(function.forward)
-    signature = whole.replace(parameters=list(whole.parameters.values())[own_context:])
 
     def apply(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return function.apply(*bound.args, *bound.kwargs.values())
+        return function.apply(*placed(function, args, kwargs))
 
-    apply.__name__, apply.__signature__ = function.__name__, signature  # type: ignore[attr-defined]
+    apply.__name__, apply.__signature__ = function.__name__, _signature(function)  # type: ignore[attr-defined]
     return apply
+
+
+def placed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments of a torch.autograd.Function in their order, defaults filled in."""
+    bound = _signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return [*bound.args, *bound.kwargs.values()]
+
+
+def _signature(function: Any) -> inspect.Signature:
+    own_context = function.setup_context is torch.autograd.Function.setup_context
+    whole = inspect.signature(function.forward)
+    return whole.replace(parameters=list(whole.parameters.values())[own_context:])
 
 
 def made(kind: type) -> Any:

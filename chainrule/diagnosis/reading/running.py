@@ -111,7 +111,7 @@ class _Run:
         if entry is None:
             raise ChainruleError(
                 f"the output {tuple(output.shape)} of {asked.name} was made by no recorded operation (a kernel, an "
-                "extension); give its forward pass in torch with reference="
+                f"extension); check {asked.name} alone and give its forward pass in torch with reference="
             )
         if output.numel() != 1 and self.upstream is None:
             self.upstream = self._random(output)

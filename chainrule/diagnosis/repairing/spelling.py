@@ -343,7 +343,10 @@ def not_in_place(write: fx.Node) -> tuple[Edit, str] | None:
         edit = source.replaced(statement, f"{assigned.target} = {assigned.target} {assigned.augmented} {value}")
     elif name.endswith("_") and f".{name}(" in text:
         before, _, after = text.rpartition(f".{name}(")
-        edit = source.replaced(span, f"{before}.{name[:-1]}({after}")
+        alone = assigned is not None and not assigned.target and assigned.value == span  # whose value nobody takes
+        edit = source.replaced(
+            span, f"{before} = {before}.{name[:-1]}({after}" if alone else f"{before}.{name[:-1]}({after}"
+        )
     else:
         return None
     return edit, " ".join(line.strip() for line in edit.lines)
