@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.work import work
+
 
 def run(
     nodes: Iterable[fx.Node],
@@ -49,9 +51,12 @@ def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], 
             return args[0].double()  # rounding is no part of the function; of a mask, ones and zeros are
         if convert is double and node.target == "cfloat":
             return args[0].cdouble()
-        return convert(getattr(args[0], str(node.target))(*args[1:], **kwargs))
-    assert callable(node.target)
-    return convert(node.target(*args, **kwargs))
+        result = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    else:
+        assert callable(node.target)
+        result = node.target(*args, **kwargs)
+    work.count(result, args)
+    return convert(result)
 
 
 def filled(value: Any, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -30,6 +29,7 @@ from chainrule.diagnosis.repairing.wording import numbers_in
 from chainrule.diagnosis.truth.case import Case, Point, same
 from chainrule.diagnosis.truth.sketch import Sketches, is_size, is_tensor
 from chainrule.run import needed
+from chainrule.work import work
 
 _FAR = WRAPPED + 1.25  # a change that is no more likely than what the numbers say
 _NAMES = 40  # tensors in reach that are tried in the place of another
@@ -118,7 +118,7 @@ class Diagnoser(Facts):
         resized = self.trial(self._resized) if self._resized is not None else None
         search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self.beside, _SECONDS)
         if self._lacks_a_term(trials[0]):  # which says most of it
-            search.until = min(search.until, time.thread_time() + _SECONDS_MORE)
+            search.until = min(search.until, work() + _SECONDS_MORE)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
         suspected = suspects(self.case, self.mine, carries, trials[0].values)
         addends = self._addends(search)

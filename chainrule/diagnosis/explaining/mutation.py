@@ -56,7 +56,7 @@ class Around:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tuples of sizes that have a name there
     value: fx.Node | None = None  # of which the gradient is looked for
     at: Callable[[fx.Node], Names | None] = lambda node: None  # the names where a node was computed
-    until: float = math.inf  # when to stop, on the clock of time.thread_time
+    until: float = math.inf  # when to stop, on the clock of chainrule.work
 
     def names(self, node: fx.Node) -> dict[fx.Node, str]:
         """The tensors that have a name where `node` is computed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from chainrule.diagnosis.explaining.turns import in_every_turn
 from chainrule.diagnosis.truth.case import same
 from chainrule.diagnosis.truth.sketch import value_of
 from chainrule.run import double, step
+from chainrule.work import work
 
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError, AttributeError)
 
@@ -78,7 +78,7 @@ class Search:
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
-        self.until = min(time.thread_time() + seconds, around.until)
+        self.until = min(work() + seconds, around.until)
 
     def run(self, suspects: Iterable[fx.Node] = ()) -> None:
         """Try every change of an operation, then what can be put around a value; what stands on a suspected line first.
@@ -113,7 +113,7 @@ class Search:
 
     def last_moments(self) -> None:
         """Time for a few more, which a large network needs for each."""
-        self.until = max(self.until, time.thread_time() + _LAST)
+        self.until = max(self.until, work() + _LAST)
 
     def _has(self, weight: float) -> bool:
         return any(m.weight < weight for m in self.found)
@@ -172,13 +172,13 @@ class Search:
     def try_all(self, candidates: Iterator[Mutation]) -> None:
         """Keep those of the candidates that work; the sketches of the others are taken away."""
         candidates = iter(candidates)
-        while time.thread_time() <= self.until:
+        while work() <= self.until:
             with self.around.sketches.kept_only_if() as kept:
                 try:
                     mutation = next(candidates, None)
                 except FAILURES:
                     return
-                if mutation is None or time.thread_time() > self.until:
+                if mutation is None or work() > self.until:
                     return
                 if self.works(mutation):
                     self._name_by_reach(mutation)

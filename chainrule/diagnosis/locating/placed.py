@@ -25,14 +25,16 @@ class Placed:
 
     def __init__(self, case: Case, known: list[Claim]) -> None:
         self.case, self.known = case, known
-        self._known_to: dict[tuple[int, Claim], bool] = {}
-        self._runs: dict[Claim, tuple[list[fx.Node], dict[fx.Node, Any]]] = {}
+        self._mended: dict[tuple[int, tuple[Claim, ...]], set[Claim]] = {}
+        self._runs: dict[tuple[Claim, ...], tuple[list[fx.Node], dict[fx.Node, Any]]] = {}
+        self._together: dict[Claim, tuple[Claim, ...]] = {}
         self._reads: dict[Claim, set[fx.Node]] = {}
         self._copies: set[fx.Node] = set()  # of what is right under its first name
 
     def of(self, wrong: list[Claim]) -> list[Claim]:
         """The variables that make most of `wrong` right if each is the gradient of a value: in all turns of a loop."""
         pairs = [p for p in islice(self._pairs(wrong), _TRIED) if any(bool(t.any()) for t in self._truth(p).values())]
+        self._together = self._independent(wrong)
         found: list[Claim] = []
         open_ = list(wrong)
         while open_ and (best := self._best(pairs, open_)) is not None:
@@ -62,10 +64,18 @@ class Placed:
         return None
 
     def _mends(self, pair: Pair, claim: Claim) -> bool:
-        key = (id(pair), claim)
-        if key not in self._known_to:
-            self._known_to[key] = self._is_right(claim, self._truth(pair))
-        return self._known_to[key]
+        together = self._together[claim]
+        key = (id(pair), together)
+        if key not in self._mended:
+            self._mended[key] = self._right(together, self._truth(pair))
+        return claim in self._mended[key]
+
+    def _independent(self, wrong: list[Claim]) -> dict[Claim, tuple[Claim, ...]]:
+        """Each claim with those that can be computed in one run with it: none is computed from another one."""
+        reads = {c: {n for node in self._run((c,))[0] for n in node.all_input_nodes} for c in wrong}
+        alone = [c for c in wrong if any(d is not c and (c.node in reads[d] or d.node in reads[c]) for d in wrong)]
+        others = tuple(c for c in wrong if c not in alone)
+        return {**dict.fromkeys(others, others), **{c: (c,) for c in alone}}
 
     def _truth(self, pair: Pair) -> dict[fx.Node, torch.Tensor]:
         return {n: self.case.here.truth(v) for n, v in zip(*pair, strict=True)}
@@ -138,44 +148,39 @@ class Placed:
             found.setdefault(tuple(self.case.base.gradients[n] for n in several), several)
         return list(found.values())
 
-    def _is_right(self, claim: Claim, truth: dict[fx.Node, torch.Tensor]) -> bool:
-        """Whether a claim would be right with these gradients; only what reads them is computed again."""
-        if claim not in self._runs:
-            self._runs[claim] = self._run(claim)
-        nodes, before = self._runs[claim]
+    def _right(self, claims: tuple[Claim, ...], truth: dict[fx.Node, torch.Tensor]) -> set[Claim]:
+        """Those of the claims that would be right with these gradients; only what reads them is computed again."""
+        nodes, before = self._run(claims)
         values = {**before, **truth}
         changed = set(truth)
-        if before.get(claim.node) is not None and changed.isdisjoint(nodes):
-            return same(before[claim.node], self.case.here.truth(claim.value))
-        try:
-            with torch.no_grad():
-                for node in nodes:
-                    if node not in truth and not changed.isdisjoint(node.all_input_nodes):
-                        values[node] = step(node, values, double)
-                        changed.add(node)
-            return same(values.get(claim.node), self.case.here.truth(claim.value))
-        except (RuntimeError, IndexError, ValueError, KeyError, TypeError):
-            return False
-
-    def _run(self, claim: Claim) -> tuple[list[fx.Node], dict[fx.Node, Any]]:
-        """What a claim is computed from, in order, and its values with the known gradients as they should be."""
-        case = self.case
-        given = {c.node: case.here.truth(c.value) for c in self.known if c is not claim}
-        values = {n: v for n, v in case.here.values.items() if n in case.forward} | given
-        nodes = [n for n in needed([claim.node], given=values) if n not in values and n.op != "placeholder"]
         with torch.no_grad():
             for node in nodes:
-                try:
-                    values[node] = step(node, values, double)
-                except (
-                    RuntimeError,
-                    IndexError,
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                ):  # of other shapes than it should have
-                    continue
-        return nodes, values
+                if node not in truth and not changed.isdisjoint(node.all_input_nodes):
+                    values[node] = _step(node, values)
+                    changed.add(node)
+        return {c for c in claims if same(values.get(c.node), self.case.here.truth(c.value))}
+
+    def _run(self, claims: tuple[Claim, ...]) -> tuple[list[fx.Node], dict[fx.Node, Any]]:
+        """What claims are computed from, in order, and its values with the known gradients as they should be."""
+        if claims not in self._runs:
+            case = self.case
+            given = {c.node: case.here.truth(c.value) for c in self.known if c not in claims}
+            values = {n: v for n, v in case.here.values.items() if n in case.forward} | given
+            roots = [c.node for c in claims]
+            nodes = [n for n in needed(roots, given=values) if n not in values and n.op != "placeholder"]
+            with torch.no_grad():
+                for node in nodes:
+                    values[node] = _step(node, values)
+            self._runs[claims] = nodes, values
+        return self._runs[claims]
+
+
+def _step(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    """The value of a node; None where it, or what it reads, is of another shape than it should have."""
+    try:
+        return step(node, values, double)
+    except (RuntimeError, IndexError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _alongside(turns: list[fx.Node], values: list[list[fx.Node]]) -> Iterator[Pair]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case
 from chainrule.diagnosis.truth.points import fresh
 from chainrule.diagnosis.truth.reruns import Change, Rerun
+from chainrule.work import work
 
 _SECONDS = 1.5  # of runs with other data
 _WHOLE = 3  # whole numbers, each of which takes a run
@@ -76,11 +76,11 @@ class Proofs:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        began = time.thread_time()
+        began = work()
         try:
             yield
         finally:
-            self.left -= time.thread_time() - began
+            self.left -= work() - began
 
     @cached_property
     def _others(self) -> list[_Other]:
@@ -106,7 +106,7 @@ class Proofs:
 
     def _with(self, change: Change) -> _Other | None:
         """None where the code does not run for these data, or is not meant for them."""
-        if self.left <= 0 or time.thread_time() > self.located.case.until:
+        if self.left <= 0 or work() > self.located.case.until:
             return None
         rerun = self.rerun.changed(change)
         try:

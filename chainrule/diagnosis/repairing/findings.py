@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import types
 from collections.abc import Iterator
 from itertools import islice
@@ -34,11 +33,13 @@ from chainrule.diagnosis.repairing.steps import missing_steps
 from chainrule.diagnosis.report import Edit, Finding
 from chainrule.diagnosis.truth.case import Case, errors
 from chainrule.diagnosis.truth.reruns import Rerun
+from chainrule.work import work
 
 _WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
 _ADDED = frozenset((None, "lost-path", "missing-term"))  # causes of a path that is added
 _WRITTEN = 18  # changes that are written as edits
+_SECONDS = 6.0  # of work, after which no further cause or repair is looked for
 _TRIED = 6  # repairs that are run before the search for a proof is given up
 
 
@@ -47,6 +48,7 @@ class Findings:
 
     def __init__(self, located: Located, rerun: Rerun) -> None:
         self.located, self.case, self.rerun = located, located.case, rerun
+        self.case.until = min(self.case.until, work() + _SECONDS)
         self.proofs = Proofs(located, rerun)
         self.rewrites: list[Edit] = []  # proved, and nothing but the derived line in the place of theirs
         self.derived, self.options = Derived(located), Options(located)
@@ -113,7 +115,7 @@ class Findings:
 
     def _with_others(self, finding: Finding, others: list[tuple[Edit, types.CodeType, str]]) -> Finding | None:
         """The proved finding for the same gradient in a run with other repairs made."""
-        if not others or time.thread_time() > self.case.until:
+        if not others or work() > self.case.until:
             return None
         try:
             with rewritten([(edit, code) for edit, code, _ in others]), kept(self.case):
@@ -240,7 +242,7 @@ class Findings:
         self, claim: Claim, options: list[Option], common: set[fx.Node], shared: set[str]
     ) -> tuple[set[str], Option] | None:
         """The repair that makes most gradients right that may have the same reason; of several, the nearest."""
-        left = _TRIED if time.thread_time() < self.case.until else 1
+        left = _TRIED if work() < self.case.until else 1
         if shared:  # first what stands on the way to several of them
             options = sorted(options, key=lambda o: o.at not in common)
         best: tuple[set[str], Option] | None = None
@@ -250,7 +252,7 @@ class Findings:
             if claim.name in right and (best is None or worth > (len(best[0] & shared), -best[1].far)):
                 best = right, option
             left -= option.edit not in self.proofs.refuted
-            if (best is not None and shared <= best[0]) or left <= 0 or time.thread_time() > self.case.until:
+            if (best is not None and shared <= best[0]) or left <= 0 or work() > self.case.until:
                 break
         return best
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -29,7 +28,6 @@ from chainrule.show.names import keys
 RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
 CLOSE = 200  # in the person's dtype, in units of its rounding error
 SPREAD = 10  # how often the estimated rounding error a difference may be
-_SECONDS = 6.0  # of work, after which no further cause or repair is looked for
 GUARD = 1e-5  # the largest number that is added to what a logarithm is taken of, to keep it finite
 NUDGE = 1e-4  # how far the inputs are moved to see whether an error exists only at a kink
 
@@ -69,7 +67,7 @@ class Case:
     """A run, what it claims, and what is true."""
 
     def __init__(self, hand: Handwritten) -> None:
-        self.until = time.thread_time() + _SECONDS
+        self.until = math.inf  # on the clock of chainrule.work, when no further cause or repair is looked for
         self.hand, self.recorder = hand, hand.recorder
         self.graph = hand.recorder.graph
         take_as_inputs(self.recorder, self._output(), (w.owner for w in hand.writes), self._meant())

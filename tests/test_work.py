@@ -1,0 +1,37 @@
+"""The clock by which searches end: counted operations, and time where that is far longer."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import fx
+
+from chainrule.run import run
+from chainrule.work import work
+
+
+def test_operations_count_and_not_how_long_they_take() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    nodes = [graph.call_function(torch.neg, (x,)) for _ in range(2000)]
+    before = work()
+    run(nodes, {x: torch.ones(3)})
+    counted = work.counted
+    assert 2000 / 1e5 <= counted < 2100 / 1e5
+    assert work() - before >= counted
+
+
+def test_elements_count() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    work()
+    run([graph.call_function(torch.neg, (x,))], {x: torch.ones(1_000_000)})
+    assert work.counted > 2e-3
+
+
+def test_what_is_not_counted_counts_by_its_time() -> None:
+    before, began = work(), time.thread_time()
+    while time.thread_time() - began < 0.05:
+        pass
+    assert 0.05 / 3 - 1e-9 <= work() - before < 0.05
