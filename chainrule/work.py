@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_OPERATIONS, _ELEMENTS = 1e5, 1e9  # that a usual core does in a second
+_OPERATIONS, _ELEMENTS = 1e5, 2e8  # that a usual core does in a second
 _SLOWEST = 3.0  # times as long may a second of work take, whatever it consists of
 
 

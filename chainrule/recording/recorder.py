@@ -38,6 +38,7 @@ from chainrule.recording.precision import autocast_is_on, converted, without_aut
 from chainrule.recording.regions import Regions
 from chainrule.recording.shapes import Numbers, whole_shape
 from chainrule.recording.unseen import under_way
+from chainrule.work import work
 
 _JUDGEMENTS = frozenset(("equal", "allclose", "is_nonzero"))  # what a program branches on
 _LITERALS = frozenset((int, float, bool, str, type(None), type(...)))
@@ -202,6 +203,7 @@ class Recorder(TorchFunctionMode):
                 self._write(call, node_args, node_kwargs, result, site)
                 return result
         result = function(*plain(args), **plain(kwargs)) if kwargs else function(*plain(args))
+        work.count(result, args)
         if call.written is None:
             known = self.entry(result) if isinstance(result, torch.Tensor) else None
             if known is not None:  # returned as it came: dropout with p=0, .contiguous(), .to(same)

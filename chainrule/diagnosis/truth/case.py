@@ -56,7 +56,8 @@ class Point:
     def largest(self) -> float:
         """The largest number that is finite, of all values."""
         found = [v for v in self.values.values() if isinstance(v, torch.Tensor) and v.is_floating_point() and v.numel()]
-        return max((float(v.nan_to_num(0.0, 0.0, 0.0).abs().max()) for v in found), default=0.0)
+        sizes = ((_largest(v), v) for v in found)
+        return max((m if math.isfinite(m) else _largest(v.nan_to_num(0.0, 0.0, 0.0)) for m, v in sizes), default=0.0)
 
     @property
     def complete(self) -> bool:
@@ -252,13 +253,21 @@ def errors(got: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
     if not truth.numel():
         return 0.0, 0.0
     got, truth = got.detach(), truth.detach()
-    difference, size = float((got - truth).abs().max()), float(truth.abs().max())
+    difference, size = _largest(got - truth), _largest(truth)
     if not math.isfinite(difference) or not math.isfinite(size):
         if not torch.equal(torch.isfinite(got), torch.isfinite(truth)):
             return float("inf"), float("inf")
-        difference = float((got - truth).nan_to_num(0.0).abs().max())
-        size = float(truth.nan_to_num(0.0, 0.0, 0.0).abs().max())
+        difference = _largest((got - truth).nan_to_num(0.0))
+        size = _largest(truth.nan_to_num(0.0, 0.0, 0.0))
     return difference, difference / size if size else (0.0 if not difference else float("inf"))
+
+
+def _largest(value: torch.Tensor) -> float:
+    """The largest absolute value, NaN if any is; in one pass where it can be."""
+    if not value.dtype.is_floating_point:
+        return float(value.abs().max())
+    least, most = torch.aminmax(value)
+    return max(-float(least), float(most)) if not math.isnan(float(most)) else math.nan
 
 
 def same(got: Any, truth: torch.Tensor, tolerance: float = RIGHT) -> bool:
