@@ -45,7 +45,7 @@ def _last_reads(nodes: list[fx.Node], kept: set[fx.Node]) -> dict[fx.Node, list[
 def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value) -> Any:
     """The value of one node, from the values of the nodes that it reads."""
     args = filled(node.args, values, convert)
-    kwargs = filled(node.kwargs, values, convert)
+    kwargs = filled(node.kwargs, values, convert) if node.kwargs else {}
     if node.op == "call_method":
         if convert is double and node.target in ("float", "half", "bfloat16"):
             return args[0].double()  # rounding is no part of the function; of a mask, ones and zeros are
@@ -59,12 +59,18 @@ def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], 
     return convert(result)
 
 
+_NUMBERS = frozenset((int, float, bool, str, type(None)))  # of which no precision is another one
+
+
 def filled(value: Any, values: Mapping[fx.Node, Any], convert: Callable[[Any], Any] = lambda value: value) -> Any:
     """`value` with each node replaced by its value."""
-    if isinstance(value, fx.Node):
+    kind = type(value)
+    if kind is fx.Node:
         return values[value]
+    if kind in _NUMBERS:
+        return value
     if isinstance(value, tuple):
-        return tuple(filled(v, values, convert) for v in value)
+        return tuple([filled(v, values, convert) for v in value])
     if isinstance(value, list):
         return [filled(v, values, convert) for v in value]
     if isinstance(value, dict):
@@ -132,10 +138,13 @@ def double(value: Any) -> Any:
     >>> double(torch.float32), double(torch.zeros(2)).dtype, double(3)
     (torch.float64, torch.float64, 3)
     """
-    if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
-        return value.double()
-    if isinstance(value, torch.Tensor) and value.dtype.is_complex:
-        return value.to(torch.complex128)
+    if isinstance(value, torch.Tensor):
+        dtype = value.dtype
+        if dtype is torch.float64:
+            return value
+        if dtype.is_floating_point:
+            return value.double()
+        return value.to(torch.complex128) if dtype.is_complex else value
     if isinstance(value, torch.dtype) and value.is_floating_point:
         return torch.float64
     if isinstance(value, torch.dtype) and value.is_complex:

@@ -20,10 +20,11 @@ class _Clock(threading.local):
 
     def count(self, result: Any, read: tuple[Any, ...] = ()) -> None:
         """One operation, on the elements that it reads and gives."""
-        self.counted += 1 / _OPERATIONS
-        for value in (result, *read):
+        elements = result.numel() if isinstance(result, torch.Tensor) else 0
+        for value in read:
             if isinstance(value, torch.Tensor):
-                self.counted += value.numel() / _ELEMENTS
+                elements += value.numel()
+        self.counted += 1 / _OPERATIONS + elements / _ELEMENTS
 
     def __call__(self) -> float:
         now = time.thread_time()

@@ -109,7 +109,9 @@ class Rows:
     def is_rounding(self, claim: Claim, point: Point) -> bool:
         """Whether terms that cancel explain the difference: the gradient of a bias before a batch norm is zero."""
         held, truth = point.values[claim.node], point.truth(claim.value)
-        if not errors(held, truth)[0] <= MOST * point.largest or not bool(torch.isfinite(gap := (held - truth).abs()).all()):
+        if not errors(held, truth)[0] <= MOST * point.largest or not bool(
+            torch.isfinite(gap := (held - truth).abs()).all()
+        ):
             return False
         return bool((gap <= SPREAD * self._noise(claim, point, torch.finfo(torch.float64).eps)).all())
 

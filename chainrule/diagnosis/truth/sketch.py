@@ -64,7 +64,10 @@ class Sketches:
         return self.like(node, fx.map_arg(node.args, other), fx.map_arg(dict(node.kwargs), other))
 
     def _node(self, kind: str, target: Any, args: Any, kwargs: Any, name: str) -> fx.Node:
-        node = self.graph.create_node(kind, target, tuple(args), kwargs)
+        node = self.graph.create_node(kind, target)
+        node.args = tuple(args)  # set afterwards: create_node would search them for symbolic sizes
+        if kwargs:
+            node.kwargs = kwargs
         node.meta.update(operation=name, phase="sketch", val=None)
         self.made.append(node)
         return node
