@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import types
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from chainrule.diagnosis.auditing.trial_runs import Call
-from chainrule.diagnosis.functions.functions import Context, _Forward
+from chainrule.diagnosis.functions.as_pair import pair
 from chainrule.diagnosis.reading.forms import is_function_class
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten
 from chainrule.diagnosis.reading.running import run_handwritten
@@ -43,19 +42,12 @@ def subjects(asked: Asked) -> list[Subject]:
 
 def _of_function(function: Any, values: Any) -> Subject:
     """The forward and backward of a torch.autograd.Function as an ordinary pair of functions."""
-    name = function.__name__
     args = tuple(v.detach().clone() if isinstance(v, torch.Tensor) else v for v in values)
     for arg, given in zip(args, values, strict=True):
         if isinstance(arg, torch.Tensor) and isinstance(given, torch.Tensor) and given.requires_grad:
             arg.requires_grad_()
 
-    def again() -> Handwritten:
-        context = Context()
-        context.needs_input_grad = tuple(isinstance(a, torch.Tensor) and a.dtype.is_floating_point for a in args)
-        backward = functools.partial(function.backward, context)
-        return run_handwritten(Asked(backward, args, forward=_Forward(function, context, name), function=name))
-
-    return Subject(name, again)
+    return Subject(function.__name__, lambda: run_handwritten(pair(function, args)))
 
 
 def _made(kind: type) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,53 +10,20 @@ import torch
 from torch import fx
 
 from chainrule.arrays.values import as_tensors
+from chainrule.diagnosis.functions.as_pair import pair
 from chainrule.diagnosis.functions.contracts import broken_promises
-from chainrule.diagnosis.functions.function_calls import Calls, Failed, Refused
+from chainrule.diagnosis.functions.function_calls import Calls
+from chainrule.diagnosis.functions.mending import on_their_lines
 from chainrule.diagnosis.functions.operators import broken_promises_of_operator
 from chainrule.diagnosis.functions.ordinary_call import place
-from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.forms import is_function_class, placed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten
-from chainrule.diagnosis.repairing.edited import edited
-from chainrule.diagnosis.repairing.spelling import not_in_place
-from chainrule.diagnosis.report import Edit, Finding, Report
+from chainrule.diagnosis.report import Finding, Report
 from chainrule.errors import ChainruleError
 from chainrule.reached import flat_between
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.operators import function_of, overload_of
-
-
-class Context:
-    """Stands in the place of autograd's `ctx`, so that forward and backward can be called as plain functions."""
-
-    saved_tensors: tuple[Any, ...] = ()
-    needs_input_grad: tuple[bool, ...] = ()
-    saved: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
-    kept: Callable[[str, Any], Any] | None = None  # told what else is kept, under which name
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        own = self.kept is None or name in dir(Context)
-        object.__setattr__(self, name, value if own else self.kept(name, value))  # type: ignore[misc]
-
-    def save_for_backward(self, *tensors: Any) -> None:
-        self.saved_tensors = tensors if self.saved is None else self.saved(tensors)
-
-    def save_for_forward(self, *tensors: Any) -> None:
-        pass  # for forward-mode derivatives alone
-
-    def mark_dirty(self, *tensors: Any) -> None:
-        pass
-
-    def mark_non_differentiable(self, *tensors: Any) -> None:
-        pass
-
-    def set_materialize_grads(self, value: bool) -> None:
-        pass
-
-    @property
-    def saved_variables(self) -> tuple[Any, ...]:
-        return self.saved_tensors
 
 
 def check_alone(asked: Asked) -> Report | None:
@@ -105,12 +70,7 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
     name, args = function.__name__, tuple(given)
 
     def again(run: Run = run_handwritten) -> Handwritten:
-        context = Context()
-        context.needs_input_grad = tuple(isinstance(a, torch.Tensor) and a.dtype.is_floating_point for a in args)
-        return run(Asked(
-            functools.partial(function.backward, context), args, forward=_Forward(function, context, name),
-            reference=reference, function=name,
-        ))  # fmt: skip
+        return run(pair(function, args, reference))
 
     try:
         hand = again()
@@ -138,7 +98,7 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
         told = broken()
         found.notes += [b.message for b in told if _of_second_derivatives(b)]
         others = [b for b in told if not _of_second_derivatives(b)]
-        found.findings += _placed(others, hand, broken, Calls(function, args))
+        found.findings += on_their_lines(others, hand, broken, Calls(function, args))
     return found
 
 
@@ -186,78 +146,3 @@ def _apart(value: Any) -> Any:
 
 def _contiguous(value: torch.Tensor) -> torch.Tensor:
     return value.detach().clone(memory_format=torch.contiguous_format).requires_grad_(value.requires_grad)
-
-
-class _Forward:
-    """A Function's forward as a function of its inputs alone."""
-
-    def __init__(self, function: Any, context: Context, name: str) -> None:
-        self.function, self.context, self.__name__ = function, context, name
-        self.apart = "setup_context" in vars(function)
-        self.__wrapped__ = function.forward if self.apart else functools.partial(function.forward, context)
-
-    def __call__(self, *args: Any) -> Any:
-        out = self.__wrapped__(*args)
-        if self.apart:
-            self.function.setup_context(self.context, args, out)
-        return out
-
-
-def _placed(
-    broken: list[Finding], hand: Handwritten, again: Callable[[], list[Finding]], calls: Calls
-) -> list[Finding]:
-    """Broken promises on the lines that break them, where an edit of those lines has been proved to mend them and to leave
-    the gradients as they are: a new value for a write in place, `reshape` for `view`. One edit is one finding, whatever
-    it mends."""
-    found: list[Finding] = []
-    edits = list(_edits(broken, hand))
-    before = _gradients(calls) if edits else None
-    while broken:
-        first, *rest = broken
-        for cause, edit, text, code in edits if not first.proved else ():
-            if cause != first.cause:
-                continue
-            try:
-                with edited(edit, code):
-                    left = {f.message for f in again()} if _gradients(calls) == before else {first.message}
-            except LookupError:
-                continue
-            if first.message not in left:
-                first.line, first.file, first.edit, first.repair, first.proved = edit.line, edit.file, edit, text, True
-                first.text = source.line_at(edit.file, edit.line)
-                rest = [b for b in rest if b.message in left or b.cause != cause]
-                break
-        found.append(first)
-        broken = rest
-    return found
-
-
-def _gradients(calls: Calls) -> list[Any] | None:
-    """The gradients of an ordinary call, to compare; None where it fails."""
-    try:
-        return [g if g is None else g.tolist() for g in calls.gradients()[1].values()]
-    except (Refused, Failed):
-        return None
-
-
-def _edits(broken: list[Finding], hand: Handwritten) -> Iterator[tuple[str, Edit, str, types.CodeType]]:
-    """Edits of the backward pass that may mend a broken promise, each with the cause of what it mends."""
-    causes, lines = {b.cause for b in broken}, set()
-    for node in hand.recorder.graph.nodes:
-        spot = node.meta.get("spot")
-        if spot is None or spot.order < hand.began:
-            continue
-        if node.meta.get("written") and "inplace-corruption" in causes:
-            made = not_in_place(node)
-            if made is not None:
-                yield "inplace-corruption", *made, spot.code
-        text = source.line_at(spot.file, spot.line)
-        if "contract" in causes and spot.line not in lines and ".view" in text:
-            lines.add(spot.line)
-            edit = _reshaping(spot.file, spot.line)
-            yield "contract", edit, edit.lines[0].strip(), spot.code
-
-
-def _reshaping(file: str, line: int) -> Edit:
-    text = source.lines_of(file)[line - 1]
-    return Edit(file, line, line, (text.replace(".view(", ".reshape(").replace(".view_as(", ".reshape_as("),))
