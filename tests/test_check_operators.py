@@ -182,6 +182,14 @@ def test_a_kernel_that_cannot_be_recorded_is_compared_with_the_reference() -> No
         cr.check(sine("lonely", cosine), x)
 
 
+def test_a_reference_of_a_function_that_calls_operators_is_of_that_function() -> None:
+    module, (x, w) = module_of(), inputs()
+    swish = lambda x, w: x * torch.sigmoid(0.7 * x) * w  # noqa: E731
+    assert cr.check(module.step, x, w, reference=lambda x, w: (swish(x, w) ** 2).sum()).ok
+    with pytest.raises(cr.ChainruleError, match="gives another output than its reference"):
+        cr.check(module.step, x, w, reference=swish)
+
+
 def test_an_operator_without_a_backward_is_refused() -> None:
     with pytest.raises(cr.ChainruleError, match="register_autograd"):
         cr.check(sine("none", None), rand(3))

@@ -45,7 +45,15 @@ def check_alone(asked: Asked) -> Report | None:
 
 
 def check_functions(hand: Handwritten) -> Report:
-    """A row for each floating input of each Function that was called."""
+    """A row for each floating input of each Function that was called.
+
+    Raises ChainruleError where the code gives another output than the reference that was given for it."""
+    theirs, asked = hand.returned, hand.asked
+    if asked.reference is not None and not (isinstance(theirs, torch.Tensor) and _alike(theirs, hand.output)):
+        raise ChainruleError(
+            f"{asked.name} gives another output than its reference; a reference for a Function that it calls is given with "
+            "that Function: check(Function, ..., reference=)"
+        )
     report = Report([])
     done: set[Any] = set()
     for region in hand.regions:
@@ -131,6 +139,11 @@ def _without_estimates(hand: Handwritten) -> tuple[Handwritten, list[str]]:
     if notes and not any(isinstance(g, torch.Tensor) for g in kept):
         raise ChainruleError(notes[0])
     return replace(hand, returned=tuple(kept)) if notes else hand, notes
+
+
+def _alike(theirs: torch.Tensor, output: torch.Tensor) -> bool:
+    theirs, output = theirs.detach().double(), output.detach().double()
+    return theirs.shape == output.shape and torch.allclose(theirs, output, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _is_input(argument: Any) -> bool:
