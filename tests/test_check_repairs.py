@@ -417,3 +417,19 @@ def test_one_of_two_halves_of_a_loss(line: str) -> None:
     report = cr.check(program(BOTH_WAYS.format(line)), *args)
     (finding,) = report.findings
     assert (finding.cause, finding.proved) == ("lost-path", True), str(report)
+
+
+def test_padding_that_is_left_on_is_cut_off() -> None:
+    text = """\
+        import torch.nn.functional as F
+        def step(x, w):
+            xp = F.pad(x, (1, 1, 2, 2))
+            loss = (xp * w).sum()
+            dxp = w.clone()
+            dx = dxp[2:-2, 1:-1]
+            return loss, dx
+        """
+    x, w = rand(4, 5), rand(8, 7)
+    assert cr.check(program(text), x, w, wrt="x").ok
+    [finding] = cr.check(program(text.replace("dxp[2:-2, 1:-1]", "dxp")), x, w, wrt="x").findings
+    assert (finding.cause, finding.proved, finding.repair) == ("wrong-shape", True, "dx = dxp[2:-2, 1:-1]"), finding

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from itertools import combinations, islice
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,8 +55,26 @@ def reshaped(search: Search) -> Iterator[Mutation]:
             )
     if value.ndim == 2 and tuple(value.shape[::-1]) == tuple(goal.shape):
         yield Mutation(root, sketches.transposed(root), "transposed", WRAPPED)
+    if value.ndim == goal.ndim and value.shape != goal.shape:
+        for cut in _cuts(value.shape, goal.shape):
+            yield Mutation(root, sketches.function(operator.getitem, root, cut), "wrong-shape", WRAPPED)
 
 
+def _cuts(sizes: Sequence[int], goal: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Where a part of the right shape may stand in a larger tensor, the middle first: the padding is cut off."""
+    more = [size - least for size, least in zip(sizes, goal, strict=True)]
+    if min(more) < 0 or math.prod(m + 1 for m in more) > _CUTS:
+        return
+    offsets = sorted(
+        product(*(range(m + 1) for m in more)),
+        key=lambda at: sum(abs(2 * o - m) for o, m in zip(at, more, strict=True)),
+    )
+    for at in offsets:
+        pairs = zip(at, more, strict=True)
+        yield tuple(slice(o or None, o - m or None) if m else slice(None) for o, m in pairs)
+
+
+_CUTS = 200  # places of a part that are tried
 _SCALES = 6  # ways of writing one number that are tried
 _LINEAR = frozenset(("add", "sub", "mul", "div", "neg", "sum", "mean", "matmul", "mm", "bmm"))
 

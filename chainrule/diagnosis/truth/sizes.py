@@ -17,6 +17,7 @@ Changes = dict[Axis, int]  # axes and their new sizes
 Reached = tuple[Changes, int | None]  # changes, and the place of the node that fails with them
 STEPS = (1, 2, 3, 4)  # how much larger than it was a size is tried, beyond what makes it unlike the others
 LONGER = 2  # times as long as it was an axis may become that is split into others
+_STEPS, _FEWEST = 60_000, 40  # operations in all the runs of a long program, which a loop that is written out makes
 DEPTH = 3  # how far ties of ties are followed before all axes of a size are tried at once
 
 
@@ -46,6 +47,7 @@ def unequal(
         search = _Search(list(nodes), inputs, guards, seed, drawn, runs)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            search.left = min(runs, max(_FEWEST, _STEPS // (len(search.nodes) + 1)))
             if search.failure({}) is None:
                 search.all_axes()
                 return search.inputs_at(search.sizes) if search.moved else None
