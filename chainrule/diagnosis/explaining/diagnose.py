@@ -26,7 +26,7 @@ from chainrule.diagnosis.reading.paths import lost_from
 from chainrule.diagnosis.reading.spots import span_of
 from chainrule.diagnosis.repairing.spelling import Reach
 from chainrule.diagnosis.repairing.wording import numbers_in
-from chainrule.diagnosis.truth.case import Case, Point, same
+from chainrule.diagnosis.truth.case import Case, Point, inner, same
 from chainrule.diagnosis.truth.sketch import Sketches, is_size, is_tensor
 from chainrule.run import needed
 from chainrule.work import work
@@ -95,7 +95,7 @@ class Diagnoser(Facts):
         fed = resized.values.get(self.claim.node) if resized is not None else None
         then = None
         if resized is not None and isinstance(fed, torch.Tensor) and fed.shape == resized.goal.shape:
-            then = float((fed * resized.goal).sum() / (resized.goal * resized.goal).sum())
+            then = inner(fed, resized.goal) / inner(resized.goal, resized.goal)
         return search.scales.said(ratio, values, self.reach.names, then)
 
     # -- the person's own code, changed ------------------------------------------------------------

@@ -12,7 +12,7 @@ from chainrule.diagnosis.explaining.exchanges import is_mask
 from chainrule.diagnosis.explaining.factors import other_factor
 from chainrule.diagnosis.explaining.search import FAILURES, Trial
 from chainrule.diagnosis.locating.locate import Located, Wrong
-from chainrule.diagnosis.truth.case import RIGHT, Case, Point, same
+from chainrule.diagnosis.truth.case import RIGHT, Case, Point, inner, same
 from chainrule.diagnosis.truth.sketch import is_tensor
 from chainrule.run import double, needed, run
 
@@ -116,7 +116,7 @@ class Facts:
         fed, truth = self.fed(self.case.here), self.case.here.truth(self.claim.value)
         if fed is None or fed.shape != truth.shape or not bool(truth.any()):
             return None
-        ratio = float((fed * truth).sum() / (truth * truth).sum())
+        ratio = inner(fed, truth) / inner(truth, truth)
         if not ratio or not same(fed, truth * ratio):
             return None
         for point in self.points[1:2]:  # a number, not a value that happens to be the same everywhere

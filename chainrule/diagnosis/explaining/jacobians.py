@@ -60,7 +60,7 @@ def _is_applied_again(sources: list[fx.Node], of: fx.Node, trial: Trial, search:
             if isinstance(again, torch.Tensor) and same(trial.goal, again) and not same(trial.goal, right):
                 return True
     value = trial.values.get(of)
-    if not isinstance(value, torch.Tensor) or value.shape != right.shape or value.ndim == 0:
+    if not isinstance(value, torch.Tensor) or value.shape != right.shape or value.ndim == 0 or value.is_complex():
         return False
     if same(trial.goal, right):
         return False

@@ -24,6 +24,8 @@ class Context:
 
     saved_tensors: tuple[Any, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
+    not_differentiable: tuple[Any, ...] = ()
+    materializes = True  # zeros for the gradient of an output that has none
     saved: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # told what is saved
     kept: Callable[[str, Any], Any] | None = None  # told what else is kept, under which name
 
@@ -41,10 +43,16 @@ class Context:
         pass
 
     def mark_non_differentiable(self, *tensors: Any) -> None:
-        pass
+        self.not_differentiable = tensors
 
     def set_materialize_grads(self, value: bool) -> None:
-        pass
+        self.materializes = value
+
+    def without_upstream(self, output: Any) -> Any:
+        """What backward is given for an output that has no gradient; NotImplemented for one that has."""
+        if isinstance(output, torch.Tensor) and not any(output is t for t in self.not_differentiable):
+            return NotImplemented
+        return torch.zeros_like(output) if isinstance(output, torch.Tensor) and self.materializes else None
 
     @property
     def saved_variables(self) -> tuple[Any, ...]:

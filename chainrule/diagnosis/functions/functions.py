@@ -12,10 +12,11 @@ from torch import fx
 from chainrule.arrays.values import as_tensors
 from chainrule.diagnosis.functions.as_pair import pair
 from chainrule.diagnosis.functions.contracts import broken_promises
-from chainrule.diagnosis.functions.function_calls import Calls
+from chainrule.diagnosis.functions.function_calls import Calls, Failed, Refused, parameter_names
 from chainrule.diagnosis.functions.mending import on_their_lines
 from chainrule.diagnosis.functions.operators import broken_promises_of_operator
 from chainrule.diagnosis.functions.ordinary_call import place
+from chainrule.diagnosis.functions.second_order import first_order_errors
 from chainrule.diagnosis.reading.forms import is_function_class, placed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten
@@ -94,6 +95,8 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
     for finding in found.findings:
         finding.name = f"{name}.{finding.name}"
         finding.message = f"{name}.backward: {finding.message}"
+    if not found.ok and reference is None:
+        _refuse_unfollowed(function, args, found)
     if found.ok:
 
         def broken() -> list[Finding]:
@@ -108,6 +111,27 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
         others = [b for b in told if not _of_second_derivatives(b)]
         found.findings += on_their_lines(others, hand, broken, Calls(function, args))
     return found
+
+
+def _refuse_unfollowed(function: Any, args: Sequence[Any], found: Report) -> None:
+    """Raise ChainruleError where a gradient that seems wrong is the slope of what the forward gives: its recording lacks
+    a path then, through a kernel or NumPy."""
+    calls = Calls(function, args)
+    calls.values = calls.with_dtype(True)
+    if any(calls.values[i].is_complex() for i in calls.floating):
+        return
+    try:
+        slopes = first_order_errors(calls, calls.gradients()[1])
+    except (Refused, Failed):
+        return
+    names = parameter_names(function, len(calls.values))
+    wrong = {row.name.rpartition(".")[2] for row in found.rows if row.status == "wrong"}
+    right = [names[i] for i, error in slopes.items() if error is not None and error < 1e-7 and names[i] in wrong]
+    if right:
+        raise ChainruleError(
+            f"the forward pass of {function.__name__} cannot be recorded from {' and '.join(right)} on (NumPy, a kernel, an "
+            f"extension); check {function.__name__} alone and give its forward pass in torch with reference="
+        )
 
 
 def _of_second_derivatives(broken: Finding) -> bool:

@@ -9,7 +9,7 @@ import torch
 from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.truth.case import CLOSE, RIGHT, SPREAD, Case, Point, errors, same
-from chainrule.run import needed
+from chainrule.run import double, needed
 
 MOST = 1e-9  # of the largest number of a run in float64: what rounding may come to at the most
 _LARGEST = frozenset(("amax", "amin", "max", "min", "maximum", "minimum", "max_pool1d", "max_pool2d", "max_pool3d"))
@@ -74,7 +74,7 @@ class Rows:
         status = "right" if relative <= RIGHT or self.is_rounding(claim, case.here) else "wrong"
         if status == "right" or not case.tracked(claim):
             # by the person's own numbers: rounding of their dtype, or a path that could not be recorded
-            error, relative = errors(claim.tensor.detach().double(), truth)
+            error, relative = errors(double(claim.tensor.detach()), truth)
             status = "right" if self._near(claim, error, relative) else "close" if status == "right" else "wrong"
         elif self._only_at_a_kink(claim):
             status = "right"
@@ -98,12 +98,12 @@ class Rows:
         return whole and errors(held.sum_to_size(expected), self.case.here.truth(claim.value))[1] <= RIGHT
 
     def _near(self, claim: Claim, error: float, relative: float) -> bool:
-        if not claim.tensor.dtype.is_floating_point:
+        if not (claim.tensor.dtype.is_floating_point or claim.tensor.dtype.is_complex):
             return error == 0
         eps = torch.finfo(claim.tensor.dtype).eps
         if relative <= CLOSE * eps:
             return True
-        gap = (claim.tensor.detach().double() - self.case.here.truth(claim.value)).abs()
+        gap = (double(claim.tensor.detach()) - self.case.here.truth(claim.value)).abs()
         return bool((gap <= SPREAD * self._noise(claim, self.case.here, eps)).all())
 
     def is_rounding(self, claim: Claim, point: Point) -> bool:

@@ -202,7 +202,7 @@ class _Run:
                     named = self._given_by_name(asked.forward, kwargs)
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
             if asked.function and isinstance(out, tuple):
-                return self._several(out, lambda upstreams: asked.code(*upstreams))
+                return self._of_function(out, args, kwargs)
             if asked.forward is not None and (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
                 return found
             outs, out = out, out[0] if isinstance(out, tuple) else out
@@ -248,6 +248,35 @@ class _Run:
         if isinstance(value, bool | int | float | Tracked):
             self.kept[name] = value.plain() if isinstance(value, Tracked) else value, spot
         return value
+
+    def _of_function(self, outs: tuple[Any, ...], args: Any, kwargs: Any) -> tuple[torch.Tensor, Any]:
+        """The backward of a torch.autograd.Function with several outputs, of which some may have no gradient."""
+        asked, context = self.asked, self.asked.forward.context  # type: ignore[union-attr]
+        given = [context.without_upstream(o) for o in outs]
+        if asked.reference is not None:
+            outs = self._of_reference(given, asked.reference(*args, **kwargs))
+        having = [o if g is NotImplemented else None for o, g in zip(outs, given, strict=True)]
+        if all(o is None for o in having):
+            raise ChainruleError(f"no output of {asked.name} has a gradient, so there is none to check")
+        return self._several(
+            having,
+            lambda upstreams: asked.code(
+                *(u if g is NotImplemented else g for u, g in zip(upstreams, given, strict=True))
+            ),
+        )
+
+    def _of_reference(self, given: Sequence[Any], outs: Any) -> tuple[Any, ...]:
+        """The outputs of the reference in the places of theirs: all, or those that have a gradient."""
+        open_ = [i for i, g in enumerate(given) if g is NotImplemented]
+        outs = tuple(outs) if isinstance(outs, tuple | list) else (outs,)
+        if len(outs) == len(given):
+            return outs
+        if len(outs) != len(open_):
+            raise ChainruleError(
+                f"{self.asked.name} returns {len(given)} outputs, and its reference {len(outs)}; return a tuple of as many"
+            )
+        found = dict(zip(open_, outs, strict=True))
+        return tuple(found.get(i) for i in range(len(given)))
 
     def _several(self, outs: Sequence[Any], backward: Callable[[list[Any]], Any]) -> tuple[torch.Tensor, Any]:
         """Several outputs: the loss is their sum, each weighted by its upstream gradient."""

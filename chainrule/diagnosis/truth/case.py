@@ -270,6 +270,11 @@ def _largest(value: torch.Tensor) -> float:
     return max(-float(least), float(most)) if not math.isnan(float(most)) else math.nan
 
 
+def inner(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The inner product of two tensors as real vectors, complex elements as two numbers each."""
+    return float((a * b.conj()).real.sum()) if b.is_complex() else float((a * b).sum())
+
+
 def same(got: Any, truth: torch.Tensor, tolerance: float = RIGHT) -> bool:
     """Whether two values are equal but for rounding in float64."""
     if truth.dtype is torch.bool:

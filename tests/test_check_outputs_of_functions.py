@@ -1,0 +1,158 @@
+"""`check` on autograd.Functions: outputs without a gradient, several outputs against a reference, forward passes that are
+not recorded, complex numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_check import rand
+from torch import Tensor
+
+import chainrule as cr
+
+Function = torch.autograd.Function
+
+
+class Marked(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        s = x.exp()
+        ctx.save_for_backward(s)
+        ctx.mark_non_differentiable(s)
+        return 2 * s, s
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, other: Tensor) -> Tensor:
+        assert not other.any()
+        return 2 * g * ctx.saved_tensors[0]
+
+
+class MarkedWrong(Marked):
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, other: Tensor) -> Tensor:
+        return g * ctx.saved_tensors[0]
+
+
+class Unmaterialized(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        s = x.exp()
+        ctx.save_for_backward(s)
+        ctx.mark_non_differentiable(s)
+        ctx.set_materialize_grads(False)
+        return 2 * s, s
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, other: Tensor | None) -> Tensor | None:
+        assert other is None
+        return None if g is None else 2 * g * ctx.saved_tensors[0]
+
+
+def test_an_output_that_is_marked_has_no_gradient() -> None:
+    x = rand(3, 4)
+    assert cr.check(Marked, x).ok
+    assert cr.check(lambda x: Marked.apply(x)[0].sum(), x).ok  # type: ignore[no-untyped-call]
+    assert cr.check(Unmaterialized, x).ok
+    [finding] = cr.check(MarkedWrong, x).findings
+    assert (finding.cause, finding.proved, finding.text) == ("wrong-scale", True, "return g * ctx.saved_tensors[0]")
+
+
+class Opaque(Function):
+    """Two outputs of a kernel; the second has a gradient, the third none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(x)
+        sine, cosine = torch.from_numpy(np.sin(x.numpy())), torch.from_numpy(np.cos(x.numpy()))
+        index = sine.argmax(1)
+        ctx.mark_non_differentiable(index)
+        return sine, cosine, index
+
+    @staticmethod
+    def backward(ctx: Any, gs: Tensor, gc: Tensor, _: Any) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gs * x.cos() - gc * x.sin()
+
+
+class OpaqueWrong(Opaque):
+    @staticmethod
+    def backward(ctx: Any, gs: Tensor, gc: Tensor, _: Any) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gs * x.cos() + gc * x.sin()
+
+
+@pytest.mark.parametrize(
+    "reference", [lambda x: (x.sin(), x.cos(), x.sin().argmax(1)), lambda x: (x.sin(), x.cos())], ids=["all", "having"]
+)
+def test_a_reference_gives_all_outputs_or_those_with_a_gradient(reference: Any) -> None:
+    x = rand(3, 4)
+    assert cr.check(Opaque, x, reference=reference).ok
+    [finding] = cr.check(OpaqueWrong, x, reference=reference).findings
+    assert (finding.proved, finding.repair) == (True, "return gs * x.cos() - gc * x.sin()"), finding
+
+
+def test_a_reference_with_other_outputs_is_refused() -> None:
+    with pytest.raises(cr.ChainruleError, match="Opaque returns 3 outputs, and its reference 1"):
+        cr.check(Opaque, rand(3, 4), reference=torch.sin)
+
+
+class Copied(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return 2 * x + torch.tensor(np.sin(x.numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * (2 + ctx.saved_tensors[0].cos())
+
+
+class CopiedWrong(Copied):
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * (2 - ctx.saved_tensors[0].cos())
+
+
+def test_a_forward_pass_that_is_recorded_in_part_is_refused_and_no_alarm() -> None:
+    x, reference = rand(3, 4), lambda x: 2 * x + x.sin()
+    for code in (Copied, lambda x: Copied.apply(x).sum()):  # type: ignore[no-untyped-call]
+        with pytest.raises(cr.ChainruleError, match=r"Copied cannot be recorded from x on .* with reference="):
+            cr.check(code, x)
+    assert cr.check(Copied, x, reference=reference).ok
+    [finding] = cr.check(CopiedWrong, x, reference=reference).findings
+    assert finding.proved and finding.line is not None
+
+
+class Product(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return a * b
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return g * b.conj(), g * a.conj()
+
+
+class ProductWrong(Product):
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return g * b, g * a.conj()
+
+
+def test_complex_gradients() -> None:
+    a, b = (torch.complex(rand(5, seed=k), rand(5, seed=k + 1)) for k in (0, 2))
+    assert cr.check(Product, a, b).ok
+    report = cr.check(ProductWrong, a, b)
+    [finding] = report.findings
+    assert (finding.name, finding.proved, finding.repair) == (
+        "ProductWrong.a",
+        True,
+        "return g * b.conj(), g * a.conj()",
+    )
+    assert [row.status for row in report.rows] == ["wrong", "right"], report
