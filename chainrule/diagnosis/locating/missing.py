@@ -64,6 +64,9 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
     returned = (
         [f"nothing is said of {', '.join(case.unsaid)}, which is the gradient of no input"] if case.unsaid else []
     )
+    if case.hand.left_out:
+        left = ", ".join(case.hand.left_out)
+        returned.append(f"nothing is said of {left}: no output is called so, and the default was taken")
     used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
     behind = set(needed(claimed))  # what a parameter with a gradient was made of
