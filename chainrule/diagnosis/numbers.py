@@ -13,6 +13,7 @@ from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import Function, lines_that_set, steps_in_a_loop
 from chainrule.diagnosis.reading.numbers import (
     keys_in,
+    lists_of_numbers,
     meant_in,
     names_given,
     names_in,
@@ -36,6 +37,18 @@ Place = tuple[str | None, int | None]
 def by_gradients(asked: Asked, report: Reported) -> Report:
     """The report on the code, given a number as an input where it leaves a gradient of it: `b=0.3`, and `db`. Numbers of
     which it leaves none (lr, eps) stay numbers. What was changed by a run with inputs for numbers is as before."""
+    found = _by_gradients(asked, report)
+    looked_at = {_last(row.name) for row in found.rows}
+    lists = [n for n in lists_of_numbers(asked) if n not in looked_at]
+    left = sorted(meant_in(asked, lists)) if lists and asked.wrt is None else []
+    if left:
+        found.notes.append(
+            f"nothing is said of {', '.join(left)}: the gradient of a list of numbers is not looked at; make an array of it"
+        )
+    return found
+
+
+def _by_gradients(asked: Asked, report: Reported) -> Report:
     numbers = plain_numbers(asked)
     if not numbers:
         return report(asked)

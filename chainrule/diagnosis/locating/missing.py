@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.reading.claim import names_meant
+from chainrule.diagnosis.reading.renewed import renewed_from
 from chainrule.diagnosis.truth.case import Case
 from chainrule.program import differentiable
 from chainrule.run import needed
@@ -29,7 +30,7 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     given = {n for c in case.claims for n in (c.node, c.node.meta.get("same_as"))}  # a gradient itself: y.g = up
     used = set(needed([case.base.output]))
     roles = {role for value in claimed if value.op == "placeholder" for role in _roles(value, used)}
-    given |= {_before_writes(n) for n in claimed}
+    given |= {before(n) for n in claimed for before in (_before_writes, renewed_from)}
     given |= {n for n in case.base.inputs if n is case.base.upstream or n.meta.get("weighs")}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed | given]
     inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]
@@ -61,10 +62,14 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
     that are returned beside the gradients and are of none of them."""
     if case.hand.asked.wrt is not None or case.hand.asked.function:
         return []
-    returned = (
+    returned = list(case.noted)
+    returned += (
         [f"nothing is said of {', '.join(case.unsaid)}, which is the gradient of no input"] if case.unsaid else []
     )
-    used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
+    if case.hand.left_out:
+        left = ", ".join(case.hand.left_out)
+        returned.append(f"nothing is said of {left}: no output is called so, and the default was taken")
+    used, claimed = set(needed([case.base.output])), {renewed_from(c.value) for c in case.claims}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
     behind = set(needed(claimed))  # what a parameter with a gradient was made of
     inputs = [n for n in inputs if n.meta["operation"] == "input" and differentiable(n)]

@@ -12,6 +12,7 @@ from typing import Any
 from chainrule.diagnosis.reading.returns import function_of
 
 _CACHE = re.compile(r"caches?|ctx|saved|memory|mem|tape|state", re.IGNORECASE)
+SHORT = re.compile(r"(d|g)_?[a-zA-Z]\d?|(grad|d)_\w+|d[a-z]+_\w+")  # ds, dp: gradients, and no words as diff is
 OUTPUT = frozenset(("out", "output", "y", "a"))
 _INPUT = frozenset(("input", "inp", "x", "z"))
 UPSTREAM = re.compile(
@@ -134,9 +135,8 @@ def with_an_input(backward: Any, forward: Any) -> Any:
         return None
     told = [n for n in names if n.casefold() in _INPUT and n not in (*known, *out)]
     free = [n for n, p in known.items() if n not in names and p.default is p.empty][len(told) :]
-    open_ = [
-        n for n in names if n not in (*known, *told, *out, taken) and n.casefold() not in OUTPUT and not is_cache(n)
-    ]
+    others = [n for n in names if n not in (*known, *told, *out, taken) and not is_cache(n)]
+    open_ = [n for n in others if n.casefold() not in OUTPUT and not SHORT.fullmatch(n)]
     return renamed(backward, dict(zip(open_, free, strict=False))) if open_ and free else None
 
 
@@ -147,7 +147,11 @@ def names_returned(function: Any) -> list[str]:
     ['']
     """
     code = getattr(function, "__code__", None)
-    tree = function_of(code) if code is not None else None
+    return names_of_return(code) if code is not None else []
+
+
+def names_of_return(code: types.CodeType) -> list[str]:
+    tree = function_of(code)
     returns = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return)] if tree is not None else []
     if not returns:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import fx
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.made import is_given, is_parameter_of_an_object
+from chainrule.diagnosis.reading.renewed import before_renewal
 from chainrule.diagnosis.reading.returned import Returned
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.program import differentiable
@@ -171,8 +173,14 @@ class Claims(Returned):
             node = before_step(of.node, entry.node) if of is not None else entry.node
             stepped = of is not None and node is not of.node
             kept = stepped or is_given(node) or is_parameter_of_an_object(node)
-            if node is not entry.node and node in self.forward and kept:
-                return [self._claim(node, target, value)]
+            label = re.findall(r"\w+", target)[-1]
+            before = before_renewal(node, [*names_meant(label), label]) if node in self.used else None
+            if node is not entry.node and node in self.forward and (kept or before is not None):
+                return [
+                    self._claim(node, target, value)
+                    if before is None
+                    else self._of_renewed(before, node, target, value)
+                ]
         return []
 
     def _unsummed(self, name: str, shape: tuple[int, ...]) -> fx.Node | None:

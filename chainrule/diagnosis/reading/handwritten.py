@@ -60,6 +60,7 @@ class Handwritten:
     calls: list[Call] = field(default_factory=list)  # of layers, where they were followed
     objects: list[tuple[Any, str]] = field(default_factory=list)  # of_object, or those reached, with the way to each
     bare: bool = False  # whether backward() took no upstream gradient
+    left_out: list[str] = field(default_factory=list)  # parameters that may be upstream gradients, and were not given
 
     def labels(self) -> Iterator[str]:
         """The names under which gradients may be kept or returned: attributes, and keys."""

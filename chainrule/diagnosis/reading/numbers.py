@@ -72,6 +72,21 @@ def _owner(code: Any) -> Any:
 def plain_numbers(asked: Asked) -> dict[str, float]:
     """The arguments that are plain numbers, defaults too, by their names; those in a dictionary, by their keys, and those
     that the object holds."""
+    return {n: float(v) for n, v in _values(asked).items() if _is_number(v)}
+
+
+def lists_of_numbers(asked: Asked) -> list[str]:
+    """The names of lists of plain numbers, nested ones too, among what the code is given."""
+    return [n for n, v in _values(asked).items() if isinstance(v, list) and _holds_numbers(v)]
+
+
+def _holds_numbers(value: Any) -> bool:
+    inside = isinstance(value, list | tuple) and bool(value) and all(map(_holds_numbers, value))
+    return inside or _is_number(value)
+
+
+def _values(asked: Asked) -> dict[str, Any]:
+    """What the code is given, by its name or key, and what its object holds."""
     parameters = parameters_taken(asked)
     given = dict(zip(parameters, asked.args, strict=False)) | asked.kwargs
     values = {n: given.get(n, p.default) for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
@@ -79,7 +94,7 @@ def plain_numbers(asked: Asked) -> dict[str, float]:
     held = {} if owner is None else vars(owner)
     dictionaries = [d for d in values.values() if isinstance(d, dict)]
     within = {str(k): v for d in reversed(dictionaries) for k, v in d.items()}  # the first has the parameters
-    return {n: float(v) for n, v in {**held, **within, **values}.items() if _is_number(v)}
+    return {**held, **within, **values}
 
 
 def names_given(asked: Asked) -> set[str]:

@@ -11,6 +11,7 @@ from torch import fx
 
 from chainrule.diagnosis.reading.claim import Claim, Values, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.handwritten import Handwritten
+from chainrule.diagnosis.reading.renewed import written_into
 from chainrule.errors import ChainruleError, Untold
 from chainrule.program import differentiable
 from chainrule.recording.numbers import Tracked
@@ -42,6 +43,7 @@ class Returned(Values):
     ) -> None:
         super().__init__(hand, names, forward)
         self.truths = truths
+        self.notes: list[str] = []
         self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
 
     def _returned(self) -> list[Claim]:
@@ -71,7 +73,7 @@ class Returned(Values):
         labelled = [(v.label, v.value) for v in values]
         found = [(self._meant_by(v), v.label, v.value) for v in values]
         if all(v is not None for v, _, _ in found) and len({v for v, _, _ in found}) == len(found):
-            return [self._claim(v, label, t) for v, label, t in found if v is not None]
+            return [self._as_written(v, label, t) for v, label, t in found if v is not None]
         if self.hand.began and len(labelled) == 1:  # layer.backward(dout) gives the gradient of the layer's input
             inputs = [
                 n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters and differentiable(n)
@@ -88,6 +90,25 @@ class Returned(Values):
                 raise
             self.unsaid += [v.label for v in rest]
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
+
+    def _of_renewed(self, before: fx.Node, now: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
+        """A gradient of a parameter that was changed before it was used: of what it was, where it is right for that."""
+        if _alike(tensor, before.meta["val"].shape, self.truths()(before)):
+            return self._claim(before, label, tensor)
+        now.meta["renews"] = before
+        claim = self._claim(now, label, tensor)
+        claim.name = self.names.get(before, before.name)
+        return claim
+
+    def _as_written(self, value: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
+        """A gradient of an argument, which the code may have changed in place before it used it."""
+        now = None if self.hand.began or value.op != "placeholder" else written_into(value, self.used)
+        if now is None or not _alike(tensor, now.meta["val"].shape, self.truths()(now)):
+            return self._claim(value, label, tensor)
+        claim = self._of_renewed(value, now, label, tensor)
+        if claim.value is now:
+            self.notes.append(f"{claim.target} is the gradient of {claim.name} as it is after it was changed in place")
+        return claim
 
     def _is_of_an_input(self, tensor: torch.Tensor) -> bool:
         """Whether what `backward()` returned may be the gradient of something: of no input, it is a step on the way."""

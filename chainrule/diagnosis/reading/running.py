@@ -31,7 +31,7 @@ from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Met
 from chainrule.diagnosis.reading.losses import loss_of, scalars_in, tensor_behind
 from chainrule.diagnosis.reading.made import name_parameters
 from chainrule.diagnosis.reading.objects import objects, objects_in
-from chainrule.diagnosis.reading.outputs import upstreams_of, weighted
+from chainrule.diagnosis.reading.outputs import left_out, named_within, names_within, upstreams_of, weighted
 from chainrule.diagnosis.reading.spots import Spot, Spots
 from chainrule.diagnosis.reading.writes import watched
 from chainrule.errors import ChainruleError
@@ -64,6 +64,7 @@ class _Run:
         self.own: torch.Tensor | None = None
         self.began = 0
         self.drawn = 0  # upstream gradients, each of other numbers
+        self.left_out: list[str] = []  # parameters that may take the gradient of another output
         self.bare = False  # whether backward() took no upstream gradient
         self.kept: dict[str, tuple[float, Spot]] = {}
         self.code = asked.code
@@ -124,7 +125,7 @@ class _Run:
         name_parameters(recorder, held)
         hand = Handwritten(
             asked, recorder, output, self.upstream, writes.made, result, self.object, stale, regions, self.began,
-            list(recorder.arguments), self.kept, self.own, calls, held, self.bare,
+            list(recorder.arguments), self.kept, self.own, calls, held, self.bare, self.left_out,
         )  # fmt: skip
         for node in hand.without_grad() if asked.cutting else ():
             node.meta["constant"] = True
@@ -201,6 +202,7 @@ class _Run:
                 with self._numpy(asked.forward):
                     named = self._given_by_name(asked.forward, kwargs)
                     out = as_tensors(asked.forward(*self._given(asked.forward, args), **named))
+                    out = tuple(out) if isinstance(out, list) else out
             if asked.function and isinstance(out, tuple):
                 return self._of_function(out, args, kwargs)
             if asked.forward is not None and (found := self._of_several(asked.forward, out, args, kwargs)) is not None:
@@ -289,20 +291,22 @@ class _Run:
         asked, known = self.asked, {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
         layer = asked.forward is None and has_backward(asked.code)
         backward = asked.code.backward if layer else asked.code
-        outs = tuple(tensor_behind(self.recorder, o) for o in outs) if isinstance(outs, tuple) else outs
-        taken = upstreams_of(backward, forward, outs, known, layer=layer)
+        if isinstance(outs, tuple):
+            outs = getattr(type(outs), "_make", tuple)(tensor_behind(self.recorder, o) for o in outs)
+        within = names_within(self.recorder, outs) if isinstance(outs, tuple) else []
+        taken = upstreams_of(backward, forward, outs, known, layer, within)
+        self.left_out = left_out(backward, outs, known, taken)
         if taken is None:
             return None
 
         def called(upstreams: list[Any]) -> Any:
             cache = args
-            if len(taken.outs) < len(outs):
-                cache = kept(self.recorder, forward, outs, place_of(forward, outs, len(taken.outs)), self.began)
-            found = {**named_by(forward, outs), **known, **taken.given(upstreams)}
-            needed_too = {n: cache for n in taken.needed if n not in found}
-            given = [
-                {**found, **needed_too}.get(n, p.default) for n, p in inspect.signature(backward).parameters.items()
-            ]
+            if isinstance(outs, tuple) and taken.places < len(outs):
+                cache = kept(self.recorder, forward, outs, place_of(forward, outs, taken.places), self.began)
+            found = {**named_within(self.recorder, outs), **named_by(forward, outs), **known, **taken.given(upstreams)}
+            parameters = inspect.signature(backward).parameters
+            needed_too = {n: cache for n in parameters if n not in found and (n in taken.needed or is_cache(n))}
+            given = [{**found, **needed_too}.get(n, p.default) for n, p in parameters.items()]
             code = self.object.backward if layer else asked.code
             placed, by_name = as_parameters(code, self._given(asked.code, given))
             return code(*placed, **by_name)
@@ -316,7 +320,7 @@ class _Run:
         `theirs`, among `outs`. Where no parameter is the upstream gradient, that is left on the output, or is one."""
         names = list(inspect.signature(function).parameters)
         values = (theirs, *outs[1:]) if isinstance(outs, tuple) else (theirs,)
-        returned = {**named_by(forward, values), **self._named(theirs)}
+        returned = {**named_within(self.recorder, values), **named_by(forward, values)}
         known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
         known = with_defaults(function, forward, known, returned)
         taken = upstream_of(names, known)
@@ -334,12 +338,6 @@ class _Run:
                 "a scalar, so it is not known of which loss it is the gradient; give the whole loss: forward="
             )
         return found
-
-    def _named(self, tensor: Any) -> dict[str, Any]:
-        """A value of the run under its name, where it has one."""
-        entry = self.recorder.entry(tensor)
-        name = entry.node.meta.get("name") if entry is not None else None
-        return {name: tensor} if name else {}
 
     @contextmanager
     def _numpy(self, code: Any) -> Iterator[None]:

@@ -79,7 +79,7 @@ class Case:
         self.names = {n: name for n, name in names.items() if n in self.forward or n.op == "placeholder"}
         self._claims = Claims(hand, self.names, self.forward, lambda: Point(self, self._inputs()).truth)
         self.claims = self._claims.explicit()
-        self.unsaid = self._claims.unsaid
+        self.unsaid, self.noted = self._claims.unsaid, self._claims.notes
         self.handed = handed_claims(self)  # before a point is computed: it may add nodes
         used = set(needed([self.base.output]))
         circular = [w.spot for w in hand.writes if w.node in used and w.node is not None and not _is_given(w.node)]
