@@ -64,6 +64,8 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
     returned = (
         [f"nothing is said of {', '.join(case.unsaid)}, which is the gradient of no input"] if case.unsaid else []
     )
+    if case.untouched:
+        returned.append(f"nothing was written into {', '.join(case.untouched)}: what the code left is kept elsewhere")
     used, claimed = set(needed([case.base.output])), {c.value for c in case.claims}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
     behind = set(needed(claimed))  # what a parameter with a gradient was made of
