@@ -70,7 +70,10 @@ def _of_plain_numbers(recorder: Recorder, name: str, where: str, value: Any) -> 
     )
     if any(differentiable(n) for n in recorder.inputs):
         return head + "compute it from them without float(...), .item() or the like on the way"
-    return head + "give the parameters as arguments that are arrays, np.array(0.3) or np.array([0.1, 0.2])"
+    return head + (
+        "give the parameters as arguments that are arrays, np.array(0.3) or np.array([0.1, 0.2]), or name those that are "
+        'numbers, wrt=["w"]'
+    )
 
 
 def tensor_behind(recorder: Recorder, value: Any) -> Any:
