@@ -1,14 +1,16 @@
-"""`check`: the loss of code that drops it, where a function that it calls returns it."""
+"""`check`: the loss of code that drops it, where a function that it calls returns it; a loss that is no array."""
 
 from __future__ import annotations
 
 import itertools
 import linecache
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_check import program
 
 import chainrule as cr
 
@@ -137,3 +139,40 @@ def test_the_loss_that_stands_beside_its_gradient() -> None:
     assert (finding.name, finding.cause) == ("w", "wrong-scale"), str(finding)
     report = cr.check(named("whole_gradient"), r.randn(6, 4), r.randn(4))  # a step that returns its own loss
     assert report.ok and [row.name for row in report.rows] == ["w"], str(report)
+
+
+PLAIN = {
+    "made in the code": (
+        "    w = 0.3\n    loss = (w * x - y) ** 2\n    return loss, 2 * (w * x - y) * x",
+        (0.5, 1.0),
+        "what it returns is the plain number 0.7225; give the parameters as arguments that are arrays",
+    ),
+    "a list of numbers": (
+        "    e = sum(a * b for a, b in zip(x, y))\n    loss = e * e\n    return loss, [2 * e * b for b in y]",
+        ([0.1, 0.2], [1.0, 2.0]),
+        "is the plain number 0.25; give the parameters as arguments that are arrays, np.array",
+    ),
+    "a number taken of arrays": (
+        "    loss = math.fsum(float(v) ** 2 for v in x @ y)\n    dy = 2 * x.T @ (x @ y)\n    return loss, dy",
+        (np.ones((3, 2)), np.ones(2)),
+        "its local `loss` is the plain number 12; compute it from them without",
+    ),
+    "a number that depends on nothing": (
+        "    loss = 3\n    y.g = 2 * x.T @ (x @ y)",
+        (torch.ones(3, 2), torch.ones(2)),
+        "its local `loss` is the plain number 3; compute it from them without",
+    ),
+    "a count": (
+        "    y.g = 2 * x.T @ (x @ y)\n    return 3",
+        (torch.ones(3, 2), torch.ones(2)),
+        "has no local tensor `loss`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_loss_that_is_a_plain_number_is_called_so(name: str) -> None:
+    body, args, said = PLAIN[name]
+    with pytest.raises(cr.ChainruleError) as error:
+        cr.check(program(f"def step(x, y):\n{body}\n", np=np, math=math), *args)
+    assert str(error.value).startswith("no loss was found in step") and said in str(error.value)

@@ -110,7 +110,7 @@ def _elementwise() -> None:
     followed("round", "around")(lambda a, decimals=0: tensor(a).round(decimals=decimals))
 
     @followed("clip")
-    def clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: Any = None) -> Any:
+    def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
         low, high = (a_min if min is None else min), (a_max if max is None else max)
         t = floating(a) if isinstance(low, float) or isinstance(high, float) else tensor(a)
         if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
@@ -156,9 +156,11 @@ def _reductions() -> None:
     def sum(a: Any, axis: Any = None, dtype: Any = None, *, keepdims: bool = False) -> Any:
         return _reduced(tensor(a, dtype), "sum", axis, keepdims)
 
-    @followed("mean", "average")
+    @followed("mean")
     def mean(a: Any, axis: Any = None, dtype: Any = None, *, keepdims: bool = False) -> Any:
         return _reduced(tensor(floating(a), dtype), "mean", axis, keepdims)
+
+    followed("average")(lambda a, axis=None, *, keepdims=False: mean(a, axis, keepdims=keepdims))
 
     for name in ("var", "std"):
 
@@ -190,7 +192,7 @@ def _reductions() -> None:
         followed(name)(place)
     for name in ("cumsum", "cumprod"):
 
-        def running(a: Any, axis: Any = None, name: str = name) -> Any:
+        def running(a: Any, axis: Any = None, *, name: str = name) -> Any:
             t = tensor(a)
             return getattr(t.reshape(-1), name)(0) if axis is None else getattr(t, name)(axis)
 

@@ -12,6 +12,7 @@ import torch
 
 from chainrule.arrays.array import FUNCTIONS, Array, operand, unfollowed, wrapped
 from chainrule.arrays.dtypes import counted, torch_dtype
+from chainrule.arrays.places import Places
 
 Function = Callable[..., Any]
 
@@ -22,25 +23,36 @@ def followed(*names: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         parameters = inspect.signature(function).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        places = Places(names[0], function)
 
         @functools.wraps(function)
         def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+            args, further = places.split(args)
+            out, kwargs = further.pop("out", out), {**further, **kwargs}
             for name in kwargs:
                 if name not in parameters and not open_ended:
                     raise unfollowed(f"np.{names[0]} with {name}=", args[0] if args else None)
             args, kwargs = operand(args), {k: operand(v) for k, v in kwargs.items()}
-            result = function(*args, **kwargs)
-            out = out[0] if isinstance(out, tuple) else out
-            if out is None:
-                return wrapped(result)
-            operand(out).copy_(result)
-            return out
+            return _put(function(*args, **kwargs), out)
 
         for name in names:
             FUNCTIONS[name] = call
         return function
 
     return decorate
+
+
+def _put(result: Any, out: Any) -> Any:
+    """The result as arrays, or written into those that were given for it: one, or one for each part."""
+    if out is None:
+        return wrapped(result)
+    if isinstance(result, tuple) and isinstance(out, tuple):
+        return tuple(map(_put, result, out))
+    out = out[0] if isinstance(out, tuple) else out
+    if out is None:
+        return wrapped(result)
+    operand(out).copy_(result)
+    return out
 
 
 def tensor(value: Any, dtype: Any = None) -> torch.Tensor:

@@ -17,13 +17,13 @@ def _made() -> None:
     for name, value in (("zeros", 0), ("ones", 1), ("empty", 0)):
         make = torch.zeros if value == 0 else torch.ones  # np.empty: what it holds is never read
 
-        def filled(shape: Any, dtype: Any = float, order: str = "C", make: Any = make) -> Any:
+        def filled(shape: Any, dtype: Any = float, order: str = "C", *, make: Any = make) -> Any:
             return make(_size(shape), dtype=torch_dtype(dtype or float))
 
         followed(name)(filled)
         like = torch.zeros_like if value == 0 else torch.ones_like
 
-        def filled_like(a: Any, dtype: Any = None, order: str = "K", like: Any = like) -> Any:
+        def filled_like(a: Any, dtype: Any = None, order: str = "K", *, like: Any = like) -> Any:
             return like(tensor(a)) if dtype is None else like(tensor(a), dtype=torch_dtype(dtype))
 
         followed(f"{name}_like")(filled_like)
@@ -43,7 +43,7 @@ def _made() -> None:
         return torch.full_like(tensor(a), fill_value, dtype=wanted)
 
     @followed("array")
-    def array(object: Any, dtype: Any = None, copy: bool = True, ndmin: int = 0) -> Any:
+    def array(object: Any, dtype: Any = None, *, copy: bool = True, ndmin: int = 0) -> Any:
         made = tensor(object, dtype)
         made = made.clone() if made is object and copy else made
         return made[(None,) * (ndmin - made.ndim)] if ndmin > made.ndim else made
@@ -95,7 +95,7 @@ def _size(shape: Any) -> Any:
 
 def _arranged() -> None:
     @followed("reshape")
-    def reshape(a: Any, shape: Any = None, newshape: Any = None, order: str = "C") -> Any:
+    def reshape(a: Any, shape: Any = None, *, newshape: Any = None, order: str = "C") -> Any:
         if order not in ("C", "A"):
             raise unfollowed(f"reshape with order={order!r}")
         size = _size(newshape if shape is None else shape)

@@ -198,7 +198,8 @@ def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
         follow = _following(run)
         state = state_of(located.case.hand) if located.wrong or located.missing else None
         try:
-            return _report(located, Rerun(rerun, run), Rerun(rerun, follow))
+            found = _report(located, Rerun(rerun, run), Rerun(rerun, follow))
+            return _without_guards(found, located, Rerun(rerun, run))
         finally:
             if state is not None:  # repairs were tried
                 state.restore()
@@ -226,6 +227,20 @@ def _report(located: Located, again: Rerun, follow: Rerun) -> Report:
     report.notes = located.notes + (identities(located) if report.ok else [])
     report.notes += not_looked_at(located.case, located.missing)
     return report
+
+
+def _without_guards(found: Report, located: Located, again: Rerun) -> Report:
+    """The same with what the bare numbers tell, `p - y` of `log(p + 1e-7)`, where those with the small number tell nothing."""
+    if not located.case.guards or all(f.cause != "unknown" for f in found.findings):
+        return found
+    bare = Located(Case(located.case.hand, bare=True))
+    if [row.status for row in located.rows.values()] != [row.status for row in bare.rows.values()]:
+        return found
+    told = Findings(bare, again).all()
+    known = [sum(f.cause != "unknown" for f in findings) for findings in (found.findings, told)]
+    if len(told) <= len(found.findings) and known[1] > known[0]:
+        found.findings = told
+    return found
 
 
 def _following(run: Run) -> Run:

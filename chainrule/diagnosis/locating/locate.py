@@ -15,7 +15,7 @@ from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.locating.unnamed import shared_gradient
 from chainrule.diagnosis.reading.claim import Claim, guessed, names_meant
 from chainrule.diagnosis.report import Row
-from chainrule.diagnosis.truth.case import RIGHT, Case, errors, same
+from chainrule.diagnosis.truth.case import RIGHT, Case, Point, errors, same
 from chainrule.run import needed
 
 
@@ -92,8 +92,12 @@ class Located(Rows):
             return True
         if self.splits_ties(claim):
             return True
-        near = self.case.fed(claim, above, self.case.nearby)
-        return near is None or errors(near, self.case.nearby.truth(claim.value))[1] > RIGHT
+        points = [p for p in (self.case.nearby, self.case.unguarded) if p is not None]  # as for a row
+        return not any(self._is_right_at(p, claim, above) for p in points)
+
+    def _is_right_at(self, point: Point, claim: Claim, above: list[Claim]) -> bool:
+        fed = self.case.fed(claim, above, point)
+        return fed is not None and errors(fed, point.truth(claim.value))[1] <= RIGHT
 
     def above(self, claim: Claim) -> list[Claim]:
         """The claims that this one reads, nearest only."""

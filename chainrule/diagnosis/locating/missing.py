@@ -69,6 +69,8 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
     if case.hand.left_out:
         left = ", ".join(case.hand.left_out)
         returned.append(f"nothing is said of {left}: no output is called so, and the default was taken")
+    if case.untouched:
+        returned.append(f"nothing was written into {', '.join(case.untouched)}: what the code left is kept elsewhere")
     used, claimed = set(needed([case.base.output])), {renewed_from(c.value) for c in case.claims}
     inputs = [n for n in case.base.inputs if n in case.base.gradients and n not in claimed and n not in missing]
     behind = set(needed(claimed))  # what a parameter with a gradient was made of

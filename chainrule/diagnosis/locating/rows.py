@@ -79,11 +79,18 @@ class Rows:
         elif self._only_at_a_kink(claim):
             status = "right"
             self.notes.append(f"{claim.target} follows another convention than autograd where the slope jumps")
-        free = case.unguarded if status == "wrong" and case.tracked(claim) else None
-        if free is not None and errors(case.here.values[claim.node], free.truth(value))[1] <= RIGHT:
+        if status == "wrong" and case.unguarded is not None and self._is_bare(claim, case.unguarded):
             status = "right"
             self.notes.append(f"{claim.target} leaves out the small number that is added where the logarithm is taken")
         return Row(claim.name, status, error, relative, shape, expected, *place)
+
+    def _is_bare(self, claim: Claim, free: Point) -> bool:
+        """Whether it is the gradient without what only keeps a logarithm finite."""
+        if self.case.tracked(claim):
+            return errors(self.case.here.values[claim.node], free.truth(claim.value))[1] <= RIGHT
+        held = claim.tensor.detach()
+        least = max(RIGHT, CLOSE * torch.finfo(held.dtype).eps) if held.dtype.is_floating_point else 0.0
+        return errors(held.double(), free.truth(claim.value))[1] <= least
 
     def _is_summed(self, claim: Claim) -> bool:
         """Whether a torch.autograd.Function leaves the sum over stretched axes to autograd, which makes it

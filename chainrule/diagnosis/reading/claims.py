@@ -11,9 +11,10 @@ from torch import fx
 
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim, before_step, names_meant, tensor_in
+from chainrule.diagnosis.reading.lists import Lists, lists_in
 from chainrule.diagnosis.reading.made import is_given, is_parameter_of_an_object
 from chainrule.diagnosis.reading.renewed import before_renewal
-from chainrule.diagnosis.reading.returned import Returned
+from chainrule.diagnosis.reading.returned import Returned, alike
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.program import differentiable
 from chainrule.run import needed
@@ -128,7 +129,32 @@ class Claims(Returned):
                     if not meant and path == "self":  # of what the layer was called with: forward(x, w)
                         meant = [given[n] for n in names_meant(str(label)) if n in given]
                     found += self._kept(target, tensor_in(value), [tensor_in(m) for m in meant])
+            for lists in lists_in(vars(owner), self._is_read):
+                claims = self._in_list(f"{path}.{lists.name}", lists)
+                if not claims and lists.whole:
+                    self.untouched.append(f"{path}.{lists.name}")
+                found += claims
         return found
+
+    def _is_read(self, tensor: torch.Tensor) -> bool:
+        """Whether the loss is computed from a tensor."""
+        entry = self.recorder.entry(tensor)
+        return entry is not None and not self.used.isdisjoint(needed([entry.node]))
+
+    def _in_list(self, path: str, lists: Lists) -> list[Claim]:
+        """The gradients in a list, in the order in which most are right."""
+        found = [
+            [
+                claim
+                for i, (gradient, parameter) in enumerate(zip(lists.gradients, of, strict=True))
+                for claim in self._kept(f"{path}[{i}]", gradient, [parameter])
+            ]
+            for of in lists.orders()
+        ]
+        if len(found) == 1 or not any(found):
+            return found[0]
+        truth = self.truths()
+        return max(found, key=lambda claims: sum(alike(c.tensor, c.tensor.shape, truth(c.value)) for c in claims))
 
     def _stepped(self) -> list[Claim]:
         """Gradients that an object keeps nowhere: what it has stepped along, `self.w = self.w - self.lr * grad_w`."""

@@ -6,6 +6,7 @@ import ast
 import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -44,9 +45,34 @@ def loss_of(recorder: Recorder, result: Any, asked: Any, name: str, any_shape: b
                 return value
     if not isinstance(asked, str) and (dropped := _returned_by_a_call(recorder)) is not None:
         return dropped
+    plain = {f"its local `{local}`": named}
+    if not isinstance(asked, str):
+        given = [result, *scalars]
+        plain["what it returns"] = next((v for v in given if _is_plain(v) and type(v) is not int), None)  # a count
+    for where, number in plain.items():
+        if _is_plain(number):
+            raise Untold(_of_plain_numbers(recorder, name, where, number))
     raise Untold(
         f"no loss was found in {name}: it returned {type(result).__name__} and has no local tensor `{local}`; "
         "return the loss, or call the local that holds it `loss`, or name it with loss="
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | np.floating | Tracked) and not isinstance(value, bool)
+
+
+def _of_plain_numbers(recorder: Recorder, name: str, where: str, value: Any) -> str:
+    """What is said of a loss that is there, as a number of Python's own."""
+    number = value.plain() if isinstance(value, Tracked) else value
+    head = (
+        f"no loss was found in {name} that depends on a tensor or an array: {where} is the plain number {number:.6g}; "
+    )
+    if any(differentiable(n) for n in recorder.inputs):
+        return head + "compute it from them without float(...), .item() or the like on the way"
+    return head + (
+        "give the parameters as arguments that are arrays, np.array(0.3) or np.array([0.1, 0.2]), or name those that are "
+        'numbers, wrt=["w"]'
     )
 
 

@@ -45,6 +45,7 @@ class Returned(Values):
         self.truths = truths
         self.notes: list[str] = []
         self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
+        self.untouched: list[str] = []  # lists of gradients into which the run wrote nothing
 
     def _returned(self) -> list[Claim]:
         result, loss = self.hand.returned, self.hand.output
@@ -93,7 +94,7 @@ class Returned(Values):
 
     def _of_renewed(self, before: fx.Node, now: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
         """A gradient of a parameter that was changed before it was used: of what it was, where it is right for that."""
-        if _alike(tensor, before.meta["val"].shape, self.truths()(before)):
+        if alike(tensor, before.meta["val"].shape, self.truths()(before)):
             return self._claim(before, label, tensor)
         now.meta["renews"] = before
         claim = self._claim(now, label, tensor)
@@ -103,7 +104,7 @@ class Returned(Values):
     def _as_written(self, value: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
         """A gradient of an argument, which the code may have changed in place before it used it."""
         now = None if self.hand.began or value.op != "placeholder" else written_into(value, self.used)
-        if now is None or not _alike(tensor, now.meta["val"].shape, self.truths()(now)):
+        if now is None or not alike(tensor, now.meta["val"].shape, self.truths()(now)):
             return self._claim(value, label, tensor)
         claim = self._of_renewed(value, now, label, tensor)
         if claim.value is now:
@@ -148,7 +149,7 @@ class Returned(Values):
             return []
         truth, found = self.truths(), []
         for value in values:
-            of = [n for n in inputs if _alike(value.value, n.meta["val"].shape, truth(n))]
+            of = [n for n in inputs if alike(value.value, n.meta["val"].shape, truth(n))]
             if len(of) != 1:
                 return []
             found.append(self._claim(of[0], value.label, value.value))
@@ -167,7 +168,7 @@ class Returned(Values):
             found = [o for nodes in held if nodes for o in (nodes, nodes[::-1]) if all(_fit(o, returned))]
             if found and len({frozenset(o) for o in found}) == 1:
                 truth = self.truths()  # a backward pass may leave the last layer first
-                order = max(found, key=lambda o: sum(_alike(t, t.shape, truth(n)) for n, t in zip(o, returned, strict=True)))  # fmt: skip
+                order = max(found, key=lambda o: sum(alike(t, t.shape, truth(n)) for n, t in zip(o, returned, strict=True)))  # fmt: skip
         return order
 
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
@@ -216,7 +217,7 @@ class Returned(Values):
         if len(stood) < 2:
             return value
         truth = self.truths()
-        right = [n for n in nodes if _alike(returned.value, n.meta["val"].shape, truth(n))]
+        right = [n for n in nodes if alike(returned.value, n.meta["val"].shape, truth(n))]
         if right or returned.label not in self._in_turns():
             return next(iter(right), value)
         return nodes[0] if len(nodes) == len(stood) else None  # the loop of the backward pass comes back to the first
@@ -269,7 +270,7 @@ class Returned(Values):
 
     def _is_right(self, returned: Item, truth: Callable[[fx.Node], torch.Tensor]) -> bool:
         value = self._standing_at(returned.way)
-        return value is not None and _alike(returned.value, value.meta["val"].shape, truth(value))
+        return value is not None and alike(returned.value, value.meta["val"].shape, truth(value))
 
     def _flat(self, result: Any, way: tuple[str, ...] = (), turned: tuple[str, ...] = ()) -> list[Item]:
         """The values in what was returned, with the keys that lead to each, and its name: the last key, or the local
@@ -319,7 +320,7 @@ def _fit(nodes: list[fx.Node], tensors: list[torch.Tensor]) -> list[bool]:
     return [n.meta["val"].shape == t.shape for n, t in zip(nodes, tensors, strict=True)]
 
 
-def _alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
+def alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
     """Whether a gradient of a value of this shape is about the right one."""
     if found.shape != shape or right.shape != shape:
         return False

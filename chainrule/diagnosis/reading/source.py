@@ -203,6 +203,16 @@ def written_into(statement: ast.stmt) -> str:
     return ""
 
 
+def writes_all(statement: ast.stmt) -> bool:
+    """Whether a statement gives all elements of an array other values: `w.g[...] = x`, `w.g[:] = x`.
+
+    >>> [writes_all(ast.parse(text).body[0]) for text in ("g[0][...] = x", "g[:] = x", "g[1:] = x", "g[:] += x")]
+    [True, True, False, False]
+    """
+    target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
+    return isinstance(target, ast.Subscript) and ast.unparse(target.slice) in ("...", ":")
+
+
 _SYMBOLS: dict[type[ast.operator], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@", ast.Pow: "**",
 }  # fmt: skip

@@ -132,7 +132,8 @@ class Options:
         places = [(s.code, s.index) for n in wrong.mine if (s := n.meta.get("spot")) is not None]
         bound = isinstance(assigned.statement, ast.Assign) and span.within(assigned.value)  # rows[0] = g.sum(0)
         once = places.count((spot.code, spot.index)) < 2 and not bound
-        into = source.written_into(assigned.statement) if once else ""
+        written = once and not source.writes_all(assigned.statement)  # which stays a write: others hold the array
+        into = source.written_into(assigned.statement) if written else ""
         right = derived.partition(" = ")[2]
         if assigned.augmented or into:
             statement = source.span_of(assigned.statement, span.file)

@@ -41,6 +41,9 @@ class Point:
         with torch.no_grad():
             for node in case.graph.nodes:
                 if node.op not in ("placeholder", "output") and node not in self.values:
+                    if case.bare and node in case.guards and case.guards[node] in self.values:
+                        self.values[node] = self.values[case.guards[node]]
+                        continue
                     try:
                         self.values[node] = step(node, self.values, double)
                     except (RuntimeError, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError):
@@ -67,7 +70,9 @@ class Point:
 class Case:
     """A run, what it claims, and what is true."""
 
-    def __init__(self, hand: Handwritten) -> None:
+    def __init__(self, hand: Handwritten, bare: bool = False) -> None:
+        """Where `bare`, the truth is that without what only keeps a logarithm finite: `log(p + 1e-7)`."""
+        self.bare = bare
         self.until = math.inf  # on the clock of chainrule.work, when no further cause or repair is looked for
         self.hand, self.recorder = hand, hand.recorder
         self.graph = hand.recorder.graph
@@ -80,6 +85,7 @@ class Case:
         self._claims = Claims(hand, self.names, self.forward, lambda: Point(self, self._inputs()).truth)
         self.claims = self._claims.explicit()
         self.unsaid, self.noted = self._claims.unsaid, self._claims.notes
+        self.untouched = self._claims.untouched
         self.handed = handed_claims(self)  # before a point is computed: it may add nodes
         used = set(needed([self.base.output]))
         circular = [w.spot for w in hand.writes if w.node in used and w.node is not None and not _is_given(w.node)]
@@ -134,14 +140,20 @@ class Case:
         return Point(self, known)
 
     @cached_property
-    def unguarded(self) -> Point | None:
-        """The values without what only keeps a logarithm finite: `log(p + 1e-7)`; None where nothing does."""
-        known = dict[fx.Node, Any]()
+    def guards(self) -> dict[fx.Node, fx.Node]:
+        """Where a small number is added that only keeps a logarithm finite, `log(p + 1e-7)`, with what it is added to."""
+        found = dict[fx.Node, fx.Node]()
         for node in self.forward:
             small = [a for a in node.args if type(a) is float and 0 < a <= GUARD]
             readers = [u.meta["operation"] for u in node.users if u in self.forward]
             if node.meta.get("operation") == "add" and len(small) == 1 and set(readers) == {"log"}:
-                known[node] = self.here.values[node.all_input_nodes[0]]
+                found[node] = node.all_input_nodes[0]
+        return found
+
+    @cached_property
+    def unguarded(self) -> Point | None:
+        """The values without what only keeps a logarithm finite; None where nothing does."""
+        known = {node: self.here.values[of] for node, of in self.guards.items()}
         return Point(self, {**self._inputs(), **known}) if known else None
 
     @cached_property
