@@ -14,6 +14,7 @@ from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Spot, span_of
+from chainrule.diagnosis.repairing.parentheses import binding_of, placed
 from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import same
@@ -137,7 +138,7 @@ class Options:
         if assigned.augmented or into:
             statement = source.span_of(assigned.statement, span.file)
             return source.replaced(statement, f"{into or assigned.target} = {right}")
-        return source.replaced(assigned.value, right)
+        return source.replaced(*placed(assigned.value, right, binding_of(right)))
 
     @cached_property
     def _of_the_loss(self) -> set[tuple[types.CodeType, int]]:

@@ -1,0 +1,117 @@
+"""The repairs of `check` in the words of the person's file: its parentheses, its quotes, its names."""
+
+from __future__ import annotations
+
+import linecache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_check import program, rand
+from test_check_repairs import repair
+
+import chainrule as cr
+
+
+def of_class(text: str, name: str, *args: Any, **space: Any) -> str:
+    """The one repair of a class of `text`, which must be proved."""
+    namespace = {"torch": torch, "np": np, **space}
+    file = f"<planted {abs(hash(text))}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    exec(compile(text, file, "exec"), namespace)
+    report = cr.check(namespace[name], *args)
+    assert len(report.findings) == 1 and report.findings[0].proved, str(report)
+    return report.findings[0].repair
+
+
+SWISH = """
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, beta):
+        s = torch.sigmoid(beta * x)
+        ctx.save_for_backward(x, s)
+        ctx.beta = beta
+        return x * s
+
+    @staticmethod
+    def backward(ctx, g):
+        x, s = ctx.saved_tensors
+        return g * (s + x * s * (1 - s)), None
+"""
+
+SCALED = """
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, k):
+        ctx.save_for_backward(x, w)
+        ctx.k = k
+        return x * x * w * k
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        dw = (g * x * x * ctx.k).sum(0)
+        return g * x * ctx.k * w, dw, None
+"""
+
+
+def test_a_product_in_a_product_has_no_parentheses() -> None:
+    text = of_class(SWISH, "Swish", rand(4, 5), 1.7)
+    assert text == "return g * (s + ctx.beta * x * s * (1 - s)), None"
+    assert of_class(SCALED, "Scaled", rand(4, 5), rand(5), 1.7) == "return 2 * g * x * ctx.k * w, dw, None"
+
+
+LINEAR = """
+def step(x, w, t):
+    n, m, d = x.shape
+    out = x.reshape(n * m, d) @ w
+    loss = ((out - t) ** 2).sum() / n
+    dout = {}
+    dx = {}
+    dw = x.reshape(n * m, d).T @ dout
+    return loss, dx, dw
+"""
+RIGHT = "2 * (out - t) / n", "(dout @ w.T).reshape(x.shape)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "right"),
+    [
+        ((RIGHT[0], "(dout @ w.T)"), "dx = (dout @ w.T).reshape(x.shape)"),
+        (("(out - t)", RIGHT[1]), "dout = 2 * (out - t) / n"),
+        (("2 * (t - out) / n", RIGHT[1]), "dout = 2 * (out - t) / n"),
+    ],
+)
+def test_parentheses_stand_where_they_are_needed(lines: tuple[str, str], right: str) -> None:
+    args = rand(3, 2, 4), rand(4, 5), rand(6, 5)
+    assert cr.check(program(LINEAR.format(*RIGHT)), *args).ok
+    assert repair(LINEAR.format(*lines), *args) == right
+
+
+ENTRIES = """
+def step(x, p):
+    h = torch.tanh(x @ p['w'] + p['b'])
+    out = h @ p['v']
+    loss = (out**2).sum()
+    g = {}
+    dout = 2 * out
+    g['v'] = h.T @ dout
+    da = {da}
+    {b}
+    g['w'] = x.T @ da
+    return loss, g
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "right"),
+    [
+        (("(dout @ p['v'].T) * (1 - h**2)", "g['b'] = 0 * p['b']"), "g['b'] = da.sum(0)"),
+        (("(1 - h**2)", "g['b'] = da.sum(0)"), "da = (dout @ p['v'].T) * (1 - h**2)"),
+        (("dout @ p['v'].T", "g['b'] = da.sum(0)"), "da = (dout @ p['v'].T) * (1 - h**2)"),
+    ],
+)
+def test_quotes_and_powers_are_those_of_the_file(lines: tuple[str, str], right: str) -> None:
+    text = ENTRIES.replace("{da}", lines[0]).replace("{b}", lines[1])
+    assert repair(text, rand(6, 5), {"w": rand(5, 4), "b": rand(4), "v": rand(4, 3)}) == right
