@@ -115,3 +115,58 @@ def step(x, p):
 def test_quotes_and_powers_are_those_of_the_file(lines: tuple[str, str], right: str) -> None:
     text = ENTRIES.replace("{da}", lines[0]).replace("{b}", lines[1])
     assert repair(text, rand(6, 5), {"w": rand(5, 4), "b": rand(4), "v": rand(4, 3)}) == right
+
+
+PAIRS = """
+def rotate(x, cos, sin):
+    a, b = x[..., ::2], x[..., 1::2]
+    return {}
+
+def step(x, w, cos, sin):
+    q = x @ w
+    r = rotate(q, cos, sin)
+    loss = (r**3).sum()
+    dr = 3 * r**2
+    dq = rotate(dr, cos, {})
+    dw = x.T @ dq
+    return loss, dw
+"""
+IN_TORCH = "torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)"
+IN_NUMPY = "np.stack((a * cos - b * sin, a * sin + b * cos), axis=-1).reshape(x.shape)"
+
+
+@pytest.mark.parametrize("spelled", [IN_TORCH, IN_NUMPY])
+def test_an_argument_has_the_other_sign_in_the_backward_pass(spelled: str) -> None:
+    angles = rand(5, 3)
+    args: list[Any] = [rand(5, 4), rand(4, 6), angles.cos(), angles.sin()]
+    if spelled is IN_NUMPY:
+        args = [a.numpy() for a in args]
+    assert cr.check(program(PAIRS.format(spelled, "-sin"), np=np), *args).ok
+    assert repair(PAIRS.format(spelled, "sin"), *args, np=np) == "dq = rotate(dr, cos, -sin)"
+    assert repair(PAIRS.format(spelled, "sin=sin"), *args, np=np) == "dq = rotate(dr, cos, sin=-sin)"
+
+
+HALVES = """
+def rotated(x):
+    a, b = x.chunk(2, -1)
+    return torch.cat((-b, a), -1)
+
+def rotate(x, cos, sin):
+    return x * cos + rotated(x) * sin
+
+def step(x, w, cos, sin):
+    q = x @ w
+    r = rotate(q, cos, sin)
+    loss = r.pow(3).sum()
+    r.g = 3 * r * r
+    q.g = rotate(r.g, cos, {})
+    w.g = x.T @ q.g
+    return loss
+"""
+
+
+def test_angles_that_stand_twice_in_a_row_still_do_for_other_data() -> None:
+    angles = rand(5, 3).repeat(1, 2)
+    args = rand(5, 4), rand(4, 6), angles.cos(), angles.sin()
+    assert cr.check(program(HALVES.format("-sin")), *args).ok
+    assert repair(HALVES.format("sin"), *args) == "q.g = rotate(r.g, cos, -sin)"

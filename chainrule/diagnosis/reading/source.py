@@ -105,10 +105,15 @@ def loop_variables(file: str, line: int) -> list[str]:
     return [t.id for t in targets if isinstance(t, ast.Name)]
 
 
+def call_at(span: Span | None) -> ast.Call | None:
+    """The call in a span."""
+    calls = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Call)) if span is not None else ()
+    return next((n for n in calls if span_of(n, span.file) == span), None)  # type: ignore[union-attr]
+
+
 def argument_at(call: Span, place: int) -> Span | None:
     """One argument of the call in a span."""
-    calls = (n for n in ast.walk(tree_of(call.file)) if isinstance(n, ast.Call) and span_of(n, call.file) == call)
-    found = next(calls, None)
+    found = call_at(call)
     return span_of(found.args[place], call.file) if found is not None and place < len(found.args) else None
 
 

@@ -79,7 +79,8 @@ class Options:
     def _edits(self, mutation: Mutation, reader: Spot | None) -> list[tuple[Spot, Edit, str]]:
         """Where a change is written, and how: with names for its numbers, and as they are."""
         spot: Spot | None = mutation.at.meta.get("spot") or reader
-        if spot is None or (spot.code, spot.index) in self._of_the_loss:
+        place: Spot | None = mutation.by.meta.get("place") if "instead" in mutation.by.meta else None
+        if spot is None or (place is None and (spot.code, spot.index) in self._of_the_loss):
             return []
         made: tuple[Edit, str] | None = None
         if mutation.repairs == "stale-parameter":
@@ -99,7 +100,7 @@ class Options:
             made = written_together(mutation.changes, reach) if several else None
             made = made or written(mutation.at, mutation.by, reach)
             if made is not None:
-                found.append((spot, *made))
+                found.append((place or spot, *made))
         return found if len(found) < 2 or found[0] != found[1] else found[:1]
 
     def _reach(self, spot: Spot, own: str) -> Reach:
