@@ -170,3 +170,79 @@ def test_angles_that_stand_twice_in_a_row_still_do_for_other_data() -> None:
     args = rand(5, 4), rand(4, 6), angles.cos(), angles.sin()
     assert cr.check(program(HALVES.format("-sin")), *args).ok
     assert repair(HALVES.format("sin"), *args) == "q.g = rotate(r.g, cos, -sin)"
+
+
+THREE_NAMED_ALIKE = """
+def step(x, w, b, v):
+    z = x @ w + b
+    {z} = torch.tanh(z)
+    y = {z} @ v
+    loss = (y**3).sum()
+    dy = 3 * y**2
+    dv = torch.tanh(x @ w + b).T @ dy
+    dz = (dy @ v.T) * (1 - torch.tanh(x @ w + b) ** 2)
+    dw = x.T @ dz
+    return loss, {{"w": dw, "v": dv}}
+"""
+
+
+@pytest.mark.parametrize(("name", "line"), [("z", ""), ("h", "b.g = (((3 * y ** 2) @ v.T) * (1 - h ** 2)).sum(0)")])
+def test_a_line_without_a_place_has_names_of_the_persons_only(name: str, line: str) -> None:
+    args = [a.requires_grad_() for a in (rand(4, 5), rand(5), rand(5, 3))]
+    report = cr.check(program(THREE_NAMED_ALIKE.format(z=name)), rand(3, 4), *args)
+    (finding,) = report.findings
+    assert (finding.cause, finding.repair, finding.proved) == ("missing-gradient", line, False)
+
+
+UNROLLED = """
+def step(x, w, u):
+    h = torch.zeros(x.shape[0], u.shape[0])
+    hs = []
+    for t in range(x.shape[1]):
+        hs.append(h)
+        z = x[:, t] @ w + h @ u
+        h = h + torch.tanh(z)
+    loss = (h**3).sum()
+    w.g, u.g = torch.zeros_like(w), torch.zeros_like(u)
+    d = 3 * h**2
+    for t in range(x.shape[1] - 1, -1, -1):
+        z = x[:, t] @ w + hs[t] @ u
+        dz = d * (1 - z**2)
+        w.g += x[:, t].T @ dz
+        u.g += hs[t].T @ dz
+        d = d + dz @ u
+    return loss
+"""
+
+
+def test_a_line_of_one_turn_that_does_not_mend_the_loop_is_no_repair() -> None:
+    report = cr.check(program(UNROLLED), rand(3, 4, 5), rand(5, 5) / 3, rand(5, 5) / 3)
+    assert report.findings and all(f.proved or not f.repair for f in report.findings), str(report)
+
+
+SMOOTHED = """
+def step(z, t, eps):
+    n, k = z.shape
+    logp = z - torch.logsumexp(z, 1, keepdim=True)
+    smooth = eps / k
+    y = torch.full_like(z, smooth)
+    y[torch.arange(n), t] += 1 - eps
+    loss = -(y * logp).sum() / n
+    dz = {}
+    return loss, dz
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("(logp.exp() - y)", "(logp.exp() - y) / n"),
+        ("(logp.exp() - smooth * y) / n", "(logp.exp() - y) / n"),
+        ("((1 - eps) * logp.exp() - y) / n", "(logp.exp() - y) / n"),
+        ("logp.exp() - y / n", "logp.exp() / n - y / n"),
+    ],
+)
+def test_a_number_that_comes_from_a_size_is_no_other_for_other_sizes(line: str, right: str) -> None:
+    args = rand(6, 4), torch.tensor([0, 1, 2, 3, 1, 0]), 0.1
+    assert cr.check(program(SMOOTHED.format(right)), *args).ok
+    assert repair(SMOOTHED.format(line), *args) == f"dz = {right}"

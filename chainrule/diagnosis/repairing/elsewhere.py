@@ -50,6 +50,7 @@ class Proofs:
         self.located, self.rerun = located, rerun
         self.left = _SECONDS
         self.refuted: list[Edit] = []  # right for the given data alone
+        self.failed: set[Edit] = set()  # right for no data
         self.proved: dict[Edit, types.CodeType] = {}  # with the code that they are made in
         self.untold: dict[Edit, tuple[types.CodeType, frozenset[str]]] = {}  # right on the way, where nothing tells so
 
@@ -59,6 +60,8 @@ class Proofs:
         if edit in self.refuted:
             return set()
         found = repaired(edit, code, self.rerun, self.located, whole)
+        if not found.names:
+            self.failed.add(edit)
         if not found.told and found.names:
             self.untold[edit] = code, found.names
         if not found.told or not found.names:
