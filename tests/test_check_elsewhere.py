@@ -299,7 +299,7 @@ def volume(space: dict[str, Any], seed: int) -> Any:
 
 
 def test_a_factor_two_is_no_length_of_a_list() -> None:
-    assert mended(VOLUME.replace("dr = 2 * g", "dr = g"), volume) == "dr = 2 * (g * math.pi * r * h)"
+    assert mended(VOLUME.replace("dr = 2 * g", "dr = g"), volume) == "dr = 2 * g * math.pi * r * h"
 
 
 BACK = """

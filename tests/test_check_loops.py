@@ -236,7 +236,7 @@ def lstm(x, h0, c0, wf, wi, wg, wo, y):
 """
 GATES = [
     ("dc_next = dc * f", "dc_next = dc", "missing-factor", "dc_next = dc * f"),
-    ("dzg = dg * (1 - g**2)", "dzg = dg * g * (1 - g)", "wrong-factor", "dzg = dg * (1 - g ** 2)"),
+    ("dzg = dg * (1 - g**2)", "dzg = dg * g * (1 - g)", "wrong-factor", "dzg = dg * (1 - g**2)"),
     ("dzf @ wf.T + dzi @ wi.T + dzg @ wg.T + dzo @ wo.T", "dzf @ wf.T + dzi @ wi.T + dzg @ wg.T", "lost-path", None),
     ("dc = dc_next + dh * o", "dc = dh * o", "lost-path", None),
     ("df = dc * c_prev", "df = dc * tc", "wrong-tensor", "df = dc * c_prev"),

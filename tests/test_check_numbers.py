@@ -157,7 +157,7 @@ CASES: list[tuple[str, str, Any, str, str, str, str]] = [
     (LEAKY, "step", lambda: (rand(10, 3), rand(3, 4)),
      "a.g, 0.1 * a.g)", "a.g, 0.01 * a.g)", "wrong-term-scale", "h.g = torch.where(h > 0, a.g, 0.1 * a.g)"),
     (CUBIC, "step", lambda: (rand(3, 5), rand(5, 3)),
-     "0.05 * 3 * h", "0.05 * h", "wrong-term-scale", "h.g = u.g * (1 + 3 * (0.05 * h ** 2))"),
+     "0.05 * 3 * h", "0.05 * h", "wrong-term-scale", "h.g = u.g * (1 + 3 * 0.05 * h ** 2)"),
     (POOL, "step", lambda: (rand(3, 4, 2, 3), rand(3, 4)),
      "(a.shape[2] * a.shape[3])", "a.shape[2]", "wrong-scale", "a.g = p.g[:, :, None, None].expand(a.shape) / a.shape[2] / x.shape[3]"),
     (HEAD, "Head(rand(6, 4), rand(6, 4))", lambda: (rand(2, 5, 6),),

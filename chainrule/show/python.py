@@ -22,6 +22,7 @@ _INFIX: dict[Any, tuple[str, int]] = {
     operator.ge: (">=", COMPARISON), operator.lt: ("<", COMPARISON), operator.le: ("<=", COMPARISON),
     operator.eq: ("==", COMPARISON), operator.ne: ("!=", COMPARISON),
 }  # fmt: skip
+_BINDING = dict(_INFIX.values())
 _PREFIX: dict[Any, tuple[str, int]] = {
     operator.neg: ("-", UNARY),
     operator.invert: ("~", UNARY),
@@ -95,10 +96,13 @@ class Python:
             before, after = binding + 1, binding
         texts = []
         for operand, tight in ((left, before), (right, after)):
-            text, bound = self.spell(operand)
-            mixed = bound == PRODUCT == binding and (" @ " in _outer(text)) != (symbol == "@")
-            texts.append(f"({text})" if bound < tight or mixed else text)
+            texts.append(self.operand(*self.spell(operand), tight, symbol))
         return f"{texts[0]} {symbol} {texts[1]}", binding
+
+    def operand(self, text: str, binding: int, tight: int, symbol: str) -> str:
+        """The operand of an infix operator, in parentheses where it binds less tightly, or mixes `*` and `@`."""
+        mixed = binding == PRODUCT == _BINDING[symbol] and (" @ " in _outer(text)) != (symbol == "@")
+        return f"({text})" if binding < tight or mixed else text
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         return ", ".join([*(self.text(a) for a in args), *(f"{k}={self.text(v)}" for k, v in kwargs.items())])

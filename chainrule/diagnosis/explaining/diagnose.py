@@ -23,9 +23,10 @@ from chainrule.diagnosis.locating.history import of_history
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.paths import lost_from
+from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.spots import span_of
 from chainrule.diagnosis.repairing.spelling import Reach
-from chainrule.diagnosis.repairing.wording import numbers_in
+from chainrule.diagnosis.repairing.wording import numbers_in, numbers_of_sizes
 from chainrule.diagnosis.truth.case import Case, Point, inner, same
 from chainrule.diagnosis.truth.sketch import Sketches, is_size, is_tensor
 from chainrule.run import needed
@@ -301,12 +302,20 @@ class Diagnoser(Facts):
 
     @cached_property
     def _resized(self) -> Point | None:
-        """Other sizes, unless lines that are right go wrong there: `len(x)` leaves a number that nobody can change."""
+        """Other sizes, unless lines that are right go wrong there, or numbers stay that come from sizes: `len(x)` leaves a
+        number that nobody can change, and so does `eps / k`."""
         point = self.case.resized if self.case.tracked(self.claim) else None
-        if point is None:
+        if point is None or self._keeps_numbers_of_sizes():
             return None
         right = [c for c in self.case.claims if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]
         return point if all(same(point.values.get(c.node), point.truth(c.value)) for c in right) else None
+
+    def _keeps_numbers_of_sizes(self) -> bool:
+        """Whether the forward pass reads a number that was computed of a size, and does not follow it."""
+        read = {float(a) for n in self.case.forward for a in n.args if type(a) is float and not a.is_integer()}
+        spots = {s.code: s for n in self.case.forward if read and (s := n.meta.get("spot")) is not None}
+        functions = ((function_of(code), spot.names) for code, spot in spots.items())
+        return any(f is not None and not read.isdisjoint(numbers_of_sizes(f, names)) for f, names in functions)
 
 
 def _factors_of(product: fx.Node) -> list[fx.Node]:

@@ -104,9 +104,9 @@ class Scales:
             yield sketches.operation("mul", node, sketches.operation("pow", size, 0.5))
         for size in self.sizes_of(1 / (1 - ratio) if abs(1 - ratio) > 1e-9 else math.inf, values):  # (n - 1) / n
             yield sketches.operation("div", sketches.operation("mul", node, sketches.operation("sub", size, 1)), size)
-        for twice in (2.0, 0.5):
+        for twice in (2, 0.5):
             for size in self.sizes_of(twice / ratio if ratio else math.inf, values):
-                yield sketches.operation("div", sketches.operation("mul", twice if twice > 1 else 0.5, node), size)
+                yield sketches.operation("div", sketches.operation("mul", twice, node), size)
 
     def _plainly(self, node: fx.Node, ratio: float, numbers: Iterable[float]) -> Iterator[fx.Node]:
         """`2 * x`, `x / 2`."""

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.explaining import ratios, wraps
+from chainrule.diagnosis.explaining.called import turned_arguments
 from chainrule.diagnosis.explaining.exchanges import exchanged, given, right_factors
 from chainrule.diagnosis.explaining.mutation import WRAPPED, Around, Mutation
 from chainrule.diagnosis.explaining.mutations import mutations
@@ -99,6 +100,7 @@ class Search:
             if not self._has(WRAPPED):
                 self.try_all(exchanged(self.nodes, self.around))
                 self.try_all(given(self.nodes, self.root, self.around))
+                self.try_all(turned_arguments(self.nodes, self.root, self.around))
             self._wrapped(others or suspected or [[self.root]])
             if not self.found:
                 for group in groups:

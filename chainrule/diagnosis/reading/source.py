@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from chainrule.diagnosis.reading.spots import Span
 from chainrule.diagnosis.report import Edit
-from chainrule.show.python import ATOM, COMPARISON, POWER, PRODUCT, SUM, UNARY
 
 Targets = (ast.Assign, ast.AugAssign, ast.AnnAssign)
 
@@ -92,11 +91,11 @@ def assignment_at(span: Span) -> Assignment | None:
         pairs = list(zip(targets[0].elts, statement.value.elts, strict=False))
         for target, value in pairs:
             if span.within(span_of(target, span.file)) or span.within(span_of(value, span.file)):
-                return Assignment(statement, ast.unparse(target), span_of(value, span.file))
+                return Assignment(statement, text_at(span_of(target, span.file)), span_of(value, span.file))
         return None
     symbol = _SYMBOLS.get(type(statement.op), "") if isinstance(statement, ast.AugAssign) else ""
     chosen = next((t for t in targets if span.within(span_of(t, span.file))), targets[0])
-    return Assignment(statement, ast.unparse(chosen), span_of(statement.value, span.file), symbol)
+    return Assignment(statement, text_at(span_of(chosen, span.file)), span_of(statement.value, span.file), symbol)
 
 
 def loop_variables(file: str, line: int) -> list[str]:
@@ -106,10 +105,15 @@ def loop_variables(file: str, line: int) -> list[str]:
     return [t.id for t in targets if isinstance(t, ast.Name)]
 
 
+def call_at(span: Span | None) -> ast.Call | None:
+    """The call in a span."""
+    calls = (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.Call)) if span is not None else ()
+    return next((n for n in calls if span_of(n, span.file) == span), None)  # type: ignore[union-attr]
+
+
 def argument_at(call: Span, place: int) -> Span | None:
     """One argument of the call in a span."""
-    calls = (n for n in ast.walk(tree_of(call.file)) if isinstance(n, ast.Call) and span_of(n, call.file) == call)
-    found = next(calls, None)
+    found = call_at(call)
     return span_of(found.args[place], call.file) if found is not None and place < len(found.args) else None
 
 
@@ -237,59 +241,6 @@ def operands_at(span: Span) -> list[str]:
         module = isinstance(owner, ast.Name) and owner.id in ("torch", "F", "np", "numpy")
         parts = [*([owner] if owner is not None and not module else []), *node.args]
     return [text_at(span_of(p, span.file)) for p in parts if not isinstance(p, ast.Constant)]
-
-
-_BINDING: dict[type[ast.operator], int] = {
-    ast.Add: SUM, ast.Sub: SUM, ast.Mult: PRODUCT, ast.Div: PRODUCT, ast.MatMult: PRODUCT, ast.FloorDiv: PRODUCT,
-    ast.Mod: PRODUCT, ast.Pow: POWER, ast.BitAnd: 4, ast.BitXor: 3, ast.BitOr: 2,
-}  # fmt: skip
-
-
-def binding_of(text: str) -> int:
-    """How tightly an expression binds, read from its text.
-
-    >>> binding_of("a + b") < binding_of("a * b") < binding_of("f(a)")
-    True
-    """
-    try:
-        return _binding(ast.parse(text, mode="eval").body)
-    except SyntaxError:
-        return 0
-
-
-def _binding(node: ast.expr) -> int:
-    if isinstance(node, ast.BinOp):
-        return _BINDING.get(type(node.op), 0)
-    if isinstance(node, ast.UnaryOp):
-        return UNARY if not isinstance(node.op, ast.Not) else 0
-    if isinstance(node, ast.Compare):
-        return COMPARISON
-    return 0 if isinstance(node, ast.BoolOp | ast.IfExp | ast.Lambda | ast.Tuple) else ATOM
-
-
-def binding_around(span: Span) -> int:
-    """How tightly what stands in a span must bind, so that it needs no parentheses there."""
-    for parent in ast.walk(tree_of(span.file)):
-        for child in ast.iter_child_nodes(parent):
-            if isinstance(child, ast.expr) and span_of(child, span.file) == span:
-                if isinstance(parent, ast.BinOp):
-                    return _binding(parent) + (parent.right is child or isinstance(parent.op, ast.MatMult))
-                if isinstance(parent, ast.UnaryOp | ast.Compare):
-                    return _binding(parent) + 1
-                if isinstance(parent, ast.Attribute | ast.Starred) or (
-                    isinstance(parent, ast.Subscript) and parent.value is child
-                ):
-                    return ATOM
-                return ATOM if isinstance(parent, ast.Call) and parent.func is child else 0
-    return ATOM
-
-
-def in_parentheses(span: Span) -> bool:
-    """Whether parentheses stand around a span already."""
-    lines = lines_of(span.file)
-    before = lines[span.line - 1].encode()[: span.column].rstrip()
-    after = lines[span.end_line - 1].encode()[span.end_column :].lstrip()
-    return before.endswith(b"(") and after.startswith(b")")
 
 
 def replaced(span: Span, text: str) -> Edit:

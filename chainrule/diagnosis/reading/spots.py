@@ -47,6 +47,12 @@ class Spot:
     names: dict[str, Any] = field(repr=False, default_factory=dict)  # text -> tensor node, tensor, or number
     space: dict[str, Any] = field(repr=False, default_factory=dict)  # the globals of the person's module
     arrays: bool = False  # whether the code there computes with NumPy
+    caller: tuple[types.CodeType, int] | None = None  # the code that called this one, and its instruction
+
+    @property
+    def called_from(self) -> Spot | None:
+        """The place of the call, without the names there."""
+        return Spot(*self.caller, self.order, space=self.space) if self.caller is not None else None
 
     @property
     def line(self) -> int:
@@ -107,6 +113,7 @@ class Spots:
             self._names,
             frame.f_globals,
             self.arrays,
+            _caller(frame),
         )
 
     def _call(self, frame: types.FrameType) -> int:
@@ -140,6 +147,14 @@ class Spots:
             return held
         entry = self.recorder.entry(held)
         return held if entry is None else entry.node
+
+
+def _caller(frame: types.FrameType) -> tuple[types.CodeType, int] | None:
+    """Where code of the same file called that of a frame."""
+    back = frame.f_back
+    if back is None or back.f_code.co_filename != frame.f_code.co_filename:
+        return None
+    return back.f_code, _instruction(back.f_code)[back.f_lasti // 2]
 
 
 def held_in(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:

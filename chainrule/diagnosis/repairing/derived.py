@@ -26,6 +26,8 @@ from chainrule.simplify import simplify
 _EQUAL = 1e-5  # relative to the largest element, in the person's dtype: the same value, computed twice
 _MODULES = frozenset(("torch", "F", "math"))
 _NAMES = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w|=[^=])")
+_NUMBERED = re.compile(r"(\w+?)_\d+")  # `h_2`, for the third value that is called h
+_GRADIENTS = re.compile(r"[\w.]+\.g\b")
 _LONG = 300  # a longer line is no help
 
 
@@ -83,10 +85,21 @@ class Derived:
         return {line.target: line.text for line in layout.part("backward")}
 
     def line_for(self, node: fx.Node) -> str:
-        """The line in the names of the outermost function; nothing where the derived code needs others of its own."""
+        """The line in the names of the outermost function; nothing where the derived code needs others of its own, or
+        where a name of theirs stands for several values."""
         line = self.lines.get(f"{self.case.names.get(node, node.name)}.g", "")
-        known = {name.split(".")[0] for name in self.case.names.values()} | _MODULES
-        return line if set(_NAMES.findall(line)) <= known else ""
+        own = {claim.target for claim in self.located.known}
+        read = set(_GRADIENTS.findall(line.partition(" = ")[2]))
+        return line if read <= own and set(_NAMES.findall(line)) <= self._own_names | _MODULES else ""
+
+    @cached_property
+    def _own_names(self) -> set[str]:
+        """The names of values that the person's code has, each for one value."""
+        codes = {spot.code for n in self.case.graph.nodes if (spot := n.meta.get("spot")) is not None}
+        words = {w for c in codes for w in (*c.co_varnames, *c.co_names, *c.co_freevars, *c.co_cellvars)}
+        known = {name.split(".")[0] for name in self.case.names.values()}
+        again = {m[1] for name in known - words if (m := _NUMBERED.fullmatch(name)) is not None}
+        return (known & words) - again
 
     def line(self, claim: Claim, above: list[Claim]) -> str:
         """`target = the right gradient`, in the names at the claim's own line."""

@@ -21,7 +21,7 @@ from chainrule.diagnosis.reading.numbers import plain_numbers, with_values
 from chainrule.diagnosis.repairing.proof import kept, repaired, wrong_names
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case
-from chainrule.diagnosis.truth.points import fresh
+from chainrule.diagnosis.truth.points import fresh, repeated
 from chainrule.diagnosis.truth.reruns import Change, Rerun
 from chainrule.work import work
 
@@ -50,6 +50,7 @@ class Proofs:
         self.located, self.rerun = located, rerun
         self.left = _SECONDS
         self.refuted: list[Edit] = []  # right for the given data alone
+        self.failed: set[Edit] = set()  # right for no data
         self.proved: dict[Edit, types.CodeType] = {}  # with the code that they are made in
         self.untold: dict[Edit, tuple[types.CodeType, frozenset[str]]] = {}  # right on the way, where nothing tells so
 
@@ -59,6 +60,8 @@ class Proofs:
         if edit in self.refuted:
             return set()
         found = repaired(edit, code, self.rerun, self.located, whole)
+        if not found.names:
+            self.failed.add(edit)
         if not found.told and found.names:
             self.untold[edit] = code, found.names
         if not found.told or not found.names:
@@ -177,10 +180,7 @@ def _longer_array(given: Any, lengths: Mapping[int, int], seed: int) -> Any:
     """A tensor or an array, as what was given is."""
     with torch._C.DisableTorchFunction():
         tensor = given.tensor if isinstance(given, Array) else torch.as_tensor(given)
-        value = tensor.detach()
-        for axis, size in enumerate(value.shape):
-            if size in lengths:
-                value = value.index_select(axis, torch.arange(lengths[size], device=value.device) % size)
+        value = repeated(tensor.detach(), tuple(lengths.get(size, size) for size in tensor.shape), strict=True)
         made = fresh({0: value}, seed)[0].to(value.dtype)
         if isinstance(given, np.ndarray):
             return made.numpy()

@@ -205,7 +205,8 @@ class Findings:
             self.rewrites += [option.edit] if option.cause is None else []
         else:
             self._place_by(diagnosis.repairs[0].at if diagnosis.repairs else diagnoser.place, finding)
-            if self.options.rewritten(wrong, finding.repair) in self.proofs.refuted:  # it has numbers of this run
+            whole = self.options.rewritten(wrong, finding.repair)
+            if whole in self.proofs.refuted or whole in self.proofs.failed:  # it has numbers, or a turn, of this run
                 finding.repair = ""
         finding.message = self._message(wrong, diagnosis, finding.cause)
         if finding.file and finding.line and (finding.edit is None or not finding.edit.inserts):

@@ -14,6 +14,7 @@ from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Spot, span_of
+from chainrule.diagnosis.repairing.parentheses import binding_of, placed
 from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import same
@@ -78,7 +79,8 @@ class Options:
     def _edits(self, mutation: Mutation, reader: Spot | None) -> list[tuple[Spot, Edit, str]]:
         """Where a change is written, and how: with names for its numbers, and as they are."""
         spot: Spot | None = mutation.at.meta.get("spot") or reader
-        if spot is None or (spot.code, spot.index) in self._of_the_loss:
+        place: Spot | None = mutation.by.meta.get("place") if "instead" in mutation.by.meta else None
+        if spot is None or (place is None and (spot.code, spot.index) in self._of_the_loss):
             return []
         made: tuple[Edit, str] | None = None
         if mutation.repairs == "stale-parameter":
@@ -98,7 +100,7 @@ class Options:
             made = written_together(mutation.changes, reach) if several else None
             made = made or written(mutation.at, mutation.by, reach)
             if made is not None:
-                found.append((spot, *made))
+                found.append((place or spot, *made))
         return found if len(found) < 2 or found[0] != found[1] else found[:1]
 
     def _reach(self, spot: Spot, own: str) -> Reach:
@@ -138,7 +140,7 @@ class Options:
         if assigned.augmented or into:
             statement = source.span_of(assigned.statement, span.file)
             return source.replaced(statement, f"{into or assigned.target} = {right}")
-        return source.replaced(assigned.value, right)
+        return source.replaced(*placed(assigned.value, right, binding_of(right)))
 
     @cached_property
     def _of_the_loss(self) -> set[tuple[types.CodeType, int]]:

@@ -18,6 +18,8 @@ from chainrule.diagnosis.reading.source import Assignment
 from chainrule.diagnosis.reading.spots import Span, Spot, span_of
 from chainrule.diagnosis.repairing.numbers import Numbers
 from chainrule.diagnosis.repairing.numpy_spelling import in_numpy, is_torch_call, name_in
+from chainrule.diagnosis.repairing.parentheses import binding_of, is_product, placed
+from chainrule.diagnosis.repairing.style import Style
 from chainrule.diagnosis.repairing.wording import NamedSizes, numbers_in, only_stretched
 from chainrule.diagnosis.report import Edit
 from chainrule.recording import Recorder
@@ -41,7 +43,7 @@ class Reach:
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
         self.integers: dict[str, int] = {}  # sizes too
-        turn = _turn(spot)
+        turn, self.style = _turn(spot), Style(spot.file)
         constants: dict[int, list[fx.Node]] = {}  # arrays of NumPy's own, by what was read of them
         for made in recorder.graph.nodes:
             if made.meta.get("operation") == "tensor" and made.args and isinstance(made.args[0], np.ndarray):
@@ -52,6 +54,7 @@ class Reach:
                 continue
             node = held if text != without else None
             text = _PLACE.sub(lambda m: f"[{turn.get(int(m[1]), m[1])}]", text) if turn else text
+            text = self.style.quoted(text)
             if isinstance(held, torch.Tensor):
                 entry = recorder.entry(held)
                 node = entry.node if entry is not None else None
@@ -115,7 +118,7 @@ class InPlace(Python):
         self.space, self.numbers, self.arrays = reach.space, reach.known_numbers, reach.arrays
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[Any] = []
-        self.sizes = reach.named_sizes
+        self.sizes, self.style = reach.named_sizes, reach.style
         self.instead: dict[fx.Node, Any] = {}  # what stands for a value that is only stretched
         held = source.statement_at(statement) if statement is not None else None
         self.held = reach.held
@@ -160,17 +163,24 @@ class InPlace(Python):
         """A number under the person's name for it: `reg`, `eps`, not what they are in this run. One that has none here is
         not written: the code would be right for this run alone."""
         if isinstance(value, Named):
-            return repr(value), source.binding_of(repr(value))
+            return repr(value), binding_of(repr(value))
         if type(value) is float and not value.is_integer():
             known = self.numbers.text(value, self.written)
             if known is not None:
-                return known, source.binding_of(known)
+                return known, binding_of(known)
             if self.numbers.is_of_this_run(value):
                 self.unspelled.append(value)
         return super().constant(value)
 
     def infix(self, target: Any, left: Any, right: Any) -> Spelled:
-        return super().infix(target, self._by_name(left), self._by_name(right))
+        text, binding = super().infix(target, self._by_name(left), self._by_name(right))
+        return self.style.power(text) if target is operator.pow else text, binding
+
+    def operand(self, text: str, binding: int, tight: int, symbol: str) -> str:
+        """A product in a product needs no parentheses: it is the same but for rounding."""
+        if symbol == "*" and tight > PRODUCT and is_product(text):
+            return text
+        return super().operand(text, binding, tight, symbol)
 
     def _by_name(self, value: Any) -> Any:
         """A whole number of a sum, a product or a power, as a value that is spelled by its name."""
@@ -202,7 +212,7 @@ class InPlace(Python):
                 return named, ATOM
         if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":
             if value in self.verbatim:
-                return self.verbatim[value], source.binding_of(self.verbatim[value])
+                return self.verbatim[value], binding_of(self.verbatim[value])
             own, same = span_of(value), value.meta.get("same_as")
             here = self.statement is not None and own is not None and own.within(self.statement)
             name = self.variable(value)
@@ -212,7 +222,7 @@ class InPlace(Python):
                 return self.spell(same) if here or not value.meta.get("name") else (str(value.meta["name"]), ATOM)
             if here and own is not None and own != self.statement:
                 text = source.text_at(own)
-                return text, source.binding_of(text)
+                return text, binding_of(text)
             if value.op == "placeholder":
                 self.unspelled.append(value)
             if (
@@ -274,9 +284,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     else:
         place = assigned.value if whole else span
         text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
-        if not whole and binding < source.binding_around(place) and not source.in_parentheses(place):
-            text = f"({text})"
-        edit = source.replaced(place, text)
+        edit = source.replaced(*placed(place, text, binding))
     if speller.unspelled:
         return None
     return edit, " ".join(line.strip() for line in edit.lines)
@@ -284,7 +292,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
 
 def _as_factor(span: Span) -> str:
     text = source.text_at(span)
-    return f"({text})" if source.binding_of(text) < PRODUCT else text
+    return f"({text})" if binding_of(text) < PRODUCT else text
 
 
 def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -> tuple[Edit, str] | None:
@@ -306,7 +314,7 @@ def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -
         text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
         if speller.unspelled or span.line != spans[0].end_line:  # type: ignore[union-attr]
             return None
-        found.append((span, f"({text})" if binding < source.binding_around(span) else text))
+        found.append(placed(span, text, binding))
     edit = source.replaced_several(found)
     return edit, " ".join(line.strip() for line in edit.lines)
 
@@ -339,7 +347,7 @@ def not_in_place(write: fx.Node) -> tuple[Edit, str] | None:
     if assigned is not None and assigned.augmented:
         statement = source.span_of(assigned.statement, span.file)
         value = source.text_at(assigned.value)
-        value = f"({value})" if source.binding_of(value) < ATOM else value
+        value = f"({value})" if binding_of(value) < ATOM else value
         edit = source.replaced(statement, f"{assigned.target} = {assigned.target} {assigned.augmented} {value}")
     elif name.endswith("_") and f".{name}(" in text:
         before, _, after = text.rpartition(f".{name}(")
@@ -358,7 +366,7 @@ def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: S
     same = by.meta["operation"] == at.meta["operation"] and len(args) == 2 and args[0] is at.args[0]
     if same:
         text = speller.text(args[1])
-        if assigned.augmented in _OPPOSITE and text.startswith("-") and source.binding_of(text) >= UNARY:
+        if assigned.augmented in _OPPOSITE and text.startswith("-") and binding_of(text) >= UNARY:
             return source.replaced(statement, f"{assigned.target} {_OPPOSITE[assigned.augmented]}= {text[1:]}")
         return source.replaced(assigned.value, text)
     sign = {"add": "+", "sub": "-"}.get(by.meta["operation"])

@@ -105,6 +105,19 @@ def numbers_in(statement: ast.stmt, names: Mapping[str, Any], whole: bool = Fals
     return found
 
 
+def numbers_of_sizes(function: ast.AST, names: Mapping[str, Any]) -> set[float]:
+    """The broken numbers that a function computes of sizes, and writes nowhere: `eps / k`, of which Python makes a plain
+    number."""
+    nodes = list(ast.walk(function))
+    constants = (n.value for n in nodes if isinstance(n, ast.Constant))
+    written = {float(v) for v in constants if isinstance(v, int | float)}
+    sizes = {name for name, held in names.items() if isinstance(held, Tracked)}
+    sums = (n for n in nodes if isinstance(n, ast.BinOp))
+    of_sizes = (n for n in sums if any(isinstance(a, ast.Name) and a.id in sizes for a in ast.walk(n)))
+    values = {v for n in of_sizes if (v := _value(n, names)) is not None and not v.is_integer()}
+    return values - written
+
+
 def _value(node: ast.expr, names: Mapping[str, Any]) -> float | None:
     if isinstance(node, ast.Constant):
         return _plain(node.value)

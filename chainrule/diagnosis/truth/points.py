@@ -19,7 +19,7 @@ def fresh(inputs: Mapping[Input, Any], seed: int) -> dict[Input, Any]:
 
     What is positive everywhere stays positive, what lies between 0 and 1 stays there, what sums to one along the
     last axis still does, a symmetric matrix stays symmetric (and positive definite), increasing numbers increase,
-    and many zeros stay where they are. The rows of a tensor of two values (a mask, one-hot rows) are permuted;
+    what stands twice in each row (the angles of a rotary embedding) does, and many zeros stay where they are. The rows of a tensor of two values (a mask, one-hot rows) are permuted;
     integers, truth values and what is not a tensor stay as they are.
 
     >>> other = fresh({"x": torch.ones(2, 3), "i": torch.arange(3)}, seed=0)
@@ -54,10 +54,49 @@ def _fresh(value: Any, generator: torch.Generator) -> Any:
     square = value.ndim >= 2 and value.shape[-1] == value.shape[-2] > 1 and bool(value.any())
     if square and bool(((value - value.mT).abs() <= 1e-5 * value.abs().max()).all()):
         return _symmetric((value + value.mT) / 2, generator)
+    if (twice := _twice(value)) is not None:
+        return twice.whole(_fresh(twice.half(value), generator))
     made = varied(value, generator)
     if value.ndim == 1 and len(value) > 2 and bool((value.diff() > 0).all()):
         made = made.sort().values
     return made
+
+
+class _Twice:
+    """Rows that are one half, twice: one after the other, or element by element."""
+
+    def __init__(self, by_element: bool) -> None:
+        self.by_element = by_element
+
+    def half(self, value: torch.Tensor) -> torch.Tensor:
+        return value[..., ::2] if self.by_element else value[..., : value.shape[-1] // 2]
+
+    def whole(self, half: torch.Tensor) -> torch.Tensor:
+        return half.repeat_interleave(2, -1) if self.by_element else torch.cat([half, half], -1)
+
+
+def _twice(value: torch.Tensor) -> _Twice | None:
+    """How the rows of a tensor are made of one half, where they are."""
+    if value.ndim and value.shape[-1] >= 4 and value.shape[-1] % 2 == 0 and bool((value != value.flatten()[0]).any()):
+        both = (_Twice(False), _Twice(True))
+        return next((t for t in both if torch.equal(t.whole(t.half(value)), value)), None)
+    return None
+
+
+def repeated(value: torch.Tensor, shape: tuple[int, ...], strict: bool = False) -> torch.Tensor:
+    """A tensor repeated along its axes as far as another shape needs; rows that are one half, twice, still are.
+
+    Raises ValueError where they cannot be, if that is `strict`.
+    """
+    twice = _twice(value) if shape[-1:] != value.shape[-1:] else None
+    if twice is not None and shape[-1] % 2 and strict:
+        raise ValueError("an odd number of elements is no half twice")
+    if twice is not None and shape[-1] % 2 == 0:
+        return twice.whole(repeated(twice.half(value), (*shape[:-1], shape[-1] // 2)))
+    for k, size in enumerate(shape):
+        if size != value.shape[k]:
+            value = value.index_select(k, torch.arange(size, device=value.device) % value.shape[k])
+    return value
 
 
 def _two_valued(value: torch.Tensor) -> bool:

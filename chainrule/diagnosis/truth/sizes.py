@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.truth.points import _fresh, _generator
+from chainrule.diagnosis.truth.points import _fresh, _generator, repeated
 from chainrule.run import double, needed, step
 
 Axis = tuple[fx.Node, int]  # an axis of an input
@@ -92,10 +92,7 @@ class _Search:
             return value
         shape = tuple(sizes.get((node, k), s) for k, s in enumerate(value.shape))
         if (node, shape) not in self.made:
-            value = double(value.detach()).clone()
-            for k, size in enumerate(shape):
-                if size != value.shape[k]:
-                    value = value.index_select(k, torch.arange(size, device=value.device) % value.shape[k])
+            value = repeated(double(value.detach()).clone(), shape)
             if self.drawn:
                 value = _fresh(value, _generator(self.seed, self.number[node]))
             self.made[node, shape] = value
