@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -189,9 +189,12 @@ def _is_no_worse(report: Report, than: Report) -> bool:
     return len(report.rows) == len(than.rows) and len(report.findings) <= len(than.findings)
 
 
-def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
-    """The report on a recorded run; `again` runs the code once more, as it is told. What is drawn at random for it,
-    dropout masks among that, is the same each time, and the generator is afterwards as it was."""
+def report_of(
+    asked: Asked, hand: Any, again: Again | None = None, doubted: Callable[[Located], None] | None = None
+) -> Report:
+    """The report on a recorded run; `again` runs the code once more, as it is told, and `doubted` may raise where what is
+    found wrong is not to be believed. What is drawn at random for it, dropout masks among that, is the same each time, and
+    the generator is afterwards as it was."""
     rerun = again or (lambda run: run(asked))
 
     def report(located: Located, run: Run) -> Report:
@@ -208,6 +211,8 @@ def report_of(asked: Asked, hand: Any, again: Again | None = None) -> Report:
         warnings.simplefilter("ignore")  # of what is tried, which the person did not write
         torch.manual_seed(0)
         located = Located(Case(hand))
+        if doubted is not None:
+            doubted(located)
         found = report(located, run_handwritten)
         if not found.ok:
             return found

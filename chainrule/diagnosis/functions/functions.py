@@ -17,6 +17,7 @@ from chainrule.diagnosis.functions.mending import on_their_lines
 from chainrule.diagnosis.functions.operators import broken_promises_of_operator
 from chainrule.diagnosis.functions.ordinary_call import place
 from chainrule.diagnosis.functions.second_order import first_order_errors
+from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading.forms import is_function_class, placed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten
@@ -88,15 +89,20 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
             raise
         args = tuple(_contiguous(a) if isinstance(a, torch.Tensor) else a for a in args)
         hand = again()
-    found = report_of(hand.asked, _without_estimates(hand)[0], lambda run: _without_estimates(again(run))[0])
-    found.notes += _without_estimates(hand)[1]
+    certain, estimated = _without_estimates(hand)
+
+    def doubted(located: Located) -> None:
+        wrong = {c.value for c, row in located.rows.items() if row.status == "wrong"}
+        if wrong and reference is None:
+            _refuse_unfollowed(function, args, [node in wrong for node in certain.given_to_function()])
+
+    found = report_of(certain.asked, certain, lambda run: _without_estimates(again(run))[0], doubted)
+    found.notes += estimated
     for row in found.rows:
         row.name = f"{name}.{row.name}"
     for finding in found.findings:
         finding.name = f"{name}.{finding.name}"
         finding.message = f"{name}.backward: {finding.message}"
-    if not found.ok and reference is None:
-        _refuse_unfollowed(function, args, found)
     if found.ok:
 
         def broken() -> list[Finding]:
@@ -113,8 +119,8 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
     return found
 
 
-def _refuse_unfollowed(function: Any, args: Sequence[Any], found: Report) -> None:
-    """Raise ChainruleError where a gradient that seems wrong is the slope of what the forward gives: its recording lacks
+def _refuse_unfollowed(function: Any, args: Sequence[Any], wrong: Sequence[bool]) -> None:
+    """Raise ChainruleError where a gradient that seems `wrong` is the slope of what the forward gives: its recording lacks
     a path then, through a kernel or NumPy."""
     calls = Calls(function, args)
     calls.values = calls.with_dtype(True)
@@ -125,8 +131,7 @@ def _refuse_unfollowed(function: Any, args: Sequence[Any], found: Report) -> Non
     except (Refused, Failed):
         return
     names = parameter_names(function, len(calls.values))
-    wrong = {row.name.rpartition(".")[2] for row in found.rows if row.status == "wrong"}
-    right = [names[i] for i, error in slopes.items() if error is not None and error < 1e-7 and names[i] in wrong]
+    right = [names[i] for i, error in slopes.items() if error is not None and error < 1e-7 and wrong[i]]
     if right:
         raise ChainruleError(
             f"the forward pass of {function.__name__} cannot be recorded from {' and '.join(right)} on (NumPy, a kernel, an "
