@@ -156,3 +156,27 @@ def test_complex_gradients() -> None:
         "return g * b.conj(), g * a.conj()",
     )
     assert [row.status for row in report.rows] == ["wrong", "right"], report
+
+
+class FixedPoint(Function):
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, x: Tensor) -> Tensor:
+        z = torch.zeros_like(x)
+        for _ in range(60):
+            z = torch.tanh(z @ w + x)
+        ctx.save_for_backward(w, z)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        w, z = ctx.saved_tensors
+        d = 1 - z**2
+        u = torch.linalg.solve(torch.eye(len(w), dtype=w.dtype) - w * d, g)
+        return torch.outer(z, u * d), u
+
+
+def test_a_repair_through_many_turns_is_none() -> None:
+    w, x = 0.1 * rand(3, 3, dtype=torch.float64), rand(3, dtype=torch.float64)
+    report = cr.check(FixedPoint, w, x)
+    assert {row.name: row.status for row in report.rows} == {"FixedPoint.w": "right", "FixedPoint.x": "wrong"}, report
+    assert all(len(finding.repair) < 300 for finding in report.findings), report

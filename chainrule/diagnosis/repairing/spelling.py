@@ -108,6 +108,9 @@ def _turn(spot: Spot) -> dict[int, str]:
     return {now - 1: f"{name} - 1", now + 1: f"{name} + 1", now: name}
 
 
+_DEEPEST = 60  # values in one another
+
+
 class InPlace(Python):
     """Spells nodes with the person's names, and with their own text where it stands in the same statement."""
 
@@ -118,6 +121,7 @@ class InPlace(Python):
         self.space, self.numbers, self.arrays = reach.space, reach.known_numbers, reach.arrays
         self.verbatim: dict[fx.Node, str] = {}  # the operands of the operation that is changed, as they stand there
         self.unspelled: list[Any] = []
+        self.depth = 0
         self.sizes, self.style = reach.named_sizes, reach.style
         self.instead: dict[fx.Node, Any] = {}  # what stands for a value that is only stretched
         held = source.statement_at(statement) if statement is not None else None
@@ -198,7 +202,12 @@ class InPlace(Python):
     def spell(self, value: Any) -> Spelled:
         if self.unspelled:
             return "", ATOM
+        self.depth += 1
+        if self.depth > _DEEPEST:  # a loop that is written out
+            self.unspelled.append(value)
+            return "", ATOM
         text, binding = self._spelled(value)
+        self.depth -= 1
         if len(text) > LONGEST and isinstance(value, fx.Node):  # what is read often is written often: it has no end
             self.unspelled.append(value)
         return text, binding
