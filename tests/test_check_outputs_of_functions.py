@@ -180,3 +180,28 @@ def test_a_repair_through_many_turns_is_none() -> None:
     report = cr.check(FixedPoint, w, x)
     assert {row.name: row.status for row in report.rows} == {"FixedPoint.w": "right", "FixedPoint.x": "wrong"}, report
     assert all(len(finding.repair) < 300 for finding in report.findings), report
+
+
+class InPlaceEntropy(Function):
+    """As kernels do it: the gradient is made in forward, and scaled only where the loss is part of another one."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor) -> Tensor:
+        p = z.softmax(1)
+        d = p.clone()
+        d[torch.arange(len(y)), y] -= 1
+        ctx.save_for_backward(d)
+        return -p[torch.arange(len(y)), y].log().mean()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (d,) = ctx.saved_tensors
+        if g.item() != 1.0:
+            d = d * g
+        return d, None
+
+
+def test_a_repair_holds_for_the_gradient_that_a_loss_has() -> None:
+    [finding] = cr.check(InPlaceEntropy, rand(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])).findings
+    assert finding.cause == "wrong-scale" and finding.proved, finding
+    assert not finding.repair.startswith("d = d * g"), finding  # which is not run by loss.backward()

@@ -33,6 +33,7 @@ class Asked:
     reference: Callable[..., Any] | None = None
     function: str = ""  # the name of the torch.autograd.Function whose forward and backward these are
     cutting: bool = False  # whether no gradient passes through what is computed under torch.no_grad
+    unit: bool = False  # the upstream gradient of a loss is 1, as loss.backward() gives it, and no random number
     following: bool = False  # whether the calls of layers are noted, and what they are given is told apart
 
     @property

@@ -93,14 +93,24 @@ class Proofs:
         numbers = {n: v for n, v in plain_numbers(asked).items() if v and math.isfinite(v)}
         broken = {n: v * (0.83 if 0 < v < 1 else 1.31) for n, v in numbers.items() if not v.is_integer()}
         lengths = list(dict.fromkeys(n for n in _lengths((asked.args, asked.kwargs)) if n > 1))
-        found = self._first(_Data(broken, {n: n + 1 for n in lengths}))
-        if not found:
-            found = self._first(_Data(broken))
+        found = self._with_the_gradient_of_a_loss()
+        whole = self._first(_Data(broken, {n: n + 1 for n in lengths}))
+        found += whole
+        if not whole:
+            found += self._first(_Data(broken))
             for n in lengths[:_LENGTHS]:
                 found += self._first(_Data({}, {n: n + 1}), _Data({}, {n: 2 * n}))
         for name in [n for n, v in numbers.items() if v.is_integer()][:_WHOLE]:
             found += self._first(_Data({name: int(numbers[name]) + 1}))
         return found
+
+    def _with_the_gradient_of_a_loss(self) -> list[_Other]:
+        """A run in which the gradient of the loss is 1, for which code may take a branch of its own."""
+        hand = self.located.case.hand
+        if hand.upstream is None or hand.output.numel() != 1:
+            return []
+        other = self._with(lambda asked: replace(asked, unit=True))
+        return [other] if other is not None else []
 
     def _first(self, *data: _Data) -> list[_Other]:
         """The run with the first data for which the code is meant."""
