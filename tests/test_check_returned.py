@@ -123,6 +123,18 @@ class Times(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         return g, None
+
+
+class Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x * w
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        return g, (g * x).sum(0)
 """
 
 CASES = [  # what is checked, the shapes of its arguments, the cause, the repair
@@ -135,6 +147,7 @@ CASES = [  # what is checked, the shapes of its arguments, the cause, the repair
     ("Clamp", [(5, 4)], "missing-factor", "return grad_output * (x >= 0)"),
     ("Reshaped", [(2, 3, 4)], "wrong-shape", "return g.reshape(ctx.shape)"),
     ("Times", [(5, 4), 3.0], "wrong-scale", None),
+    ("Scale", [(5, 4), (4,)], "missing-factor", "return g * w, (g * x).sum(0)"),
 ]
 
 

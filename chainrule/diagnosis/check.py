@@ -264,7 +264,7 @@ def _followed(located: Located, again: Rerun, follow: Rerun) -> tuple[Located, R
         nearer = Located(Case(hand))
     except Exception:  # whatever the code raises when it is run once more
         return located, again
-    said = [[(row.name, row.status) for row in loc.rows.values()] for loc in (located, nearer)]
+    said = [sorted((row.name, row.status) for row in loc.rows.values()) for loc in (located, nearer)]
     handed = nearer.case.handed or any("handed" in c.node.meta for c in nearer.case.claims)
     return (nearer, follow) if handed and said[0] == said[1] else (located, again)
 
