@@ -81,6 +81,11 @@ def _loss_beside(code: types.FunctionType, space: Mapping[str, types.FunctionTyp
     return found[0] if len(found) == 1 else None
 
 
+def has_backward(code: Any) -> bool:
+    plain = isinstance(code, types.FunctionType | types.MethodType | type)
+    return not plain and callable(getattr(code, "backward", None))
+
+
 def is_function_class(code: Any) -> bool:
     return isinstance(code, type) and issubclass(code, torch.autograd.Function)
 

@@ -171,7 +171,7 @@ class Calls:
 
 
 _REST = 0x04  # of a code object with *args
-_RUNS = __name__.rpartition(".")[0] + ".running"
+_RUNS = tuple(f"{__name__.rpartition('.')[0]}.{file}" for file in ("running", "pairs"))
 _THROUGH = "__call__", "_wrapped_call_impl", "_call_impl"  # what `self.layer(x)` goes through
 
 
@@ -210,7 +210,7 @@ def _caller(frame: types.FrameType) -> tuple[types.FrameType | None, bool]:
     call is the one that is checked: made by what runs their code."""
     back = frame.f_back
     while back is not None and not _is_own(back.f_code):
-        if back.f_globals.get("__name__") == _RUNS:
+        if back.f_globals.get("__name__") in _RUNS:
             return None, True
         if back.f_code.co_name not in _THROUGH:
             return None, False

@@ -19,11 +19,11 @@ from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.arguments import arguments_by_name, named_by, upstream_of, with_defaults
 from chainrule.diagnosis.reading.caches import place_of
 from chainrule.diagnosis.reading.claim import names_meant
+from chainrule.diagnosis.reading.forms import has_backward
 from chainrule.diagnosis.reading.handwritten import Asked
 from chainrule.diagnosis.reading.labels import lines_that_set
 from chainrule.diagnosis.reading.outputs import upstreams_of
 from chainrule.diagnosis.reading.returns import function_of
-from chainrule.diagnosis.reading.running import has_backward
 from chainrule.diagnosis.report import Finding, Report, Row
 
 _ENTRIES = 64  # of an input, whose slopes are taken
