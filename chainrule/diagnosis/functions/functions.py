@@ -22,6 +22,7 @@ from chainrule.diagnosis.reading.forms import is_function_class, placed
 from chainrule.diagnosis.reading.handwritten import Asked, Handwritten, Run
 from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.report import Finding, Report
+from chainrule.diagnosis.run_report import report_of
 from chainrule.errors import ChainruleError
 from chainrule.reached import flat_between
 from chainrule.recording.numbers import Tracked
@@ -75,8 +76,6 @@ def check_functions(hand: Handwritten) -> Report:
 
 
 def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., Any] | None = None) -> Report:
-    from chainrule.diagnosis.check import report_of
-
     name, args = function.__name__, tuple(given)
 
     def again(run: Run = run_handwritten) -> Handwritten:
