@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import torch
 from torch import fx
@@ -13,6 +13,7 @@ from chainrule.rules import BOOK
 from chainrule.run import needed
 
 _FLAT = "is flat between its steps"
+STEPS = frozenset((_FLAT, "gives indices or counts", "gives truth values"))
 
 
 def reached_from(sources: Iterable[fx.Node], graph: fx.Graph) -> set[fx.Node]:
@@ -41,9 +42,9 @@ def leading_to(output: fx.Node) -> set[fx.Node]:
     return found
 
 
-def flat_between(source: fx.Node, output: fx.Node) -> str:
+def flat_between(source: fx.Node, output: fx.Node, why: Container[str] = (_FLAT,)) -> str:
     """The operation that is flat between its steps, where every way from `source` to `output` is cut and one leads
-    through such; else "". The gradient is then 0 almost everywhere.
+    through such; else "". The gradient is then 0 almost everywhere. `why` are the reasons that count as such.
     """
     graph = output.graph
     if output in reached_from([source], graph):
@@ -51,7 +52,7 @@ def flat_between(source: fx.Node, output: fx.Node) -> str:
     behind, before = {source}, needed([output])
     for node in before:
         if any(n in behind for n in node.all_input_nodes):
-            if BOOK.constants.get(node.meta.get("operation", "")) == _FLAT:
+            if BOOK.constants.get(node.meta.get("operation", "")) in why:
                 return str(node.meta["operation"])
             behind.add(node)
     return ""

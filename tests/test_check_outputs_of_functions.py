@@ -118,8 +118,8 @@ class CopiedWrong(Copied):
 
 def test_a_forward_pass_that_is_recorded_in_part_is_refused_and_no_alarm() -> None:
     x, reference = rand(3, 4), lambda x: 2 * x + x.sin()
-    for code in (Copied, lambda x: Copied.apply(x).sum()):  # type: ignore[no-untyped-call]
-        with pytest.raises(cr.ChainruleError, match=r"Copied cannot be recorded from x on .* with reference="):
+    for code in (Copied, CopiedWrong, lambda x: Copied.apply(x).sum()):  # type: ignore[no-untyped-call]
+        with pytest.raises(cr.ChainruleError, match=r"Copied(Wrong)? cannot be recorded from x on .* with reference="):
             cr.check(code, x)
     assert cr.check(Copied, x, reference=reference).ok
     [finding] = cr.check(CopiedWrong, x, reference=reference).findings
@@ -205,3 +205,24 @@ def test_a_repair_holds_for_the_gradient_that_a_loss_has() -> None:
     [finding] = cr.check(InPlaceEntropy, rand(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])).findings
     assert finding.cause == "wrong-scale" and finding.proved, finding
     assert not finding.repair.startswith("d = d * g"), finding  # which is not run by loss.backward()
+
+
+class Quantize(Function):
+    """Straight through to the input, and a sum of rows to the codebook."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, codebook: Tensor) -> Tensor:
+        index = torch.cdist(x, codebook).argmin(1)
+        ctx.save_for_backward(index, codebook)
+        return codebook[index]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        index, codebook = ctx.saved_tensors
+        return g.clone(), torch.zeros_like(codebook).index_add_(0, index, g)
+
+
+def test_an_estimator_through_an_index_cannot_be_checked_and_is_no_mistake() -> None:
+    report = cr.check(Quantize, rand(5, 3), rand(4, 3, seed=3))
+    assert report.ok and "as argmin is flat between its steps" in report.notes[0], report
+    assert [row.name for row in report.rows] == ["Quantize.codebook"], report

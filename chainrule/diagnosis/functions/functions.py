@@ -12,7 +12,7 @@ from torch import fx
 from chainrule.arrays.values import as_tensors
 from chainrule.diagnosis.functions.as_pair import pair
 from chainrule.diagnosis.functions.contracts import broken_promises
-from chainrule.diagnosis.functions.function_calls import Calls, Failed, Refused, parameter_names
+from chainrule.diagnosis.functions.function_calls import Calls, Failed, Gradients, Refused, parameter_names
 from chainrule.diagnosis.functions.mending import on_their_lines
 from chainrule.diagnosis.functions.operators import broken_promises_of_operator
 from chainrule.diagnosis.functions.ordinary_call import place
@@ -24,7 +24,7 @@ from chainrule.diagnosis.reading.running import run_handwritten
 from chainrule.diagnosis.report import Finding, Report
 from chainrule.diagnosis.run_report import report_of
 from chainrule.errors import ChainruleError
-from chainrule.reached import flat_between
+from chainrule.reached import STEPS, flat_between
 from chainrule.recording.numbers import Tracked
 from chainrule.recording.operators import function_of, overload_of
 
@@ -91,9 +91,8 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
     certain, estimated = _without_estimates(hand)
 
     def doubted(located: Located) -> None:
-        wrong = {c.value for c, row in located.rows.items() if row.status == "wrong"}
-        if wrong and reference is None:
-            _refuse_unfollowed(function, args, [node in wrong for node in certain.given_to_function()])
+        if reference is None:
+            _refuse_unfollowed(function, args, located)
 
     found = report_of(certain.asked, certain, lambda run: _without_estimates(again(run))[0], doubted)
     found.notes += estimated
@@ -118,23 +117,38 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
     return found
 
 
-def _refuse_unfollowed(function: Any, args: Sequence[Any], wrong: Sequence[bool]) -> None:
-    """Raise ChainruleError where a gradient that seems `wrong` is the slope of what the forward gives: its recording lacks
-    a path then, through a kernel or NumPy."""
-    calls = Calls(function, args)
+def _refuse_unfollowed(function: Any, args: Sequence[Any], located: Located) -> None:
+    """Raise ChainruleError where a gradient that seems wrong is the slope of what the forward gives, or where the one that
+    seems right is not: the recorded forward lacks a path then, through a kernel or NumPy."""
+    case, calls = located.case, Calls(function, args)
+    places = {node: i for i, node in enumerate(case.hand.given_to_function()) if node is not None}
+    wrong = {places[c.value]: c for c, row in located.rows.items() if row.status == "wrong" and c.value in places}
     calls.values = calls.with_dtype(True)
-    if any(calls.values[i].is_complex() for i in calls.floating):
+    if not wrong or any(calls.values[i].is_complex() for i in calls.floating):
         return
+    given = (
+        [n for n in case.recorder.inputs if n.meta.get("weighs")]
+        if case.hand.upstream is None
+        else [case.base.upstream]
+    )
+    upstreams = [case.here.values[n] for n in given if n is not None]
+    theirs = {i: case.here.values.get(c.node) for i, c in wrong.items()}
+    truth: Gradients = {i: case.here.truth(c.value) for i, c in wrong.items()}
     try:
-        slopes = first_order_errors(calls, calls.gradients()[1])
-    except (Refused, Failed):
+        found = [{i: e for i, e in first_order_errors(calls, calls.gradients()[1]).items() if i in wrong}]
+        drawn = any(n.meta["operation"] == "drawn" for n in case.recorder.inputs)
+        if not drawn and len(upstreams) == len(calls.forward().outputs):
+            found.append(first_order_errors(calls, truth, upstreams, theirs))
+    except (Refused, Failed, RuntimeError):
         return
-    names = parameter_names(function, len(calls.values))
-    right = [names[i] for i, error in slopes.items() if error is not None and error < 1e-7 and wrong[i]]
-    if right:
+    right = [i for i, error in found[0].items() if error is not None and error < 1e-7]
+    untrue = [i for i, error in (found[1] if found[1:] else {}).items() if error is not None and error > 1e-3]
+    if right or untrue:
+        names = parameter_names(function, len(calls.values))
         raise ChainruleError(
-            f"the forward pass of {function.__name__} cannot be recorded from {' and '.join(right)} on (NumPy, a kernel, an "
-            f"extension); check {function.__name__} alone and give its forward pass in torch with reference="
+            f"the forward pass of {function.__name__} cannot be recorded from {' and '.join(names[i] for i in right or untrue)}"
+            f" on (NumPy, a kernel, an extension); check {function.__name__} alone and give its forward pass in torch with "
+            "reference="
         )
 
 
@@ -158,7 +172,7 @@ def _without_estimates(hand: Handwritten) -> tuple[Handwritten, list[str]]:
     for at, (node, gradient) in enumerate(zip(hand.given_to_function(), returned, strict=False)):
         if node is None or output is None or not isinstance(gradient, torch.Tensor) or not gradient.any():
             continue
-        if flat := flat_between(node, output.node):
+        if flat := flat_between(node, output.node, STEPS):
             kept[at] = None
             notes.append(
                 f"the true gradient of {node.meta['name']} is 0 almost everywhere, as {flat} is flat between its steps, so "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor
 from chainrule.diagnosis.functions.function_calls import Calls, Gradients, directions, laid, random_like, slope
 
 
-def first_order_errors(calls: Calls, gradients: Gradients) -> dict[int, float | None]:
-    """How far each gradient is from the forward's differences, relative to its size; None where they cannot tell."""
+def first_order_errors(
+    calls: Calls, gradients: Gradients, upstreams: Sequence[Tensor] = (), sizes: Gradients | None = None
+) -> dict[int, float | None]:
+    """How far each gradient is from the forward's differences, relative to its size, or to that of the gradient in `sizes`
+    where that is larger; None where they cannot tell."""
     errors: dict[int, float | None] = {}
     for i, g in gradients.items():
         if g is None or not g.numel():
@@ -23,10 +26,12 @@ def first_order_errors(calls: Calls, gradients: Gradients) -> dict[int, float | 
 
             def output(t: float, i: int = i, v: Tensor = v) -> float:
                 outputs = calls.forward(_moved(calls.values, i, t * v)).outputs
-                upstreams = calls.upstreams(outputs)
-                return sum(float((o * u).detach().sum()) for o, u in zip(outputs, upstreams, strict=True))
+                weights = upstreams or calls.upstreams(outputs)
+                return sum(float((o * u).detach().sum()) for o, u in zip(outputs, weights, strict=True))
 
             expected, size = float((g * v).sum()), float((g * v).norm())
+            if sizes is not None and (other := sizes.get(i)) is not None:
+                size = max(size, float((other * v).norm()))
             found = slope(output, size, 1e-10)
             if found is not None and size:
                 resolved += 1
