@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_check import program, rand
 from torch import Tensor, fx
 
 import chainrule as cr
@@ -178,3 +179,20 @@ def of_distances(a: Tensor, b: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tenso
 def test_labels_that_are_subtracted_as_an_embedding_is_need_no_gradient(code: object) -> None:
     report = cr.check(code, torch.randn(6, 3), torch.randn(6, 3), torch.tensor([1.0, 0, 0, 1, 1, 0]))
     assert report.ok, report
+
+
+def test_a_gradient_that_is_set_to_none_has_the_line_that_does_so() -> None:
+    text = """\
+        def step(x, w, b):
+            out = x @ w + b
+            loss = (out * out).sum()
+            dout = 2 * out
+            dw = x.T @ dout
+            db = dout.sum(0)
+            return loss, dw, db
+        """
+    args = rand(4, 3).requires_grad_(), rand(3, 2).requires_grad_(), rand(2).requires_grad_()
+    report = cr.check(program(text.replace("db = dout.sum(0)", "db = None")), *args, wrt=["w", "b"])
+    [finding] = report.findings
+    assert (finding.cause, finding.line, finding.proved) == ("missing-gradient", 6, True), report
+    assert finding.repair == "db = dout.sum(0)", report

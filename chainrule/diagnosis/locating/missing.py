@@ -22,11 +22,11 @@ _TURNS = frozenset(("t", "T", "mT", "transpose", "permute"))
 def missing_inputs(case: Case) -> list[fx.Node]:
     """Inputs without a gradient that require one, had one, or stand where others have theirs. Where no tensor says that
     it requires one: parameters too, if all else has its gradient, the data and the values on the way."""
+    claimed = {c.value for c in case.claims}
     if case.hand.asked.wrt is not None:
-        return []
+        return [n for n in _asked_for(case) if n not in claimed]
     if case.hand.asked.function:
         return _not_returned(case)
-    claimed = {c.value for c in case.claims}
     given = {n for c in case.claims for n in (c.node, c.node.meta.get("same_as"))}  # a gradient itself: y.g = up
     used = set(needed([case.base.output]))
     roles = {role for value in claimed if value.op == "placeholder" for role in _roles(value, used)}
@@ -48,6 +48,16 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     none = _returned_as_none(case)  # of data it may be left out on purpose
     nothing = [n for n in inputs if n.meta["name"] in none and _is_parameter(n, used)]
     return list(dict.fromkeys([*asked, *alike, *nothing])) or guessed
+
+
+def _asked_for(case: Case) -> list[fx.Node]:
+    """The inputs that `wrt` names, or that it holds."""
+    wrt = case.hand.asked.wrt
+    items = [wrt] if isinstance(wrt, str | torch.Tensor) else list(wrt)
+    tensors = {id(t) for t in items if isinstance(t, torch.Tensor)}
+    names = {n for n in items if isinstance(n, str)}
+    inputs = [n for n in case.base.inputs if n in case.base.gradients and n.meta["operation"] == "input"]
+    return [n for n in inputs if n.meta["name"] in names or id(n.meta.get("given", n.meta["val"])) in tensors]
 
 
 def _before_writes(node: fx.Node) -> fx.Node:

@@ -59,6 +59,10 @@ class Returned(Values):
         wrt = self.hand.asked.wrt
         if wrt is not None:
             order = [self._asked_for(item) for item in ([wrt] if isinstance(wrt, str | torch.Tensor) else wrt)]
+            every = [v for v in self._flat(result) if v.value is None or any(v.value is t for _, t in labelled)]
+            if len(order) == len(every):  # None in the place of one is a gradient that is missing
+                pairs = zip(order, every, strict=True)
+                return [self._claim(n, v.label, v.value) for n, v in pairs if v.value is not None]
             if len(order) != len(labelled):  # a loss of their own may be among them
                 labelled = [(label, t) for label, t in labelled if t.ndim and not self._is_state(label, t)]
             if len(order) != len(labelled):

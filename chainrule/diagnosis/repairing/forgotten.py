@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from torch import fx
 
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.returns import other_conditions, returned_none
+from chainrule.diagnosis.reading.claim import names_meant
+from chainrule.diagnosis.reading.returns import function_of, other_conditions, returned_none
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.derived import Derived
 from chainrule.diagnosis.repairing.elsewhere import Proofs
@@ -64,6 +66,8 @@ class Forgotten:
         if emptied:  # w.g = None
             finding.line, finding.file = emptied[-1].spot.line, emptied[-1].spot.file
             finding.text = source.line_at(finding.file, finding.line)
+        if not emptied and (edit := self._instead_of_none(finding, node)) is not None:
+            return mended(finding, edit), {name}
         tried: set[tuple[int, str]] = set()
         for spot, target in self._places(node):
             repair = self.derived.line_in(node, spot, target)
@@ -77,6 +81,25 @@ class Forgotten:
                 finding.repair, finding.edit, finding.proved = repair, edit, True
                 return finding, right
         return finding, set()
+
+    def _instead_of_none(self, finding: Finding, node: fx.Node) -> Edit | None:
+        """`db = None`: the line is that one, and the edit, where one is proved, sets the gradient there."""
+        code = getattr(getattr(self.case.hand.asked.code, "__func__", self.case.hand.asked.code), "__code__", None)
+        function = function_of(code) if code is not None else None
+        statements = [n for n in ast.walk(function) if isinstance(n, ast.Assign)] if function is not None else []
+        empty = [n for n in statements if isinstance(n.value, ast.Constant) and n.value.value is None]
+        named = [n for n in empty if _last(finding.name) in names_meant(ast.unparse(n.targets[0]).rpartition(".")[2])]
+        if not named or code is None:
+            return None
+        place = source.span_of(named[-1], code.co_filename)
+        finding.line, finding.file, finding.text = place.line, place.file, source.line_at(place.file, place.line)
+        spots = [c.spot for c in self.located.known if c.spot is not None and c.spot.code is code]
+        for spot in [s for s in spots if s.line <= place.line][::-1][:1] or spots[:1]:
+            repair = self.derived.line_in(node, spot, ast.unparse(named[-1].targets[0]))
+            edit = source.replaced(place, repair)
+            if repair and finding.name in self.proofs.right(edit, code):
+                return edit
+        return None
 
     def _places(self, node: fx.Node) -> Iterator[tuple[Spot, str]]:
         """Where the line could stand, and what it would set: after the last gradient that it reads, or after a line that
