@@ -18,7 +18,8 @@ from chainrule.diagnosis.explaining.mutations import mutations
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import Spot
-from chainrule.diagnosis.repairing.spelling import Reach, written
+from chainrule.diagnosis.repairing.reach import Reach
+from chainrule.diagnosis.repairing.rewriting import written
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case
 from chainrule.diagnosis.truth.sketch import Sketches, is_tensor, value_of

@@ -25,7 +25,7 @@ from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.paths import lost_from
 from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.spots import span_of
-from chainrule.diagnosis.repairing.spelling import Reach
+from chainrule.diagnosis.repairing.reach import Reach
 from chainrule.diagnosis.repairing.wording import numbers_in, numbers_of_sizes
 from chainrule.diagnosis.truth.case import Case, Point, inner, same
 from chainrule.diagnosis.truth.sketch import Sketches, is_size, is_tensor

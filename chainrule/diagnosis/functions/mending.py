@@ -10,7 +10,7 @@ from chainrule.diagnosis.functions.function_calls import Calls, Failed, Refused
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.repairing.edited import edited
-from chainrule.diagnosis.repairing.spelling import not_in_place
+from chainrule.diagnosis.repairing.rewriting import not_in_place
 from chainrule.diagnosis.report import Edit, Finding
 
 

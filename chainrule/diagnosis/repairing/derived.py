@@ -14,7 +14,8 @@ from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import Spot
-from chainrule.diagnosis.repairing.spelling import LONGEST, InPlace, Reach
+from chainrule.diagnosis.repairing.reach import Reach
+from chainrule.diagnosis.repairing.spelling import LONGEST, InPlace
 from chainrule.diagnosis.truth.case import same
 from chainrule.program import Program
 from chainrule.run import double, needed, step

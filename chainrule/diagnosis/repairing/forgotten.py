@@ -16,7 +16,7 @@ from chainrule.diagnosis.reading.returns import function_of, other_conditions, r
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.derived import Derived
 from chainrule.diagnosis.repairing.elsewhere import Proofs
-from chainrule.diagnosis.repairing.spelling import Reach
+from chainrule.diagnosis.repairing.reach import Reach
 from chainrule.diagnosis.report import Edit, Finding, Row
 from chainrule.run import needed
 

@@ -10,7 +10,7 @@ from chainrule.diagnosis.locating.locate import Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.spots import Spot
-from chainrule.diagnosis.repairing.spelling import Reach
+from chainrule.diagnosis.repairing.reach import Reach
 from chainrule.diagnosis.report import Edit
 
 _LINES = 10  # changes whose lines are looked at

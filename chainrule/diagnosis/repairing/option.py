@@ -15,7 +15,8 @@ from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Spot, span_of
 from chainrule.diagnosis.repairing.parentheses import binding_of, placed
-from chainrule.diagnosis.repairing.spelling import Reach, not_in_place, written, written_together
+from chainrule.diagnosis.repairing.reach import Reach
+from chainrule.diagnosis.repairing.rewriting import not_in_place, written, written_together
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import same
 from chainrule.run import needed

@@ -14,7 +14,7 @@ from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.paths import lost_from
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.derived import Derived
-from chainrule.diagnosis.repairing.spelling import Reach
+from chainrule.diagnosis.repairing.reach import Reach
 from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import same
 
