@@ -51,12 +51,25 @@ def step(node: fx.Node, values: Mapping[fx.Node, Any], convert: Callable[[Any], 
             return args[0].double()  # rounding is no part of the function; of a mask, ones and zeros are
         if convert is double and node.target == "cfloat":
             return args[0].cdouble()
-        result = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        function, args = getattr(args[0], str(node.target)), args[1:]
     else:
         assert callable(node.target)
-        result = node.target(*args, **kwargs)
+        function = node.target
+    result = function(*args, **kwargs)
     work.count(result, args)
+    if convert is double and isinstance(result, torch.Tensor) and result.dtype is torch.float32:
+        return _in_double(lambda: function(*args, **kwargs))
     return convert(result)
+
+
+def _in_double(call: Callable[[], Any]) -> Any:
+    """What a call gives that makes numbers of its own: `mask * 0.3`, in which 0.3 is rounded as the default dtype is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return double(call())
+    finally:
+        torch.set_default_dtype(before)
 
 
 _NUMBERS = frozenset((int, float, bool, str, type(None)))  # of which no precision is another one

@@ -224,5 +224,5 @@ class Located(Rows):
 
 def _begin_alike(held: torch.Tensor, truth: torch.Tensor) -> bool:
     """Whether two tensors may be equal, by their first elements: a question that costs nothing."""
-    one, other = float(held.flatten()[0]), float(truth.flatten()[0])
+    one, other = held.flatten()[0].item(), truth.flatten()[0].item()
     return abs(one - other) <= 1e-6 * float(truth.abs().max())

@@ -94,7 +94,10 @@ def with_defaults(backward: Any, forward: Any, known: Mapping[str, Any], returne
     {'x': 1, 'p': 0.5, 'lam': 0.1}
     """
     own = _defaults(backward)
-    told = {n for n in own if n in returned or n in OUTPUT or is_cache(n) or UPSTREAM.fullmatch(n)}
+    required = [n for n in inspect.signature(backward).parameters if n not in own and n not in known]
+    cache, upstream = any(map(is_cache, required)), any(UPSTREAM.fullmatch(n) for n in required)
+    told = {n for n in own if n in returned or n in OUTPUT}
+    told |= {n for n in own if (is_cache(n) and not cache) or (UPSTREAM.fullmatch(n) and not upstream)}
     more = {**_defaults(forward), **{n: value for n, value in own.items() if n not in told}}
     return {**known, **{n: value for n, value in more.items() if n not in known}}
 

@@ -27,6 +27,9 @@ def _name_in(spot: Spot | None) -> str:
     return name if name.isidentifier() else ""
 
 
+_OF_GRADIENTS = re.compile(r"(.*_)?(d|g|gs|.*(grad|nabla|deriv|delta|dparam).*)", re.IGNORECASE)
+
+
 class Claims(Returned):
     """The gradients that a run left, in the order in which they were computed."""
 
@@ -108,33 +111,33 @@ class Claims(Returned):
     def _attributes(self) -> list[Claim]:
         """Gradients that an object keeps, or one that it holds: `self.dw`, `self.w_grad`, `self.grads["w"]`."""
         found: list[Claim] = []
+        silent: list[Claim] = []
         inputs = [n for n in self.recorder.inputs if n.meta.get("name") in self.hand.parameters]
         given = {n.meta["name"]: n.meta.get("given", n.meta["val"]) for n in inputs}
         for owner, path in self.hand.objects:
             for name, held in vars(owner).items():
-                own: dict[str, Any] = {}
+                own: dict[str, list[Any]] = {}  # several, of which the loss reads one: parameters, and their momentum
                 for other, values in vars(owner).items():
-                    if not isinstance(values, dict):
-                        own[other] = values
-                    elif values is not held:
-                        own |= {str(k): v for k, v in values.items()}
+                    for key, value in values.items() if isinstance(values, dict) else [(other, values)]:
+                        if values is not held:
+                            own.setdefault(str(key), []).append(value)
                 pairs = held.items() if isinstance(held, dict) else [(name, held)]
                 for label, value in pairs:
                     target = f'{path}.{name}["{label}"]' if isinstance(held, dict) else f"{path}.{name}"
-                    meant = [
-                        own[n]
-                        for n in [*names_meant(str(label)), *([str(label)] if isinstance(held, dict) else [])]
-                        if n in own
-                    ]
+                    keys = [*names_meant(str(label)), *([str(label)] if isinstance(held, dict) else [])]
+                    meant = [value for n in keys for value in own.get(n, [])]
                     if not meant and path == "self":  # of what the layer was called with: forward(x, w)
                         meant = [given[n] for n in names_meant(str(label)) if n in given]
-                    found += self._kept(target, tensor_in(value), [tensor_in(m) for m in meant])
+                    kept = self._kept(target, tensor_in(value), [tensor_in(m) for m in meant])
+                    says = not isinstance(held, dict) or bool(names_meant(str(label)) or _OF_GRADIENTS.fullmatch(name))
+                    (found if says else silent).extend(kept)
             for lists in lists_in(vars(owner), self._is_read):
                 claims = self._in_list(f"{path}.{lists.name}", lists)
                 if not claims and lists.whole:
                     self.untouched.append(f"{path}.{lists.name}")
                 found += claims
-        return found
+        told = {claim.value for claim in found}  # what no name calls a gradient may be momentum, or a copy
+        return found + [claim for claim in silent if claim.value not in told]
 
     def _is_read(self, tensor: torch.Tensor) -> bool:
         """Whether the loss is computed from a tensor."""
@@ -154,7 +157,10 @@ class Claims(Returned):
         if len(found) == 1 or not any(found):
             return found[0]
         truth = self.truths()
-        return max(found, key=lambda claims: sum(alike(c.tensor, c.tensor.shape, truth(c.value)) for c in claims))
+        best = max(found, key=lambda claims: sum(alike(c.tensor, c.tensor.shape, truth(c.value)) for c in claims))
+        if best is not found[0] and lists.whole and [c.value for c in best] != [c.value for c in found[0]]:
+            self.notes.append(f"the gradients in {path} stand in another order than what they are of")
+        return best
 
     def _stepped(self) -> list[Claim]:
         """Gradients that an object keeps nowhere: what it has stepped along, `self.w = self.w - self.lr * grad_w`."""

@@ -11,6 +11,7 @@ import torch
 
 from chainrule.diagnosis.reading.claim import names_meant, tensor_in
 
+_OF_PARAMETERS = re.compile(r"_?(params?|parameters?|weights?|thetas?|ws)", re.IGNORECASE)
 _OF_ALL = re.compile(r"_?(d|g|grads?|gradients?|derivatives?)", re.IGNORECASE)  # of whatever parameters there are
 
 
@@ -74,6 +75,8 @@ def lists_in(space: Mapping[str, Any], is_read: Callable[[torch.Tensor], bool]) 
         elif not _OF_ALL.fullmatch(name):
             continue
         most = max((lists.fit(lists.of) for lists in others.values()), default=0)
-        best = [lists for lists in others.values() if lists.fit(lists.of) == most]
+        fitting = {k: lists for k, lists in others.items() if lists.fit(lists.of) == most}
+        named = [lists for k, lists in fitting.items() if _OF_PARAMETERS.fullmatch(k)]  # beside copies, or momentum
+        best = named if len(fitting) > 1 else list(fitting.values())
         found += best if len(best) == 1 else []
     return found

@@ -81,7 +81,7 @@ class Derived:
         only = {written[name] for name in names if name in written}  # a repair may read no other gradient
         try:
             layout = Layout(program, dotted=True, only=only, speller=_Short)
-        except _TooLong:
+        except (_TooLong, RecursionError):  # a loop of many turns, in one another
             return {}
         return {line.target: line.text for line in layout.part("backward")}
 
