@@ -77,6 +77,7 @@ def check_functions(hand: Handwritten) -> Report:
 
 def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., Any] | None = None) -> Report:
     name, args = function.__name__, tuple(given)
+    calls = Calls(function, args)  # on copies, before it may write into them
 
     def again(run: Run = run_handwritten) -> Handwritten:
         return run(pair(function, args, reference))
@@ -92,7 +93,7 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
 
     def doubted(located: Located) -> None:
         if reference is None:
-            _refuse_unfollowed(function, args, located)
+            _refuse_unfollowed(calls, located)
 
     found = report_of(certain.asked, certain, lambda run: _without_estimates(again(run))[0], doubted)
     found.notes += estimated
@@ -117,10 +118,10 @@ def _check_call(function: Any, given: Sequence[Any], reference: Callable[..., An
     return found
 
 
-def _refuse_unfollowed(function: Any, args: Sequence[Any], located: Located) -> None:
+def _refuse_unfollowed(calls: Calls, located: Located) -> None:
     """Raise ChainruleError where a gradient that seems wrong is the slope of what the forward gives, or where the one that
     seems right is not: the recorded forward lacks a path then, through a kernel or NumPy."""
-    case, calls = located.case, Calls(function, args)
+    case = located.case
     places = {node: i for i, node in enumerate(case.hand.given_to_function()) if node is not None}
     wrong = {places[c.value]: c for c, row in located.rows.items() if row.status == "wrong" and c.value in places}
     calls.values = calls.with_dtype(True)
@@ -144,10 +145,10 @@ def _refuse_unfollowed(function: Any, args: Sequence[Any], located: Located) -> 
     right = [i for i, error in found[0].items() if error is not None and error < 1e-7]
     untrue = [i for i, error in (found[1] if found[1:] else {}).items() if error is not None and error > 1e-3]
     if right or untrue:
-        names = parameter_names(function, len(calls.values))
+        names = parameter_names(calls.function, len(calls.values))
         raise ChainruleError(
-            f"the forward pass of {function.__name__} cannot be recorded from {' and '.join(names[i] for i in right or untrue)}"
-            f" on (NumPy, a kernel, an extension); check {function.__name__} alone and give its forward pass in torch with "
+            f"the forward pass of {calls.name} cannot be recorded from {' and '.join(names[i] for i in right or untrue)}"
+            f" on (NumPy, a kernel, an extension); check {calls.name} alone and give its forward pass in torch with "
             "reference="
         )
 
