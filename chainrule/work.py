@@ -20,10 +20,10 @@ class _Clock(threading.local):
 
     def count(self, result: Any, read: tuple[Any, ...] = ()) -> None:
         """One operation, on the elements that it reads and gives."""
-        elements = result.numel() if isinstance(result, torch.Tensor) else 0
-        for value in read:
-            if isinstance(value, torch.Tensor):
-                elements += value.numel()
+        elements = 0
+        for value in (result, *read):
+            if isinstance(value, torch.Tensor) and isinstance(size := value.numel(), int):  # no symbol of a trace
+                elements += size
         self.counted += 1 / _OPERATIONS + elements / _ELEMENTS
 
     def __call__(self) -> float:

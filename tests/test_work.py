@@ -6,6 +6,7 @@ import time
 
 import torch
 from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from chainrule.run import run
 from chainrule.work import work
@@ -28,6 +29,14 @@ def test_elements_count() -> None:
     work()
     run([graph.call_function(torch.neg, (x,))], {x: torch.ones(1_000_000)})
     assert work.counted > 2e-3
+
+
+def test_sizes_that_a_trace_does_not_know_stay_out_of_it() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    nodes = [found := graph.call_function(torch.nonzero, (x,)), graph.call_function(torch.neg, (found,))]
+    make_fx(lambda given: run(nodes, {x: given})[nodes[-1]], tracing_mode="fake")(torch.ones(3))
+    assert isinstance(work.counted, float)
 
 
 def test_what_is_not_counted_counts_by_its_time() -> None:
