@@ -91,8 +91,7 @@ def operands(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
 def ways(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Way]:
     """The exact candidates for a product of such operands."""
     found = [MM if bias is None else ADDMM]
-    exact = a.device.type == "cpu" and a.dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn
-    if not exact or not (a.numel() and b.numel()) or (bias is not None and bias.ndim != 1):
+    if not _is_onednn_able(a) or not (a.numel() and b.numel()) or (bias is not None and bias.ndim != 1):
         return found
     if _overlaps(a) or _overlaps(b):  # oneDNN has no word for that
         return found
@@ -105,6 +104,13 @@ def ways(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> list[Wa
         if b.stride(0) != 1:
             found.append(ONEDNN_SWAPPED_COPIED)
     return found
+
+
+def _is_onednn_able(a: torch.Tensor) -> bool:
+    """Whether oneDNN has an exact product for such an operand on this machine: of bfloat16 not on every processor."""
+    if a.device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    return a.dtype == torch.float32 or (a.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _overlaps(t: torch.Tensor) -> bool:
