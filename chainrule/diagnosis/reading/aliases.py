@@ -18,7 +18,7 @@ from chainrule.diagnosis.reading.spots import Spot, span_of
 
 @dataclass(frozen=True)
 class _Bare:
-    """`name = other` on one line of a function."""
+    """`name = other` on one line of a function; `grads[i] = other`."""
 
     name: str
     other: str
@@ -80,7 +80,7 @@ def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: s
 
     `targets` are names that hold it; `outside` are the nodes of the forward pass.
     """
-    wanted = {target.split(".")[-1] for target in targets}
+    wanted = {_stem(target) for target in targets}
     calls: dict[tuple[types.CodeType, int], list[fx.Node]] = {}
     for node in graph.nodes:
         spot: Spot | None = node.meta.get("spot")
@@ -89,13 +89,39 @@ def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: s
     for (code, _), nodes in reversed(calls.items()):
         for bare in _bare_in(code) if wanted else ():
             before = [n for n in nodes if n.meta["spot"].line <= bare.line]
-            if bare.name.split(".")[-1] not in wanted or not before:
+            if _stem(bare.name) not in wanted or not before:
+                continue
+            if "[" in bare.name:
+                if (turn := _turn_of(value, bare, _bare_in(code), nodes)) is not None:
+                    with graph.inserting_after(value):  # in the order of the turns
+                        return _alias(graph, value, replace(turn, index=bare.index), bare.name)
                 continue
             last: Spot = max((n.meta["spot"] for n in before), key=lambda s: s.order)
             names = {**last.names, **{n.meta["name"]: n for n in before if n.meta.get("name")}}
             if names.get(bare.other) is value or _is_bound(value, bare.other, last):
                 return _alias(graph, value, replace(last, index=bare.index, names=names), bare.name)
     return None
+
+
+def _turn_of(value: fx.Node, bare: _Bare, others: Iterable[_Bare], nodes: list[fx.Node]) -> Spot | None:
+    """Where `grads[i] = dz` puts this value into a list, in one turn of a loop: the first such line below that which made
+    the value, or above all that know it by its name."""
+    known = sorted(
+        (n.meta["spot"] for n in nodes if n.meta["spot"].names.get(bare.other) is value), key=lambda s: s.order
+    )
+    if not known:
+        return None
+    made: Spot | None = value.meta.get("spot")
+    here = made is not None and (made.code, made.call) == (known[0].code, known[0].call)
+    line = made.line if here and made is not None else known[0].line
+    lines = [b.line for b in others if b.other == bare.other and _stem(b.name) == _stem(bare.name) and b.line >= line]
+    return known[-1] if not lines or bare.line == min(lines) else None
+
+
+def _stem(target: str) -> str:
+    """`dw` of `self.dw`; `grads[]` of an entry of a list."""
+    name, bracket, _ = target.split(".")[-1].partition("[")
+    return name + (bracket and "[]")
 
 
 def _is_bound(value: fx.Node, name: str, last: Spot) -> bool:
@@ -114,16 +140,17 @@ def _bare_in(code: types.CodeType) -> tuple[_Bare, ...]:
         if not isinstance(node, ast.Assign) or len(node.targets) != 1:
             continue
         target = node.targets[0]
-        if isinstance(target, ast.Name | ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+        kept = isinstance(target, ast.Name | ast.Attribute | ast.Subscript)
+        if kept and isinstance(node.value, ast.Name | ast.Attribute):
             wanted[node.lineno] = (ast.unparse(target), ast.unparse(node.value))
     found = []
     for instruction in dis.get_instructions(code):
         line = instruction.positions.lineno if instruction.positions else None
-        if (
-            instruction.opname in ("STORE_FAST", "STORE_DEREF", "STORE_ATTR")
-            and line in wanted
-            and wanted[line][0].split(".")[-1] == instruction.argval
-        ):
+        if line not in wanted:
+            continue
+        into = instruction.opname == "STORE_SUBSCR" and wanted[line][0].endswith("]")
+        named = instruction.opname in ("STORE_FAST", "STORE_DEREF", "STORE_ATTR")
+        if into or (named and wanted[line][0].split(".")[-1] == instruction.argval):
             found.append(_Bare(*wanted[line], line, instruction.offset // 2))
     return tuple(found)
 

@@ -15,7 +15,7 @@ from chainrule.diagnosis.reading.spots import Spot
 from chainrule.recording import Recorder
 from chainrule.run import needed
 
-_PREFIX = re.compile(r"(?:d[jl]_?d|d(?:loss|cost)_?d|grad_?|delta_?|d_?|g_?)(.+)", re.IGNORECASE)
+_PREFIX = re.compile(r"(?:d[jl]_?d|d(?:loss|cost)_?d|grad_?|delta_?|nabla_?|d_?|g_?)(.+)", re.IGNORECASE)
 _SUFFIX = re.compile(r"(.+?)(?:_gradient|_grad|_g|_bar|_d|\.grad|\.g|grad)", re.IGNORECASE)
 
 
@@ -97,3 +97,11 @@ def before_step(node: fx.Node, gradient: fx.Node) -> fx.Node:
 
 def tensor_in(value: Any) -> Any:
     return value if isinstance(value, torch.Tensor) else getattr(value, "tensor", value)
+
+
+def alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
+    """Whether a gradient of a value of this shape is about the right one."""
+    if found.shape != shape or right.shape != shape:
+        return False
+    with torch._C.DisableTorchFunction():
+        return torch.allclose(right, found.to(right.dtype), rtol=1e-3, atol=1e-3 * float(right.abs().max()))

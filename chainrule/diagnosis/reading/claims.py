@@ -10,11 +10,11 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.claim import Claim, before_step, names_meant, tensor_in
+from chainrule.diagnosis.reading.claim import Claim, alike, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.lists import Lists, lists_in
 from chainrule.diagnosis.reading.made import is_given, is_parameter_of_an_object
 from chainrule.diagnosis.reading.renewed import before_renewal
-from chainrule.diagnosis.reading.returned import Returned, alike
+from chainrule.diagnosis.reading.returned import Returned
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.program import differentiable
 from chainrule.run import needed

@@ -44,6 +44,23 @@ class Lists(NamedTuple):
         return self.fit(self.of) == len(self.of)
 
 
+def returned_of(name: str, gradients: list[torch.Tensor], groups: Mapping[str, list[torch.Tensor]]) -> Lists | None:
+    """The list of gradients that some code returned, with the one group of as many parameters that has their shapes; of
+    several, the one that its name says. None where no group is told.
+
+    >>> groups = {"weights": [torch.ones(2, 3), torch.ones(1, 2)], "biases": [torch.ones(2, 1), torch.ones(1, 1)]}
+    >>> returned_of("grads", [torch.ones(2, 1), torch.ones(1, 1)], groups).of is groups["biases"]
+    True
+    """
+    found = {k: Lists(name, gradients, of) for k, of in groups.items() if len(of) == len(gradients)}
+    most = max((max(map(lists.fit, lists.orders())) for lists in found.values()), default=0)
+    fitting = {k: lists for k, lists in found.items() if max(map(lists.fit, lists.orders())) == most}
+    meant = [n.casefold() for n in names_meant(name)]
+    told = [lists for k, lists in fitting.items() if any(k.split(".")[-1].casefold().startswith(m) for m in meant)]
+    best = told or list(fitting.values())
+    return best[0] if len(best) == 1 and (most or told) else None
+
+
 def _shape(value: Any) -> torch.Size | None:
     return value.shape if isinstance(value, torch.Tensor) else None
 

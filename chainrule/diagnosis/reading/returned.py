@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading.claim import Claim, Values, before_step, names_meant, tensor_in
+from chainrule.diagnosis.reading.claim import Claim, alike, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.handwritten import Handwritten
+from chainrule.diagnosis.reading.in_lists import InLists
 from chainrule.diagnosis.reading.renewed import written_into
 from chainrule.errors import ChainruleError, Untold
 from chainrule.program import differentiable
@@ -31,7 +32,7 @@ class Item(NamedTuple):
     turned: tuple[str, ...]  # the same, with lists counted from their end
 
 
-class Returned(Values):
+class Returned(InLists):
     """The gradients among what the code returned."""
 
     def __init__(
@@ -41,16 +42,24 @@ class Returned(Values):
         forward: set[fx.Node],
         truths: Callable[[], Callable[[fx.Node], torch.Tensor]],  # computes the right gradients
     ) -> None:
-        super().__init__(hand, names, forward)
-        self.truths = truths
+        super().__init__(hand, names, forward, truths)
         self.notes: list[str] = []
         self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
         self.untouched: list[str] = []  # lists of gradients into which the run wrote nothing
 
     def _returned(self) -> list[Claim]:
-        result, loss = self.hand.returned, self.hand.output
+        result = self.hand.returned
         if self.hand.asked.function:
             return self._one_for_each_argument(result if isinstance(result, tuple) else (result,))
+        listed, rest = self.in_lists(result) if self.hand.asked.wrt is None else ([], result)
+        return [*listed, *self._among(rest)]
+
+    def _is_told(self, part: list[torch.Tensor]) -> bool:
+        return any(self._meant_by(v) is not None for v in self._flat(part))
+
+    def _among(self, result: Any) -> list[Claim]:
+        """The gradients among what was returned."""
+        loss = self.hand.output
         flat = [v for v in self._flat(result) if isinstance(v.value, torch.Tensor) and v.value is not loss]
         values = self._without_steps(self._in_order_of_layers(flat))
         labelled = [(v.label, v.value) for v in values]
@@ -322,11 +331,3 @@ def _fit(nodes: list[fx.Node], tensors: list[torch.Tensor]) -> list[bool]:
     if len(nodes) != len(tensors):
         return [False]
     return [n.meta["val"].shape == t.shape for n, t in zip(nodes, tensors, strict=True)]
-
-
-def alike(found: torch.Tensor, shape: torch.Size, right: torch.Tensor) -> bool:
-    """Whether a gradient of a value of this shape is about the right one."""
-    if found.shape != shape or right.shape != shape:
-        return False
-    with torch._C.DisableTorchFunction():
-        return torch.allclose(right, found.to(right.dtype), rtol=1e-3, atol=1e-3 * float(right.abs().max()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +53,10 @@ class _Run(Pairs):
         elif isinstance(asked.code, types.MethodType) and is_numpy_code(asked.code, (asked.args, asked.kwargs)):
             self.object = as_arrays(self.object)
             self.code = types.MethodType(asked.code.__func__, self.object)
-            subject = self.code if subject is asked.code else subject
+            if isinstance(asked.forward, types.MethodType) and asked.forward.__self__ is asked.code.__self__:
+                forward = types.MethodType(asked.forward.__func__, self.object)
+                self.asked = replace(asked, code=self.code, forward=forward)
+            subject = self.code if subject is asked.code else self.asked.forward or subject
         recorder.forward = subject
         args, kwargs = as_tensors((asked.args, asked.kwargs))
         recorder.arguments = arguments_of(subject, args, kwargs, caller(1))

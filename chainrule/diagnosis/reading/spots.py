@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dis
 import functools
+import linecache
+import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from chainrule.recording import Recorder
 from chainrule.recording.numbers import Tracked
 
 _HELD = 32  # entries of a list or dict that are looked at
+_LENGTH = re.compile(r"\blen\([\w.\[\]]+\)")
 _HIDDEN = (types.ModuleType, types.FunctionType, type, str, bytes)
 
 
@@ -94,6 +97,7 @@ class Spots:
         self.arrays = False  # while NumPy code runs
         self._last: tuple[types.FrameType, int, int] | None = None
         self._names: dict[str, Any] = {}
+        self._lengths: dict[str, set[str]] = {}  # by file
         self._calls: dict[int, tuple[types.FrameType, int]] = {}  # kept alive, so that no id comes twice
 
     def __call__(self, node: fx.Node, frame: types.FrameType) -> None:
@@ -137,10 +141,18 @@ class Spots:
         read = {n: frame.f_globals[n] for n in code.co_names if n in frame.f_globals}
         constants = {n: v for n, v in frame.f_globals.items() if type(v) is float and not n.startswith("_")}
         space = {**constants, **read, **frame.f_locals}
+        lengths = self._lengths_in(code.co_filename)
         for name, value in space.items():
             for text, held in held_in(name, value):
-                found.setdefault(text, self._known(held))
+                if not text.startswith("len(") or text in lengths:
+                    found.setdefault(text, self._known(held))
         return found
+
+    def _lengths_in(self, file: str) -> set[str]:
+        """The lengths that the person's code asks for: `len(self.layers)`."""
+        if file not in self._lengths:
+            self._lengths[file] = {m[0] for line in linecache.getlines(file) for m in _LENGTH.finditer(line)}
+        return self._lengths[file]
 
     def _known(self, held: Any) -> Any:
         if not isinstance(held, torch.Tensor):
@@ -158,7 +170,7 @@ def _caller(frame: types.FrameType) -> tuple[types.CodeType, int] | None:
 
 
 def held_in(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
-    """The tensors and numbers that can be had from a name: itself, its `.g`, attributes, entries."""
+    """The tensors and numbers that can be had from a name: itself, its `.g`, attributes, entries, how many these are."""
     if isinstance(value, torch.Tensor):
         yield name, value
         for attribute in ("g", "grad"):
@@ -174,6 +186,7 @@ def held_in(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
             if isinstance(key, str | int):
                 yield from held_in(f"{name}[{key!r}]".replace("'", '"'), held, depth - 1)
     elif depth and isinstance(value, list | tuple):
+        yield f"len({name})", len(value)
         for index, held in enumerate(value[:_HELD]):
             yield from held_in(f"{name}[{index}]", held, depth - 1)
     elif depth and not isinstance(value, _HIDDEN) and isinstance(space := getattr(value, "__dict__", None), dict):

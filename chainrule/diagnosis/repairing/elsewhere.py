@@ -23,11 +23,14 @@ from chainrule.diagnosis.report import Edit
 from chainrule.diagnosis.truth.case import Case
 from chainrule.diagnosis.truth.points import fresh, repeated
 from chainrule.diagnosis.truth.reruns import Change, Rerun
+from chainrule.diagnosis.truth.sizes import unequal
+from chainrule.run import needed
 from chainrule.work import work
 
 _SECONDS = 1.5  # of runs with other data
 _WHOLE = 3  # whole numbers, each of which takes a run
 _LENGTHS = 3  # lengths
+_ELEMENTS, _TRIALS = 20_000, 100  # of all inputs, and runs of the forward pass, where shapes that fit are looked for
 
 
 @dataclass
@@ -66,12 +69,20 @@ class Proofs:
             self.untold[edit] = code, found.names
         if not found.told or not found.names:
             return set()
-        names = set(found.names)
-        if all(self._confirms(other, edit, code, names) for other in self._others):
+        names = self._in_all_turns(found.names)
+        if names and all(self._confirms(other, edit, code, names) for other in self._others):
             self.proved[edit] = code
             return names
         self.refuted.append(edit)
         return set()
+
+    def _in_all_turns(self, right: frozenset[str]) -> set[str]:
+        """What is right in every turn of a loop, of what one line of it gives."""
+        turns: dict[tuple[types.CodeType, int, int], set[str]] = {}
+        for claim, spot in ((w.claim, w.claim.spot) for w in self.located.wrong):
+            if spot is not None:
+                turns.setdefault((spot.code, spot.index, spot.call), set()).add(claim.name)
+        return set(right).difference(*(names for names in turns.values() if not names <= right))
 
     def _confirms(self, other: _Other, edit: Edit, code: types.CodeType, names: set[str]) -> bool:
         with self._timed():
@@ -98,11 +109,34 @@ class Proofs:
         found += whole
         if not whole:
             found += self._first(_Data(broken))
-            for n in lengths[:_LENGTHS]:
+            fitting = self._fitting(asked)
+            found += [other for other, _ in fitting]
+            changed = {n for _, data in fitting for n in data.changed(asked)}
+            for n in [n for n in lengths if n not in changed][:_LENGTHS]:
                 found += self._first(_Data({}, {n: n + 1}), _Data({}, {n: 2 * n}))
         for name in [n for n, v in numbers.items() if v.is_integer()][:_WHOLE]:
             found += self._first(_Data({name: int(numbers[name]) + 1}))
         return found
+
+    def _fitting(self, asked: Asked) -> list[tuple[_Other, _Data]]:
+        """A run with arguments of shapes that fit one another, where sizes are bound: the rows of a weight to the context
+        times the width of an embedding."""
+        hand, case = self.located.case.hand, self.located.case
+        inputs = {n: n.meta["val"] for n in hand.recorder.inputs if isinstance(n.meta["val"], torch.Tensor)}
+        if self.left <= 0 or sum(v.numel() for v in inputs.values()) > _ELEMENTS:
+            return []
+        with self._timed():
+            found = unequal(needed([case.base.output]), inputs, seed=3, runs=_TRIALS) or {}
+        places: dict[str, int | str] = {k: k for k in asked.kwargs} | {k: i for i, k in enumerate(hand.parameters)}
+        nodes = {id(n.meta.get("given", n.meta["val"])): n for n in inputs}
+        given = {places[k]: nodes.get(id(v)) for k, v in hand.recorder.arguments.items() if k in places}
+        before = {k: tuple(inputs[n].shape) for k, n in given.items() if n in found}
+        after = {k: tuple(found[n].shape) for k, n in given.items() if n in found}
+        # what the graph has as a number, `range(n)`, binds sizes that it does not know to be bound
+        bound = {m for k in after for m, n in zip(before[k], after[k], strict=True) if m == n}
+        fewer = {k: tuple(m if m in bound else n for m, n in zip(before[k], after[k], strict=True)) for k in after}
+        data = [_Data({}, shapes=shapes) for shapes in (after, fewer) if shapes != before]
+        return list(itertools.islice(((other, d) for d in data if (other := self._with(d)) is not None), 1))
 
     def _with_the_gradient_of_a_loss(self) -> list[_Other]:
         """A run in which the gradient of the loss is 1, for which code may take a branch of its own."""
@@ -134,16 +168,30 @@ class Proofs:
 
 @dataclass(frozen=True)
 class _Data:
-    """Other numbers, and other lengths of lists and axes; with these the numbers that may count them."""
+    """Other numbers, other lengths of lists and axes, other shapes of arguments; with the lengths the numbers that may
+    count them."""
 
     numbers: Mapping[str, float]
     lengths: Mapping[int, int] = field(default_factory=dict)
+    shapes: Mapping[int | str, tuple[int, ...]] = field(default_factory=dict)
 
     def __call__(self, asked: Asked) -> Asked:
-        counts = {n: self.lengths[int(v)] for n, v in plain_numbers(asked).items() if v in self.lengths}
+        counted = {**self.lengths, **self.changed(asked)}
+        counts = {n: counted[int(v)] for n, v in plain_numbers(asked).items() if v in counted}
         changed = with_values(asked, {**counts, **self.numbers})
         args, kwargs = _longer((changed.args, changed.kwargs), self.lengths, itertools.count())
-        return replace(changed, args=args, kwargs=kwargs)
+        sized = {k: _sized(_at(changed, k), shape, seed) for seed, (k, shape) in enumerate(self.shapes.items())}
+        args = tuple(sized.get(i, a) for i, a in enumerate(args))
+        return replace(changed, args=args, kwargs={k: sized.get(k, v) for k, v in kwargs.items()})
+
+    def changed(self, asked: Asked) -> dict[int, int]:
+        """The lengths that are others in the other shapes."""
+        pairs = ((m, n) for k, shape in self.shapes.items() for m, n in zip(_at(asked, k).shape, shape, strict=True))
+        return {m: n for m, n in pairs if m != n}
+
+
+def _at(asked: Asked, place: int | str) -> Any:
+    return asked.args[place] if isinstance(place, int) else asked.kwargs[place]
 
 
 _ARRAYS = (torch.Tensor, np.ndarray, Array)
@@ -169,7 +217,9 @@ def _is_of_numbers(value: Any) -> bool:
 def _longer(value: Any, lengths: Mapping[int, int], seeds: Iterator[int]) -> Any:
     """The value with lists of numbers and axes of other lengths; arrays with other numbers."""
     if isinstance(value, _ARRAYS):
-        return value if lengths.keys().isdisjoint(value.shape) else _longer_array(value, lengths, next(seeds))
+        if lengths.keys().isdisjoint(value.shape):
+            return value
+        return _sized(value, tuple(lengths.get(size, size) for size in value.shape), next(seeds))
     if isinstance(value, dict):
         return {k: _longer(v, lengths, seeds) for k, v in value.items()}
     if not isinstance(value, list | tuple) or hasattr(value, "_fields"):
@@ -186,11 +236,11 @@ def _near(value: Any) -> Any:
     return value * 1.1 if isinstance(value, float) and value not in (0, 1) else value
 
 
-def _longer_array(given: Any, lengths: Mapping[int, int], seed: int) -> Any:
-    """A tensor or an array, as what was given is."""
+def _sized(given: Any, shape: tuple[int, ...], seed: int) -> Any:
+    """A tensor or an array of another shape, as what was given is."""
     with torch._C.DisableTorchFunction():
         tensor = given.tensor if isinstance(given, Array) else torch.as_tensor(given)
-        value = repeated(tensor.detach(), tuple(lengths.get(size, size) for size in tensor.shape), strict=True)
+        value = repeated(tensor.detach(), shape, strict=True)
         made = fresh({0: value}, seed)[0].to(value.dtype)
         if isinstance(given, np.ndarray):
             return made.numpy()

@@ -32,8 +32,9 @@ class Numbers:
 
     def whole(self, value: float) -> str | None:
         """The person's text for a whole number which they compute with, and write nowhere: `g`, not 3; `g - 1` in the
-        derivative of a power, not 2."""
-        statement = self._computed.get(abs(value)) if self.by_name else None
+        derivative of a power, not 2; `len(xs)` of `h * (1 / len(xs))`."""
+        computed = self._computed if self.by_name else {}
+        statement = computed.get(abs(value)) or (computed.get(1 / abs(value)) if value else None)
         texts = (
             {**self._kept_from(statement), **numbers_in(statement, self.spot.names, whole=True)} if statement else {}
         )

@@ -24,6 +24,7 @@ from chainrule.run import needed
 _STRANGE = 1.5  # how far it is from what the person wrote to leave one right value on the way
 _COMPUTED = re.compile(r"\.\d{6}")  # a number that nobody writes: of this run alone
 _KEPT = 2.0
+_SHORT = 60  # characters that go as far as one step
 _PLAIN = 0.05  # how far a plain number is from a name for it
 
 
@@ -45,7 +46,7 @@ class Option:
         before = sum(
             len(line.strip()) for line in source.lines_of(self.edit.file)[self.edit.first - 1 : self.edit.last]
         )
-        return self.weight + max(len(self.text) - before, -20) / 60
+        return self.weight + max(len(self.text) - before, -20) / _SHORT
 
 
 class Options:
@@ -62,9 +63,11 @@ class Options:
         if repairs and repairs[0].repairs == "stale-parameter":  # the step is to be taken, if later
             repairs = [m for m in repairs if m.repairs == "stale-parameter"]
         for mutation in repairs:
-            for k, (spot, edit, text) in enumerate(self._edits(mutation, claim.spot)):
+            edits = self._edits(mutation, claim.spot)
+            for k, (spot, edit, text) in enumerate(edits):
                 away = self._away(edit, mutation, claim.spot)
-                weight = mutation.weight + away + _STRANGE * mutation.strange + k * _PLAIN
+                longer = max(len(edits[0][2]) - len(text), 0) / _SHORT  # a name is none the farther for its length
+                weight = mutation.weight + away + _STRANGE * mutation.strange + k * (_PLAIN + longer)
                 option = Option(weight, edit, text, spot, mutation.at, mutation.repairs, mutation.weight)
                 found.setdefault(text, option)
         options = list(found.values())

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.numbers import Numbers
+from chainrule.diagnosis.repairing.places import Places
 from chainrule.diagnosis.repairing.style import Style
 from chainrule.diagnosis.repairing.wording import NamedSizes
 from chainrule.recording import Recorder
@@ -38,7 +38,7 @@ class Reach:
         self.sizes: dict[fx.Node, str] = {}
         self.numbers: dict[str, float] = {}
         self.integers: dict[str, int] = {}  # sizes too
-        turn, self.style = _turn(spot), Style(spot.file)
+        self.places, self.style = Places(spot), Style(spot.file)
         constants: dict[int, list[fx.Node]] = {}  # arrays of NumPy's own, by what was read of them
         for made in recorder.graph.nodes:
             if made.meta.get("operation") == "tensor" and made.args and isinstance(made.args[0], np.ndarray):
@@ -48,8 +48,7 @@ class Reach:
                 self.names.update(dict.fromkeys(constants.get(id(held), ()), text))
                 continue
             node = held if text != without else None
-            text = _PLACE.sub(lambda m: f"[{turn.get(int(m[1]), m[1])}]", text) if turn else text
-            text = self.style.quoted(text)
+            text = self.style.quoted(self.places.written(text))
             if isinstance(held, torch.Tensor):
                 entry = recorder.entry(held)
                 node = entry.node if entry is not None else None
@@ -85,14 +84,7 @@ class Reach:
 
     def _is_better(self, node: fx.Node, text: str) -> bool:
         known = self.names.get(node)
-        return known is None or (known.count("."), len(known)) > (text.count("."), len(text))
+        return known is None or self._far(known) > self._far(text)
 
-
-def _turn(spot: Spot) -> dict[int, str]:
-    """How places in lists are written in a loop: `hs[t - 1]`, not `hs[3]`."""
-    variables = source.loop_variables(spot.file, spot.line)
-    name = next((v for v in variables if type(spot.names.get(v)) is int), None)
-    if name is None:
-        return {}
-    now: int = spot.names[name]
-    return {now - 1: f"{name} - 1", now + 1: f"{name} + 1", now: name}
+    def _far(self, text: str) -> tuple[bool, int, int]:
+        return not self.places.is_of_the_turn(text), text.count("."), len(text)

@@ -126,7 +126,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> float | None:
     if isinstance(node, ast.Call):
         called = ast.unparse(node.func)
         if called == "len" and len(node.args) == 1:
-            return _size_of(names.get(ast.unparse(node.args[0])))
+            return _plain(names.get(ast.unparse(node))) or _size_of(names.get(ast.unparse(node.args[0])))
         value = (
             _value(node.args[0], names) if len(node.args) == 1 and called in ("math.sqrt", "np.sqrt", "sqrt") else None
         )
@@ -144,9 +144,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> float | None:
 def _size_of(held: Any) -> float | None:
     """What `len` gives."""
     value = held.meta["val"] if isinstance(held, fx.Node) else held
-    if isinstance(value, torch.Tensor):
-        return float(value.shape[0]) if value.ndim else None
-    return float(len(value)) if isinstance(value, list | tuple) else None
+    return float(value.shape[0]) if isinstance(value, torch.Tensor) and value.ndim else None
 
 
 def _plain(held: Any) -> float | None:
