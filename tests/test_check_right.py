@@ -166,6 +166,23 @@ def test_what_keeps_a_logarithm_finite_may_be_left_out() -> None:
     assert not cr.check(wrong, x, t).ok
 
 
+@pytest.mark.parametrize(("guard", "ok"), [("1e-7", True), ("1e-12", True), ("1e-3", False)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_only_keeps_a_quotient_finite_may_be_left_out(guard: str, ok: bool, dtype: torch.dtype) -> None:
+    def step(x: torch.Tensor, t: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        z = x @ w
+        e = torch.exp(z - z.max(1, keepdim=True).values)
+        p = e / (e.sum(1, keepdim=True) + float(guard))
+        loss = -(t * torch.log(p)).sum() / len(x)
+        w.g = x.T @ (p - t) / len(x)  # type: ignore[attr-defined]
+        return loss
+
+    x, w = (torch.randn(s, generator=torch.Generator().manual_seed(0), dtype=dtype) for s in ((5, 3), (3, 2)))
+    t = torch.eye(2, dtype=dtype)[torch.tensor([0, 1, 0, 1, 1])]
+    report = cr.check(step, x, t, w)
+    assert report.ok == ok, str(report)
+
+
 TIED = torch.tensor([[2.0, 1.0, 2.0, 0.0], [1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]], dtype=torch.float64)
 OF_THE_LARGEST = {
     "the first": "F.one_hot((h == m).long().argmax(1), 4)",

@@ -72,7 +72,7 @@ def _report(located: Located, again: Rerun, follow: Rerun) -> Report:
 
 def _without_guards(found: Report, located: Located, again: Rerun) -> Report:
     """The same with what the bare numbers tell, `p - y` of `log(p + 1e-7)`, where those with the small number tell nothing."""
-    if not located.case.guards or all(f.cause != "unknown" for f in found.findings):
+    if not located.case.guards.added_to or all(f.cause != "unknown" for f in found.findings):
         return found
     bare = Located(Case(located.case.hand, bare=True))
     if [row.status for row in located.rows.values()] != [row.status for row in bare.rows.values()]:

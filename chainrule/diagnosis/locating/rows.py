@@ -81,13 +81,21 @@ class Rows:
             self.notes.append(f"{claim.target} follows another convention than autograd where the slope jumps")
         if status == "wrong" and case.unguarded is not None and self._is_bare(claim, case.unguarded):
             status = "right"
-            self.notes.append(f"{claim.target} leaves out the small number that is added where the logarithm is taken")
+            self.notes.append(f"{claim.target} leaves out the small number that keeps a logarithm or a quotient finite")
         return Row(claim.name, status, error, relative, shape, expected, *place)
 
     def _is_bare(self, claim: Claim, free: Point) -> bool:
-        """Whether it is the gradient without what only keeps a logarithm finite."""
+        """Whether it is the gradient without what only keeps a logarithm finite; or, of a quotient, as near to it as that
+        is slight."""
+        held, right, bare = (
+            self.case.here.values[claim.node],
+            self.case.here.truth(claim.value),
+            free.truth(claim.value),
+        )
+        if errors(held, right)[1] <= SPREAD * self.case.guards.slight:
+            return True
         if self.case.tracked(claim):
-            return errors(self.case.here.values[claim.node], free.truth(claim.value))[1] <= RIGHT
+            return errors(held, bare)[1] <= RIGHT
         held = claim.tensor.detach()
         least = max(RIGHT, CLOSE * torch.finfo(held.dtype).eps) if held.dtype.is_floating_point else 0.0
         return errors(held.double(), free.truth(claim.value))[1] <= least

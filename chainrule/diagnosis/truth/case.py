@@ -18,6 +18,7 @@ from chainrule.diagnosis.reading.claims import Claims
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.made import take_as_inputs
 from chainrule.diagnosis.truth import points
+from chainrule.diagnosis.truth.guards import Guards
 from chainrule.diagnosis.truth.rounding import rounding
 from chainrule.diagnosis.truth.sizes import unequal
 from chainrule.errors import ChainruleError, Site
@@ -28,7 +29,6 @@ from chainrule.show.names import keys
 RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
 CLOSE = 200  # in the person's dtype, in units of its rounding error
 SPREAD = 10  # how often the estimated rounding error a difference may be
-GUARD = 1e-5  # the largest number that is added to what a logarithm is taken of, to keep it finite
 NUDGE = 1e-4  # how far the inputs are moved to see whether an error exists only at a kink
 
 
@@ -41,8 +41,8 @@ class Point:
         with torch.no_grad():
             for node in case.graph.nodes:
                 if node.op not in ("placeholder", "output") and node not in self.values:
-                    if case.bare and node in case.guards and case.guards[node] in self.values:
-                        self.values[node] = self.values[case.guards[node]]
+                    if case.bare and (of := case.guards.added_to.get(node)) in self.values:
+                        self.values[node] = self.values[of]
                         continue
                     try:
                         self.values[node] = step(node, self.values, double)
@@ -71,7 +71,7 @@ class Case:
     """A run, what it claims, and what is true."""
 
     def __init__(self, hand: Handwritten, bare: bool = False) -> None:
-        """Where `bare`, the truth is that without what only keeps a logarithm finite: `log(p + 1e-7)`."""
+        """Where `bare`, the truth is that without what only keeps a logarithm or a quotient finite: `log(p + 1e-7)`."""
         self.bare = bare
         self.until = math.inf  # on the clock of chainrule.work, when no further cause or repair is looked for
         self.hand, self.recorder = hand, hand.recorder
@@ -140,20 +140,14 @@ class Case:
         return Point(self, known)
 
     @cached_property
-    def guards(self) -> dict[fx.Node, fx.Node]:
-        """Where a small number is added that only keeps a logarithm finite, `log(p + 1e-7)`, with what it is added to."""
-        found = dict[fx.Node, fx.Node]()
-        for node in self.forward:
-            small = [a for a in node.args if type(a) is float and 0 < a <= GUARD]
-            readers = [u.meta["operation"] for u in node.users if u in self.forward]
-            if node.meta.get("operation") == "add" and len(small) == 1 and set(readers) == {"log"}:
-                found[node] = node.all_input_nodes[0]
-        return found
+    def guards(self) -> Guards:
+        """The small numbers that only keep a logarithm or a quotient finite."""
+        return Guards(self.forward)
 
     @cached_property
     def unguarded(self) -> Point | None:
-        """The values without what only keeps a logarithm finite; None where nothing does."""
-        known = {node: self.here.values[of] for node, of in self.guards.items()}
+        """The values without what only keeps a logarithm or a quotient finite; None where nothing does."""
+        known = {node: self.here.values[of] for node, of in self.guards.added_to.items()}
         return Point(self, {**self._inputs(), **known}) if known else None
 
     @cached_property
