@@ -68,8 +68,9 @@ class Facts:
 
     def is_wrong_for_ties_only(self) -> bool:
         """Whether the line is right where no two elements are equal."""
-        near = self.fed(self.case.nearby)
-        return near is not None and same(near, self.case.nearby.truth(self.claim.value))
+        point = self.case.off_kinks
+        near = self.fed(point) if point is not None else None
+        return near is not None and point is not None and same(near, point.truth(self.claim.value))
 
     def without_gradients(self) -> list[str]:
         """The cause, where no gradient enters the line although others are known that should."""

@@ -24,7 +24,10 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[
     those of the right gradient, computed from the gradients `above`.
     """
     trial = search.trials[0]
-    named = [n for n in mine if n.meta.get("name") and n is not search.root and is_matrix(trial.values.get(n))]
+    computed = [
+        n for n in mine if n.meta.get("same_as") not in case.forward
+    ]  # no value of the forward pass that was kept
+    named = [n for n in computed if n.meta.get("name") and n is not search.root and is_matrix(trial.values.get(n))]
     if not named or len(search.best) < 2:
         return
     known = right_values(case)
@@ -35,9 +38,9 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[
     with torch.no_grad():
         for mutation in compared:
             after = {n: search.outcome(mutation.changes, trial, n) for n in named}
-            moved = [n for n in before if not same(after[n], trial.values[n])]
-            natural = sum(is_matrix(v) and occurs(v, known) for v in after.values())
-            mutation.strange = len(named) - natural + len(moved)
+            natural = {n for n, v in after.items() if is_matrix(v) and occurs(v, known)}
+            moved = [n for n in before if n not in natural]  # `2 * x * g` has `x * g` on its way
+            mutation.strange = len(named) - len(natural) + len(moved)
     fewest = min(m.strange for m in compared)
     for mutation in compared:
         mutation.strange -= fewest

@@ -92,7 +92,7 @@ class Located(Rows):
             return True
         if self.splits_ties(claim):
             return True
-        points = [p for p in (self.case.nearby, self.case.unguarded) if p is not None]  # as for a row
+        points = [p for p in (self.case.off_kinks, self.case.unguarded) if p is not None]  # as for a row
         return not any(self._is_right_at(p, claim, above) for p in points)
 
     def _is_right_at(self, point: Point, claim: Claim, above: list[Claim]) -> bool:
@@ -163,8 +163,13 @@ class Located(Rows):
     def _is_contradicted(self, guess: Claim) -> bool:
         """Whether a gradient is right that would not be if this value were what its name tells: `dZ = A - Y`, where each
         reader divides by the batch size."""
-        readers = [c for c in self.case.claims if self.rows[c].status in ("right", "close")]
-        return any(guess in self.above_with(c, guess) and not self._repaired(c, guess) for c in readers)
+        readers = [c for c in self.known if guess in self.above_with(c, guess)]
+        return any(self._is_right(c) and not self._repaired(c, guess) for c in readers)
+
+    def _is_right(self, claim: Claim) -> bool:
+        """Whether a gradient is right, as it stands or given those above it."""
+        row = self.rows.get(claim)
+        return (row is not None and row.status in ("right", "close")) or not self._is_wrong(claim, self.above(claim))
 
     def _take_handed(self) -> None:
         """What layers hand to one another counts as gradients, unless more lines are wrong than right if it is that."""

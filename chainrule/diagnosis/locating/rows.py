@@ -136,8 +136,8 @@ class Rows:
         return torch.stack([found[n].expand(claim.tensor.shape) for n in found]).sum(0)
 
     def _only_at_a_kink(self, claim: Claim) -> bool:
-        near = self.case.nearby
-        if claim.node not in near.values:
+        near = self.case.off_kinks
+        if near is None or claim.node not in near.values:
             return False
         right = errors(near.values[claim.node], near.truth(claim.value))[1] <= RIGHT or self.is_rounding(claim, near)
         return right and not self.splits_ties(claim)

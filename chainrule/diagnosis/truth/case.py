@@ -19,6 +19,7 @@ from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.made import take_as_inputs
 from chainrule.diagnosis.truth import points
 from chainrule.diagnosis.truth.guards import Guards
+from chainrule.diagnosis.truth.kinks import may_jump
 from chainrule.diagnosis.truth.rounding import rounding
 from chainrule.diagnosis.truth.sizes import unequal
 from chainrule.errors import ChainruleError, Site
@@ -138,6 +139,11 @@ class Case:
                 size = value.abs() + 0.01
                 known[node] = value + NUDGE * size * torch.randn(value.shape, generator=generator, dtype=value.dtype)
         return Point(self, known)
+
+    @cached_property
+    def off_kinks(self) -> Point | None:
+        """What is nearby, where the slope of the forward pass may jump; None where it cannot."""
+        return self.nearby if may_jump(n for n in self.graph.nodes if n in self.forward) else None
 
     @cached_property
     def guards(self) -> Guards:
