@@ -102,7 +102,7 @@ def _followed(located: Located, again: Rerun, follow: Rerun) -> tuple[Located, R
         return located, again
     said = [sorted((row.name, row.status) for row in loc.rows.values()) for loc in (located, nearer)]
     handed = nearer.case.handed or any("handed" in c.node.meta for c in nearer.case.claims)
-    return (nearer, follow) if handed and said[0] == said[1] else (located, again)
+    return (nearer, follow) if handed and not nearer.contrary and said[0] == said[1] else (located, again)
 
 
 def _nearest(located: Located, again: Rerun) -> tuple[Located, Rerun]:

@@ -16,6 +16,7 @@ from chainrule.diagnosis.locating.unnamed import shared_gradient
 from chainrule.diagnosis.reading.claim import Claim, guessed, names_meant
 from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.truth.case import RIGHT, Case, Point, errors, same
+from chainrule.diagnosis.truth.convention import Convention, ratio_of
 from chainrule.run import needed
 
 
@@ -44,6 +45,7 @@ class Located(Rows):
         self.known = list(case.claims)
         self.wrong: list[Wrong] = []
         self.handed: list[Claim] = []  # of what layers are given, and what they return
+        self.contrary = False  # whether gradients are right that would not be if that were a gradient
         if self._wrong_rows() or (case.hand.calls and self.missing):
             self._take_guesses()
             self._find()
@@ -173,16 +175,49 @@ class Located(Rows):
 
     def _take_handed(self) -> None:
         """What layers hand to one another counts as gradients, unless more lines are wrong than right if it is that."""
-        handed = [self._where_made(c) for c in self.case.handed]
+        handed = [self._where_made(c) for c in self.case.handed if not self._is_kept(c.node)]
         for claim in handed:
             self._take(claim)
+        self.case.convention = self._convention(handed)
         readers = [c for c in self.case.claims if not set(handed).isdisjoint(self.above(c))]
         wrong = [c for c in readers if self._is_wrong(c, self.above(c))]
-        contrary = any(self.rows[c].status in ("right", "close") for c in wrong)  # right, though from other gradients
+        self.contrary = any(self._is_right_from_others(c) for c in handed)
+        contrary = self.contrary or any(self.rows[c].status in ("right", "close") for c in wrong)
         if not readers or contrary or 2 * len(wrong) > len(readers):
             self.known = [c for c in self.known if c not in handed]
+            self.case.convention = None
         else:
             self.handed = handed
+
+    def _convention(self, handed: list[Claim]) -> Convention | None:
+        """The number by which gradients of parameters are too small, if what they are computed from is right: of one that is
+        right as it stands, or of all that are wrong, on several lines."""
+        made = [c for c in handed if c.node not in self.case.forward and c.spot is not None]
+        on_the_way = {(c.spot.code, c.spot.index) for c in made if c.value.op != "placeholder" and c.spot is not None}
+        shared = {c.value for c in made if c.spot is not None and (c.spot.code, c.spot.index) in on_the_way}
+        of_inputs = [c for c in made if c.value.op == "placeholder" and c.value not in shared]
+        above = {c: tuple(self.above(c)) for c in of_inputs}
+        off = [c for c in of_inputs if above[c] and self._is_wrong(c, list(above[c]))]
+        right = [c for c in off if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]
+        told = right or (off if len({c.spot.line for c in off if c.spot is not None}) > 1 else [])
+        ratios = {ratio_of(self.case, c, above[c], self.case.here) for c in told}
+        sizes = {round(1 / r, 6) for r in ratios if r}
+        if None in ratios or len(sizes) != 1 or not (size := sizes.pop()).is_integer() or size < 2:
+            return None
+        return Convention(tuple((c, above[c]) for c in told), frozenset(n for n in shared if n.op == "placeholder"))
+
+    def _is_kept(self, node: fx.Node) -> bool:
+        """Whether it is a value of the forward pass that is handed on as it is: the output, `L_model_backward(AL, Y, ...)`."""
+        while (of := node.meta.get("same_as")) is not None:
+            node = of
+        return node in self.case.forward and node.op != "placeholder"
+
+    def _is_right_from_others(self, claim: Claim) -> bool:
+        """Whether a gradient is right, and would be a number times that if those that it is computed from were."""
+        held, truth, above = self.case.here.values.get(claim.node), self.case.here.truth(claim.value), self.above(claim)
+        if not same(held, truth) or claim.node in self.case.forward or not self._is_wrong(claim, above):
+            return False
+        return ratio_of(self.case, claim, tuple(above), self.case.here) is not None
 
     def _where_made(self, claim: Claim) -> Claim:
         """What is handed on, on the line that made it, unless that is another gradient, which was handed on instead."""

@@ -74,7 +74,9 @@ def not_looked_at(case: Case, missing: list[fx.Node]) -> list[str]:
         return []
     returned = list(case.noted)
     returned += (
-        [f"nothing is said of {', '.join(case.unsaid)}, which is the gradient of no input"] if case.unsaid else []
+        [f"nothing is said of {', '.join(case.unsaid)}, which is the gradient of no input by name"]
+        if case.unsaid
+        else []
     )
     if case.hand.left_out:
         left = ", ".join(case.hand.left_out)

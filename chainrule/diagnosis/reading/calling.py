@@ -35,6 +35,7 @@ class Calling:
         self.began = 0
         self.drawn = 0  # upstream gradients, each of other numbers
         self.left_out: list[str] = []  # parameters that may take the gradient of another output
+        self.supposed: list[str] = []  # parameters of a backward function that nothing names
         self.bare = False  # whether backward() took no upstream gradient
         self.kept: dict[str, tuple[float, Spot]] = {}
         self.code = asked.code

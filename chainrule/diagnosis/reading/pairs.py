@@ -10,6 +10,8 @@ import torch
 
 from chainrule.arrays.values import as_tensors
 from chainrule.diagnosis.reading.arguments import (
+    OUTPUT,
+    UPSTREAM,
     arguments_by_name,
     as_parameters,
     is_cache,
@@ -62,7 +64,16 @@ class Pairs(Calling):
             theirs = out if theirs is None else theirs
             given = self._by_name(asked.code, asked.forward, outs, out, theirs, args, kwargs)
             placed, by_name = as_parameters(asked.code, self._given(asked.code, given))
-            return out, as_tensors(asked.code(*placed, **by_name))
+            try:
+                return out, as_tensors(asked.code(*placed, **by_name))
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                if not self.supposed or isinstance(error, ChainruleError):
+                    raise
+                raise ChainruleError(
+                    f"{asked.name} fails ({type(error).__name__}: {error}) with what its forward pass returns or keeps given "
+                    f"as {', '.join(self.supposed)}, of which nothing else is known; name it among the parameters of "
+                    "forward=, or check a function that runs both passes"
+                ) from error
 
     def _alike(self, theirs: Any, out: Any) -> bool:
         """Whether what their own forward pass gave was recorded, and is what the reference gives."""
@@ -144,7 +155,7 @@ class Pairs(Calling):
         returned = {**named_within(self.recorder, values), **named_by(forward, values)}
         known = {**dict(zip(self.recorder.arguments, args, strict=False)), **kwargs}
         known = with_defaults(function, forward, known, returned)
-        taken = upstream_of(names, known)
+        taken = upstream_of(names, {**known, **returned})
         if taken is not None or out.numel() != 1:
             self.upstream = self._given_upstream(out)
             if taken is None:
@@ -152,6 +163,8 @@ class Pairs(Calling):
         cache, layer = None, has_backward(self.asked.code)  # which keeps what it needs itself, but for what it calls so
         if isinstance(outs, tuple) and (not layer or any(map(is_cache, names))):
             cache = kept(self.recorder, forward, outs, place_of(forward, outs, 1), self.began)
+        told = {*known, *returned} | ({taken} if taken is not None and UPSTREAM.fullmatch(taken) else set())
+        self.supposed = [n for n in names if n not in told and not is_cache(n) and n not in OUTPUT]
         found = arguments_by_name(names, known, taken, self.upstream, theirs, returned, cache, args)
         if taken is None and out.numel() != 1 and cache is None and all(a is not theirs for a in found):
             raise ChainruleError(

@@ -98,12 +98,26 @@ class Returned(InLists):
             return self._by_numbers(values) or self._by_position(labelled)
         except Untold:  # a number under a name of its own beside them: the norm of the gradient
             rest = [item for item, (value, _, _) in zip(values, found, strict=True) if value is None]
-            letters = {label[:1] for value, label, _ in found if value is not None}
-            like = [v for v in rest if v.label[:1] in letters or "grad" in v.label]  # dw, db beside a dz
-            if len(rest) == len(found) or like or any(v.way or v.value.ndim or not v.label for v in rest):
+            told = [value for value, _, _ in found if value is not None]
+            if not told or not (self._are_beside(rest, found) or self._are_of_values_on_the_way(rest, told)):
                 raise
             self.unsaid += [v.label for v in rest]
             return [self._claim(v, label, t) for v, label, t in found if v is not None]
+
+    @staticmethod
+    def _are_beside(rest: list[Item], found: list[tuple[fx.Node | None, str, torch.Tensor]]) -> bool:
+        """Whether what no name tells is no gradient, but a number under a name of its own."""
+        letters = {label[:1] for value, label, _ in found if value is not None}
+        like = [v for v in rest if v.label[:1] in letters or "grad" in v.label]  # dw, db beside a dz
+        return not like and all(v.label and not v.way and not v.value.ndim for v in rest)
+
+    def _are_of_values_on_the_way(self, rest: list[Item], told: list[fx.Node]) -> bool:
+        """Whether what no key tells, `grads["dA1"]`, is of no parameter: all in the containers of those that are told have
+        their gradients."""
+        stems = {self.names.get(n, "").rpartition(".")[0] for n in told}
+        among = [n for n in self.names if n.op == "placeholder" and n in self.used and differentiable(n)]
+        held = [n for n in among if self.names[n].rpartition(".")[0] in stems]
+        return "" not in stems and all(n in told for n in held) and all(v.way for v in rest)
 
     def _of_renewed(self, before: fx.Node, now: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
         """A gradient of a parameter that was changed before it was used: of what it was, where it is right for that."""

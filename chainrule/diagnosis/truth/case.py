@@ -18,6 +18,7 @@ from chainrule.diagnosis.reading.claims import Claims
 from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.made import take_as_inputs
 from chainrule.diagnosis.truth import points
+from chainrule.diagnosis.truth.convention import Convention
 from chainrule.diagnosis.truth.guards import Guards
 from chainrule.diagnosis.truth.kinks import may_jump
 from chainrule.diagnosis.truth.rounding import rounding
@@ -37,8 +38,9 @@ class Point:
     """Every value of the graph for one choice of the inputs, in float64."""
 
     def __init__(self, case: Case, known: dict[fx.Node, Any]) -> None:
-        self.base, self.known = case.base, known
+        self.case, self.base, self.known = case, case.base, known
         self.values: dict[fx.Node, Any] = dict(known)
+        self._factors: dict[Convention, float] = {}
         with torch.no_grad():
             for node in case.graph.nodes:
                 if node.op not in ("placeholder", "output") and node not in self.values:
@@ -51,6 +53,16 @@ class Point:
                         continue  # of other shapes than this choice has; what reads it has no value either
 
     def truth(self, value: fx.Node) -> torch.Tensor:
+        """The right gradient; of a value on the way, by the person's convention."""
+        truth, convention = self.bare_truth(value), self.case.convention
+        if convention is None or not convention.holds_for(value):
+            return truth
+        if convention not in self._factors:
+            self._factors[convention] = convention.factor(self.case, self)
+        return self._factors[convention] * truth
+
+    def bare_truth(self, value: fx.Node) -> torch.Tensor:
+        """The right gradient as autograd has it."""
         gradient = self.base.gradients.get(value)
         if gradient is None:
             return torch.zeros_like(double(self.values.get(value, value.meta["val"])))
@@ -74,6 +86,7 @@ class Case:
     def __init__(self, hand: Handwritten, bare: bool = False) -> None:
         """Where `bare`, the truth is that without what only keeps a logarithm or a quotient finite: `log(p + 1e-7)`."""
         self.bare = bare
+        self.convention: Convention | None = None  # by which gradients on the way are a number times the right ones
         self.until = math.inf  # on the clock of chainrule.work, when no further cause or repair is looked for
         self.hand, self.recorder = hand, hand.recorder
         self.graph = hand.recorder.graph
@@ -224,9 +237,12 @@ class Case:
         """What a line gives if the gradients that it reads are right; None where it cannot be run so."""
         return self.fed_values([claim.node], above, point).get(claim.node)
 
-    def fed_values(self, nodes: list[fx.Node], above: Iterable[Claim], point: Point) -> dict[fx.Node, Any]:
-        """Every value on the way to `nodes`; none where they cannot be run so."""
-        swap = {c.node: point.truth(c.value) for c in above}
+    def fed_values(
+        self, nodes: list[fx.Node], above: Iterable[Claim], point: Point, bare: bool = False
+    ) -> dict[fx.Node, Any]:
+        """Every value on the way to `nodes`; none where they cannot be run so. A `bare` truth is autograd's."""
+        truth = point.bare_truth if bare else point.truth
+        swap = {c.node: truth(c.value) for c in above}
         if all(node in swap for node in nodes):
             return dict(swap)
         forward = {n: v for n, v in point.values.items() if n in self.forward}

@@ -9,14 +9,15 @@ from torch import fx
 from chainrule.diagnosis.truth.sketch import is_tensor
 from chainrule.program import differentiable
 
-_SMOOTH = frozenset(
-    "add sub rsub mul div neg reciprocal square pow exp expm1 log log1p sqrt rsqrt sin cos tanh sigmoid silu gelu erf "
-    "softmax log_softmax log_sigmoid logsumexp cross_entropy binary_cross_entropy_with_logits mse_loss sum mean var cumsum "
-    "matmul mm bmm mv dot outer linear addmm baddbmm einsum layer_norm rms_norm group_norm conv1d conv2d embedding "
-    "view reshape flatten unflatten transpose permute movedim swapaxes t T mT unsqueeze squeeze expand expand_as repeat "
-    "stack cat concat split chunk unbind select narrow slice getitem part gather index_select masked_fill tril triu flip "
-    "contiguous clone alias to float double type_as shape shape_entry size numel dim zeros_like ones_like".split()
-)
+_NAMES = """
+    add sub rsub mul div neg reciprocal square pow exp expm1 log log1p sqrt rsqrt sin cos tanh sigmoid silu gelu erf
+    softmax log_softmax log_sigmoid logsumexp cross_entropy binary_cross_entropy_with_logits mse_loss sum mean var cumsum
+    matmul mm bmm mv dot outer linear addmm baddbmm einsum layer_norm rms_norm group_norm conv1d conv2d embedding
+    view reshape flatten unflatten transpose permute movedim swapaxes t T mT unsqueeze squeeze expand expand_as repeat
+    stack cat concat split chunk unbind select narrow slice getitem part gather index_select masked_fill tril triu flip
+    contiguous clone alias to float double type_as shape shape_entry size numel dim zeros_like ones_like
+"""
+_SMOOTH = frozenset(_NAMES.split())
 
 
 def may_jump(forward: Iterable[fx.Node]) -> bool:
