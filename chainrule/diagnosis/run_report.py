@@ -90,7 +90,7 @@ def _following(run: Run) -> Run:
 
 def _followed(located: Located, again: Rerun, follow: Rerun) -> tuple[Located, Rerun]:
     """What is wrong by what the layers hand to one another, where they are objects with a backward pass each."""
-    if not (located.wrong or located.missing):
+    if not located.missing and all(w.is_within(located.case.hand.asked.code) for w in located.wrong):
         return located, again
     try:
         with kept(located.case):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import fx
@@ -28,6 +29,12 @@ class Wrong:
     above: list[Claim]
     row: Row | None
     mine: list[fx.Node]  # what computes it from the claims above and the forward pass, in order
+
+    def is_within(self, function: Any) -> bool:
+        """Whether a function computes it, and the gradients above it, itself: nothing is handed on on the way."""
+        spots = [n.meta.get("spot") for n in [*self.mine, *(c.node for c in self.above)]]
+        code = getattr(function, "__code__", None)
+        return bool(self.above) and all(s is not None and s.code is code for s in spots)
 
     def shares(self, other: Wrong) -> bool:
         """Whether both may have one reason: a value on the way that both read, or one line."""

@@ -30,6 +30,7 @@ from chainrule.work import work
 _SECONDS = 1.5  # of runs with other data
 _WHOLE = 3  # whole numbers, each of which takes a run
 _LENGTHS = 3  # lengths
+_LARGE = 2_000_000  # elements of arrays that are made longer together
 _ELEMENTS, _TRIALS = 20_000, 100  # of all inputs, and runs of the forward pass, where shapes that fit are looked for
 
 
@@ -103,7 +104,9 @@ class Proofs:
         asked = self.located.case.hand.asked
         numbers = {n: v for n, v in plain_numbers(asked).items() if v and math.isfinite(v)}
         broken = {n: v * (0.83 if 0 < v < 1 else 1.31) for n, v in numbers.items() if not v.is_integer()}
+        every = list(_arrays((asked.args, asked.kwargs)))
         lengths = list(dict.fromkeys(n for n in _lengths((asked.args, asked.kwargs)) if n > 1))
+        lengths = [n for n in lengths if sum(math.prod(a.shape) for a in every if n in a.shape) <= _LARGE]
         found = self._with_the_gradient_of_a_loss()
         whole = self._first(_Data(broken, {n: n + 1 for n in lengths}))
         found += whole
@@ -199,13 +202,25 @@ _ARRAYS = (torch.Tensor, np.ndarray, Array)
 
 def _lengths(value: Any) -> Iterator[int]:
     """How long the lists of numbers and the axes of arrays are."""
-    if isinstance(value, _ARRAYS):
-        yield from value.shape
-    elif isinstance(value, list | tuple | dict):
+    for array in _arrays(value):
+        yield from array.shape
+    yield from _lengths_of_lists(value)
+
+
+def _lengths_of_lists(value: Any) -> Iterator[int]:
+    if isinstance(value, list | tuple | dict):
         if isinstance(value, list) and _is_of_numbers(value):
             yield len(value)
         for v in value.values() if isinstance(value, dict) else value:
-            yield from _lengths(v)
+            yield from _lengths_of_lists(v)
+
+
+def _arrays(value: Any) -> Iterator[Any]:
+    if isinstance(value, _ARRAYS):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for v in value.values() if isinstance(value, dict) else value:
+            yield from _arrays(v)
 
 
 def _is_of_numbers(value: Any) -> bool:
