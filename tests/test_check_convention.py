@@ -121,8 +121,12 @@ def space(source: str) -> dict[str, Any]:
 
 
 def test_what_is_returned_of_values_on_the_way_is_said() -> None:
-    code, batch = space(NETWORK), given(7, (4, 5, 3, 1))
-    for report in (cr.check(code["step"], *batch), cr.check(code["model_backward"], *batch, forward=code["forward"])):
+    code, (X, Y, parameters) = space(NETWORK), given(7, (4, 5, 3, 1))
+    for report in (
+        cr.check(code["step"], X, Y, parameters),
+        cr.check(code["model_backward"], X, Y, parameters, forward=code["forward"]),
+        cr.check(code["model_backward"], X, parameters, Y),  # the loss of the file, put behind model_forward
+    ):
         assert report.ok and len(report.rows) == 6
         assert any("dA2, dA1, dA0" in note for note in report.notes)
 

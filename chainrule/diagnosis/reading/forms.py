@@ -178,9 +178,9 @@ def _pair(backward: types.FunctionType, forward: types.FunctionType) -> Form:
     if upstream is None or not UPSTREAM.fullmatch(upstream):
         beyond = set(takes) - set(known)
         if (behind := next(_losses(forward, beyond), None)) is not None:
-            keeping = behind.output in takes
-            code = renamed(backward, {behind.output: "cache"}) if keeping else backward
-            return Form(code, behind.whole(keeping))
+            keeping, beside = behind.output in takes, any(map(is_cache, takes))
+            code = renamed(backward, {behind.output: "cache"}) if keeping and not beside else backward
+            return Form(code, behind.whole(keeping, beside))
         targets = [n for n in takes if n in beyond and n.casefold() in _TARGETS]
         rest = [n for n in takes if n in beyond and n not in targets and n != upstream]
         others = [n for n in rest if n.casefold() in OUTPUT or _PREDICTED.fullmatch(n)]
@@ -202,9 +202,9 @@ class _Loss:
     output: str  # the parameter of the loss that the output is given for
     targets: list[inspect.Parameter]
 
-    def whole(self, keeping: bool) -> Callable[..., Any]:
+    def whole(self, keeping: bool, beside: bool) -> Callable[..., Any]:
         """The loss as a function of the inputs and the targets; with the output as a cache, for a backward pass that
-        takes that."""
+        takes that, or `beside` a cache."""
         own = inspect.signature(self.forward)
         kept = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in (*own.parameters.values(), *self.targets)]
         kept = [p for p in kept if p.default is p.empty] + [p for p in kept if p.default is not p.empty]
@@ -216,7 +216,7 @@ class _Loss:
             out = self.forward(**{n: v for n, v in given.items() if n in own.parameters})
             first, *rest = out if isinstance(out, tuple) else (out,)
             loss = self.loss(**{self.output: first}, **{n: v for n, v in given.items() if n in of_loss})
-            return (loss, *([first] if keeping else rest))
+            return (loss, *([first] if keeping else []), *(rest if beside or not keeping else []))
 
         whole.__name__, whole.__signature__ = self.forward.__name__, signature  # type: ignore[attr-defined]
         return whole
@@ -231,7 +231,9 @@ def _losses(forward: types.FunctionType, beyond: set[str]) -> Iterator[_Loss]:
             continue
         takes = {n: p for n, p in inspect.signature(loss).parameters.items() if n not in own}
         outputs = [n for n, p in takes.items() if n not in beyond and p.default is p.empty]
-        if not outputs and len(names_returned(forward)) == 1:
+        if not outputs and (several := names_returned(forward))[1:]:
+            outputs = [n for n in takes if n in several[:1]]
+        elif not outputs and several:
             outputs = [n for n in takes if n in names_returned(forward)] or [
                 n for n in takes if n.casefold() not in _TARGETS
             ]
