@@ -28,6 +28,26 @@ def step(tokens, targets, table, w, b):
     b.g = pre_g.sum(0)
     return loss
 """
+SQUARE = """\
+import torch
+
+
+def step(tokens, targets, table, w):
+    n = len(tokens)
+    rows = table[tokens]
+    flat = rows.view(n, -1)
+    p = (flat @ w).softmax(1)
+    loss = -p[range(n), targets].log().mean()
+    dlogits = p.clone()
+    dlogits[range(n), targets] -= 1
+    dlogits = dlogits / n
+    dw = flat.T @ dlogits
+    dflat = dlogits @ w.T
+    drows = dflat.view(rows.shape[0], rows.shape[2], rows.shape[1]).transpose(1, 2)
+    dtable = torch.zeros_like(table)
+    dtable.index_put_((tokens,), drows, accumulate=True)
+    return loss, dtable, dw
+"""
 LAYERS = """\
 import numpy as np
 
@@ -72,6 +92,17 @@ def test_a_size_is_no_bare_number(context: int) -> None:
     assert finding.proved
     assert finding.cause == "wrong-scale"
     assert cr.check(space("\n".join(finding.edit.applied(CONTEXT.splitlines())))["step"], *batch(6, 5, 3)).ok
+
+
+def test_sizes_that_are_alike_by_chance_are_told_apart() -> None:
+    def batch(n: int, context: int, width: int) -> tuple[torch.Tensor, ...]:
+        tokens, targets = torch.randint(0, 5, (n, context)), torch.randint(0, 4, (n,))
+        shapes = (5, width), (context * width, 4)
+        return tokens, targets, *(torch.randn(shape, dtype=torch.float64) for shape in shapes)
+
+    (finding,) = cr.check(space(SQUARE)["step"], *batch(9, 3, 3)).findings
+    assert finding.proved and finding.edit is not None
+    assert cr.check(space("\n".join(finding.edit.applied(SQUARE.splitlines())))["step"], *batch(7, 2, 4)).ok
 
 
 @pytest.mark.parametrize("count", [2, 4])

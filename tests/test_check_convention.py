@@ -131,9 +131,15 @@ def test_what_is_returned_of_values_on_the_way_is_said() -> None:
         assert any("dA2, dA1, dA0" in note for note in report.notes)
 
 
+HANDED_ON = "    dA_prev, dW, db = linear_backward(dZ, linear_cache)\n    return dA_prev, dW, db\n"
+
+
+@pytest.mark.parametrize(
+    "network", [NETWORK, NETWORK.replace(HANDED_ON, "    return linear_backward(dZ, linear_cache)\n")]
+)
 @pytest.mark.parametrize(("right", "wrong", "cause"), WRONG)
-def test_one_mistake_is_one_finding_on_its_line(right: str, wrong: str, cause: str | None) -> None:
-    source = NETWORK.replace(right, wrong)
+def test_one_mistake_is_one_finding_on_its_line(network: str, right: str, wrong: str, cause: str | None) -> None:
+    source = network.replace(right, wrong)
     (finding,) = cr.check(space(source)["step"], *given(7, (4, 5, 3, 1))).findings
     assert finding.line == 1 + next(i for i, line in enumerate(source.splitlines()) if wrong in line)
     assert cause in (finding.cause, None)

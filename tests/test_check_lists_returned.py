@@ -62,6 +62,7 @@ WRONG = [
     ("np.dot(delta, activations[-l - 1].T)", "2 * np.dot(delta, activations[-l - 1].T)", "wrong-scale"),
     ("np.dot(self.weights[-l + 1].T, delta) * sp", "np.dot(self.weights[-l + 1].T, delta)", "missing-factor"),
     ("nabla_b[-l] = delta", "nabla_b[-l] = sp", "upstream-dropped"),
+    ("np.dot(delta, activations[-2].T)", "np.dot(delta, sigmoid_prime(zs[-2]).T)", "wrong-tensor"),
     ("(activations[-1] - y) * sigmoid_prime(zs[-1])", "(activations[-1] - y) * sigmoid(zs[-1])", "missing-factor"),
 ]
 _count = itertools.count()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -12,16 +15,41 @@ from chainrule.arrays.array import FUNCTIONS, Array, operand, plain_values, unfo
 from chainrule.arrays.calls import followed, same_dtype, tensor
 from chainrule.arrays.dtypes import torch_dtype
 
+_unwritten = ContextVar("unwritten", default=0)
+
+
+@contextmanager
+def unwritten(value: int) -> Iterator[None]:
+    """What np.empty holds meanwhile: code that is right never reads it."""
+    token = _unwritten.set(value)
+    try:
+        yield
+    finally:
+        _unwritten.reset(token)
+
+
+def _empty(size: Any, dtype: Any) -> torch.Tensor:
+    value = _unwritten.get()
+    return torch.full(size, value, dtype=dtype) if value else torch.zeros(size, dtype=dtype)
+
+
+def _empty_like(a: torch.Tensor, dtype: Any = None) -> torch.Tensor:
+    value = _unwritten.get()
+    return torch.full_like(a, value, dtype=dtype) if value else torch.zeros_like(a, dtype=dtype)
+
 
 def _made() -> None:
-    for name, value in (("zeros", 0), ("ones", 1), ("empty", 0)):
-        make = torch.zeros if value == 0 else torch.ones  # np.empty: what it holds is never read
+    makers = (
+        ("zeros", torch.zeros, torch.zeros_like),
+        ("ones", torch.ones, torch.ones_like),
+        ("empty", _empty, _empty_like),
+    )
+    for name, make, like in makers:
 
         def filled(shape: Any, dtype: Any = float, order: str = "C", *, make: Any = make) -> Any:
             return make(_size(shape), dtype=torch_dtype(dtype or float))
 
         followed(name)(filled)
-        like = torch.zeros_like if value == 0 else torch.ones_like
 
         def filled_like(a: Any, dtype: Any = None, order: str = "K", *, like: Any = like) -> Any:
             return like(tensor(a)) if dtype is None else like(tensor(a), dtype=torch_dtype(dtype))
@@ -73,6 +101,7 @@ def _made() -> None:
         return tensor(m).triu(k)
 
     followed("diag")(lambda v, k=0: torch.diag(tensor(v), k))
+    followed("diagflat")(lambda v, k=0: torch.diagflat(tensor(v), k))
     followed("diagonal")(lambda a, offset=0, axis1=0, axis2=1: tensor(a).diagonal(offset, axis1, axis2))
     for name in ("isclose", "allclose", "array_equal", "array_equiv"):
         FUNCTIONS[name] = lambda *a, name=name, **k: getattr(np, name)(*plain_values(a), **k)  # asked, not computed

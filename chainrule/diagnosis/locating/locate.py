@@ -163,7 +163,7 @@ class Located(Rows):
             right = [v for v, t in alike if same(held, t)]
             told = [v for v in right if v.meta.get("name") in names_meant(node.meta["name"])]
             for value in (told or [v for v in right if not v.meta.get("name")])[:1]:
-                found.append(guessed(node, value, str(value.meta.get("name") or node.meta["name"])))
+                found.append(guessed(node, value, case.names.get(value) or str(node.meta["name"])))
         for claim in found:
             self._take(claim)
         if found:
@@ -202,7 +202,8 @@ class Located(Rows):
         made = [c for c in handed if c.node not in self.case.forward and c.spot is not None]
         on_the_way = {(c.spot.code, c.spot.index) for c in made if c.value.op != "placeholder" and c.spot is not None}
         shared = {c.value for c in made if c.spot is not None and (c.spot.code, c.spot.index) in on_the_way}
-        of_inputs = [c for c in made if c.value.op == "placeholder" and c.value not in shared]
+        known = [*made, *(c for c in self.case.claims if c.spot is not None)]
+        of_inputs = [c for c in known if c.value.op == "placeholder" and c.value not in shared]
         above = {c: tuple(self.above(c)) for c in of_inputs}
         off = [c for c in of_inputs if above[c] and self._is_wrong(c, list(above[c]))]
         right = [c for c in off if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]

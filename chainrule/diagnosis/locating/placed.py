@@ -39,7 +39,8 @@ class Placed:
         open_ = list(wrong)
         while open_ and (best := self._best(pairs, open_)) is not None:
             pair, repaired = best
-            found += [guessed(n, v, str(v.meta.get("name") or n.meta["name"])) for n, v in zip(*pair, strict=True)]
+            names = self.case.names  # each of one value
+            found += [guessed(n, v, names.get(v) or str(n.meta["name"])) for n, v in zip(*pair, strict=True)]
             used = {*pair[0], *pair[1]}
             pairs = [p for p in pairs if used.isdisjoint((*p[0], *p[1]))]
             open_ = [c for c in open_ if c not in repaired]

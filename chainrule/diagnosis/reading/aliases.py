@@ -111,9 +111,11 @@ def _turn_of(value: fx.Node, bare: _Bare, others: Iterable[_Bare], nodes: list[f
     )
     if not known:
         return None
-    made: Spot | None = value.meta.get("spot")
-    here = made is not None and (made.code, made.call) == (known[0].code, known[0].call)
-    line = made.line if here and made is not None else known[0].line
+    binds = [
+        n for n in ast.walk(source.tree_of(known[0].file)) if isinstance(n, ast.Assign) and n.lineno <= known[0].line
+    ]
+    bound = [n.lineno for n in binds if any(isinstance(t, ast.Name) and t.id == bare.other for t in n.targets)]
+    line = max((n for n in bound if n >= known[0].code.co_firstlineno), default=known[0].line)
     lines = [b.line for b in others if b.other == bare.other and _stem(b.name) == _stem(bare.name) and b.line >= line]
     return known[-1] if not lines or bare.line == min(lines) else None
 

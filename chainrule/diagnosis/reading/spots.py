@@ -18,7 +18,7 @@ from torch import fx
 from chainrule.recording import Recorder
 from chainrule.recording.numbers import Tracked
 
-_HELD = 32  # entries of a list or dict that are looked at
+HELD = 32  # entries of a list or dict that are looked at
 _LENGTH = re.compile(r"\blen\([\w.\[\]]+\)")
 _HIDDEN = (types.ModuleType, types.FunctionType, type, str, bytes)
 
@@ -182,16 +182,16 @@ def held_in(name: str, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
     elif isinstance(tensor := getattr(value, "tensor", None), torch.Tensor) and not isinstance(value, _HIDDEN):
         yield name, tensor  # an array that a tensor stands behind
     elif depth and isinstance(value, dict):
-        for key, held in list(value.items())[:_HELD]:
+        for key, held in list(value.items())[:HELD]:
             if isinstance(key, str | int):
                 yield from held_in(f"{name}[{key!r}]".replace("'", '"'), held, depth - 1)
     elif depth and isinstance(value, list | tuple):
         yield f"len({name})", len(value)
-        for index, held in enumerate(value[:_HELD]):
+        for index, held in enumerate(value[:HELD]):
             yield from held_in(f"{name}[{index}]", held, depth - 1)
     elif depth and not isinstance(value, _HIDDEN) and isinstance(space := getattr(value, "__dict__", None), dict):
         kept = {**space.get("_parameters", {}), **space.get("_buffers", {}), **space}
-        for key, held in list(kept.items())[:_HELD]:
+        for key, held in list(kept.items())[:HELD]:
             if isinstance(key, str) and not key.startswith("_"):
                 yield from held_in(f"{name}.{key}", held, depth - 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +30,7 @@ from chainrule.work import work
 _SECONDS = 1.5  # of runs with other data
 _WHOLE = 3  # whole numbers, each of which takes a run
 _LENGTHS = 3  # lengths
+_LOOSE = 3  # axes, of which any may have to stay as long as they are
 _LARGE = 2_000_000  # elements of arrays that are made longer together
 _ELEMENTS, _TRIALS = 20_000, 100  # of all inputs, and runs of the forward pass, where shapes that fit are looked for
 
@@ -135,10 +136,12 @@ class Proofs:
         given = {places[k]: nodes.get(id(v)) for k, v in hand.recorder.arguments.items() if k in places}
         before = {k: tuple(inputs[n].shape) for k, n in given.items() if n in found}
         after = {k: tuple(found[n].shape) for k, n in given.items() if n in found}
-        # what the graph has as a number, `range(n)`, binds sizes that it does not know to be bound
-        bound = {m for k in after for m, n in zip(before[k], after[k], strict=True) if m == n}
-        fewer = {k: tuple(m if m in bound else n for m, n in zip(before[k], after[k], strict=True)) for k in after}
-        data = [_Data({}, shapes=shapes) for shapes in (after, fewer) if shapes != before]
+        # what the graph has as a number, `range(n)`, binds sizes that it does not know to be bound: these may have to stay
+        stays = {m for k in after for m, n in zip(before[k], after[k], strict=True) if m == n}
+        loose = [(k, i) for k in after for i, m in enumerate(before[k]) if m in stays and m != after[k][i]]
+        kept = [some for size in range(len(loose) + 1) for some in itertools.combinations(loose, size)]
+        kept = kept if len(loose) <= _LOOSE else [(), tuple(loose)]
+        data = [_Data({}, shapes=_with_axes(after, before, some)) for some in kept]
         return list(itertools.islice(((other, d) for d in data if (other := self._with(d)) is not None), 1))
 
     def _with_the_gradient_of_a_loss(self) -> list[_Other]:
@@ -169,6 +172,17 @@ class Proofs:
         return _Other(rerun, located) if finite and wrong_names(located) <= wrong_names(self.located) else None
 
 
+_Shapes = Mapping[int | str, tuple[int, ...]]
+
+
+def _with_axes(shapes: _Shapes, others: _Shapes, axes: Iterable[tuple[int | str, int]]) -> _Shapes:
+    """Shapes, of which some axes are as in others."""
+    chosen = set(axes)
+    return {
+        k: tuple(others[k][i] if (k, i) in chosen else n for i, n in enumerate(shape)) for k, shape in shapes.items()
+    }
+
+
 @dataclass(frozen=True)
 class _Data:
     """Other numbers, other lengths of lists and axes, other shapes of arguments; with the lengths the numbers that may
@@ -176,7 +190,7 @@ class _Data:
 
     numbers: Mapping[str, float]
     lengths: Mapping[int, int] = field(default_factory=dict)
-    shapes: Mapping[int | str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: _Shapes = field(default_factory=dict)
 
     def __call__(self, asked: Asked) -> Asked:
         counted = {**self.lengths, **self.changed(asked)}

@@ -1,4 +1,5 @@
-"""How places in lists are written in a loop: `hs[t - 1]`, not `hs[3]`; `zs[-l]`, where the loop counts from the end."""
+"""How places in lists are written: `hs[t - 1]` in a loop, not `hs[3]`; `zs[-l]`, and `zs[-1]`, where the code counts from
+the end."""
 
 from __future__ import annotations
 
@@ -7,33 +8,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.spots import Spot
+from chainrule.diagnosis.reading.spots import HELD, Spot
 
 _PLACE = re.compile(r"^(.*)\[(\d+)\]")
 
 
 class Places:
-    """The places in lists, as one turn of a loop writes them."""
+    """The places in lists, as one line writes them: in one turn of a loop."""
 
     def __init__(self, spot: Spot) -> None:
         variables = source.loop_variables(spot.file, spot.line)
         self.name = next((v for v in variables if type(spot.names.get(v)) is int), None)
         self.now: int = spot.names[self.name] if self.name is not None else 0
-        self.lengths = _lengths(spot.names) if self.name is not None else {}
+        self.lengths = _lengths(spot.names)
         lines = source.lines_of(spot.file)[spot.code.co_firstlineno - 1 : spot.line]
-        found = re.findall(rf"([\w.]+)\[-\s*{self.name}\b", "\n".join(lines)) if self.name is not None else []
-        self.from_the_end = set(found)
+        self.from_the_end = set(re.findall(rf"([\w.]+)\[-\s*{self.name or '[0-9]'}", "\n".join(lines)))
         read = re.findall(r"([\w.]+)\[", source.line_at(spot.file, spot.line)) if self.name is not None else []
         self.read = set(read)  # the lists of which the line reads an entry
 
     def written(self, text: str) -> str:
         """`hs[3]`, as it is written in this turn."""
-        if self.name is None or (m := _PLACE.match(text)) is None:
+        if (m := _PLACE.match(text)) is None:
             return text
         stem, place = m[1], int(m[2])
         backwards = stem in self.from_the_end and stem in self.lengths
         if backwards:
             place -= self.lengths[stem]
+        if self.name is None:
+            return f"{stem}[{place}]{text[m.end() :]}"
         for offset, said in ((0, ""), (-1, " - 1"), (1, " + 1")):
             if place == (-self.now if backwards else self.now) + offset:
                 return f"{stem}[{'-' if backwards else ''}{self.name}{said}]{text[m.end() :]}"
@@ -51,4 +53,4 @@ def _lengths(names: Mapping[str, Any]) -> dict[str, int]:
     for text in names:
         if (m := _PLACE.match(text)) is not None:
             found[m[1]] = max(found.get(m[1], 0), int(m[2]) + 1)
-    return found
+    return {text: length for text, length in found.items() if length < HELD}  # of longer ones not all are looked at

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from chainrule.arrays.shapes import unwritten
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.reading.handwritten import Handwritten
@@ -19,6 +20,7 @@ from chainrule.diagnosis.truth.case import Case
 from chainrule.recording.names import reachable
 
 _RIGHT = frozenset(("right", "close"))
+_UNWRITTEN = 7  # what np.empty holds while a repair is tried: none that adds to it is right
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def repaired(
     """What is right with the edit made; nothing if another gradient has become wrong, or, of a `whole` repair, if one is
     left wrong."""
     try:
-        with edited(edit, code), kept(before.case):
+        with edited(edit, code), kept(before.case), unwritten(_UNWRITTEN):
             case = Case(again())
             if whole and not Rows(case).ok:
                 return Repaired()
