@@ -24,10 +24,8 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[
     those of the right gradient, computed from the gradients `above`.
     """
     trial = search.trials[0]
-    computed = [
-        n for n in mine if n.meta.get("same_as") not in case.forward
-    ]  # no value of the forward pass that was kept
-    named = [n for n in computed if n.meta.get("name") and n is not search.root and is_matrix(trial.values.get(n))]
+    named = [n for n in mine if n.meta.get("name") and n is not search.root and is_matrix(trial.values.get(n))]
+    named = [n for n in named if not _is_kept(n)]
     if not named or len(search.best) < 2:
         return
     known = right_values(case)
@@ -38,12 +36,18 @@ def compare_locals(case: Case, mine: list[fx.Node], search: Search, right: list[
     with torch.no_grad():
         for mutation in compared:
             after = {n: search.outcome(mutation.changes, trial, n) for n in named}
-            natural = {n for n, v in after.items() if is_matrix(v) and occurs(v, known)}
-            moved = [n for n in before if n not in natural]  # `2 * x * g` has `x * g` on its way
-            mutation.strange = len(named) - len(natural) + len(moved)
+            moved = [n for n in before if not same(after[n], trial.values[n])]
+            natural = sum(is_matrix(v) and occurs(v, known) for v in after.values())
+            mutation.strange = len(named) - natural + len(moved)
     fewest = min(m.strange for m in compared)
     for mutation in compared:
         mutation.strange -= fewest
+
+
+def _is_kept(node: fx.Node) -> bool:
+    """Whether it is a value of the forward pass, under the name that it has there: out of a cache."""
+    of = node.meta.get("same_as")
+    return of is not None and of.meta.get("name") == node.meta["name"]
 
 
 def right_values(case: Case) -> dict[int, list[torch.Tensor]]:
