@@ -21,8 +21,10 @@ class Places:
         self.name = next((v for v in variables if type(spot.names.get(v)) is int), None)
         self.now: int = spot.names[self.name] if self.name is not None else 0
         self.lengths = _lengths(spot.names)
-        lines = source.lines_of(spot.file)[spot.code.co_firstlineno - 1 : spot.line]
-        self.from_the_end = set(re.findall(rf"([\w.]+)\[-\s*{self.name or '[0-9]'}", "\n".join(lines)))
+        text = "\n".join(source.lines_of(spot.file)[spot.code.co_firstlineno - 1 : spot.line])
+        self.from_the_end = set(re.findall(rf"([\w.]+)\[-\s*{self.name or '[0-9]'}", text))
+        by_turn = re.findall(rf"([\w.]+)\[[^\]]*\b{self.name}\b", text)
+        self.by_number = set(re.findall(r"([\w.]+)\[\d", text)).difference(by_turn)  # `self.grads[1]`, in any turn
         read = re.findall(r"([\w.]+)\[", source.line_at(spot.file, spot.line)) if self.name is not None else []
         self.read = set(read)  # the lists of which the line reads an entry
 
@@ -34,7 +36,7 @@ class Places:
         backwards = stem in self.from_the_end and stem in self.lengths
         if backwards:
             place -= self.lengths[stem]
-        if self.name is None:
+        if self.name is None or stem in self.by_number:
             return f"{stem}[{place}]{text[m.end() :]}"
         for offset, said in ((0, ""), (-1, " - 1"), (1, " + 1")):
             if place == (-self.now if backwards else self.now) + offset:
