@@ -100,7 +100,11 @@ def test_sizes_that_are_alike_by_chance_are_told_apart() -> None:
         shapes = (5, width), (context * width, 4)
         return tokens, targets, *(torch.randn(shape, dtype=torch.float64) for shape in shapes)
 
-    (finding,) = cr.check(space(SQUARE)["step"], *batch(9, 3, 3)).findings
+    tokens, targets, table, w = batch(9, 3, 3)
+    findings = cr.check(space(SQUARE)["step"], tokens, targets, table, w).findings
+    named = cr.check(space(SQUARE)["step"], tokens, targets, table=table, w=w).findings
+    assert [f.repair for f in named] == [f.repair for f in findings]
+    (finding,) = findings
     assert finding.proved and finding.edit is not None
     assert cr.check(space("\n".join(finding.edit.applied(SQUARE.splitlines())))["step"], *batch(7, 2, 4)).ok
 

@@ -68,12 +68,16 @@ WRONG = [
 _count = itertools.count()
 
 
-def network(sizes: tuple[int, ...], source: str = NETWORK) -> Any:
+def of_source(source: str) -> dict[str, Any]:
     file = f"returned_lists_{next(_count)}.py"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     space: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(source, file, "exec"), space)
-    return space["Network"](sizes, np.random.default_rng(0))
+    return space
+
+
+def network(sizes: tuple[int, ...], source: str = NETWORK) -> Any:
+    return of_source(source)["Network"](sizes, np.random.default_rng(0))
 
 
 def batch(sizes: tuple[int, ...]) -> tuple[Any, Any]:
@@ -110,3 +114,52 @@ def test_one_line_of_all_turns_is_one_finding(sizes: tuple[int, ...], right: str
     for other in SIZES:  # right for networks of any depth
         net = network(other, mended)
         assert cr.check(net.backprop, *batch(other), forward=net.cost).ok
+
+
+BESIDE = """\
+import numpy as np
+
+
+def step(x, y, weights, {given}):
+    h = x @ weights[0]
+    d = (h @ weights[1] - y) / len(x)
+    loss = 0.5 * np.sum(d * d) * len(x)
+    g0, g1 = x.T @ (d @ weights[1].T), h.T @ d
+    grads = {{"weights": [g0, g1]}}
+    {line}
+    return loss, grads, {name}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "line", "name"),
+    [
+        ("lr", "new = [w - lr * g for w, g in zip(weights, [g0, g1])]", "new"),
+        ("velocity", "velocity = [0.9 * v + g for v, g in zip(velocity, [g0, g1])]", "velocity"),
+    ],
+)
+def test_a_list_that_is_none_of_gradients_is_not_taken_for_one(given: str, line: str, name: str) -> None:
+    source = BESIDE.format(given=given, line=line, name=name)
+    r = np.random.default_rng(0)
+    weights = [r.standard_normal((4, 3)), r.standard_normal((3, 2))]
+    beside = 0.1 if given == "lr" else [r.standard_normal(w.shape) for w in weights]
+    try:
+        report = cr.check(
+            of_source(source)["step"], r.standard_normal((5, 4)), r.standard_normal((5, 2)), weights, beside
+        )
+    except cr.ChainruleError:
+        return  # it asks for names
+    assert not report.findings, str(report)
+
+
+def test_a_list_that_may_be_of_either_group_is_told_by_its_numbers_or_asked_for() -> None:
+    source = BESIDE.format(
+        given="scales", line="loss += sum(np.sum(s * s) for s in scales); grads = [g0, g1]", name="1"
+    )
+    r = np.random.default_rng(0)
+    weights = [r.standard_normal((4, 3)), r.standard_normal((3, 2))]
+    given = r.standard_normal((5, 4)), r.standard_normal((5, 2)), weights, [2 * w for w in weights]
+    assert {row.name for row in cr.check(of_source(source)["step"], *given).rows} == {"weights.0", "weights.1"}
+    wrong = source.replace("grads = [g0, g1]", "grads = [-g0, -g1]")
+    with pytest.raises(cr.ChainruleError, match="may be the gradients of several lists"):
+        cr.check(of_source(wrong)["step"], *given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -181,6 +182,51 @@ def test_what_only_keeps_a_quotient_finite_may_be_left_out(guard: str, ok: bool,
     t = torch.eye(2, dtype=dtype)[torch.tensor([0, 1, 0, 1, 1])]
     report = cr.check(step, x, t, w)
     assert report.ok == ok, str(report)
+
+
+@pytest.mark.parametrize(
+    ("value", "slope"),
+    [
+        (lambda d: (d**2).sum(1).sqrt(), lambda d: d / (d**2).sum(1, keepdim=True).sqrt()),
+        (lambda d: (d * d) ** 0.5, lambda d: d / (d * d) ** 0.5),
+        (lambda d: d.abs() * torch.log(d.abs()), lambda d: d.sign() * (torch.log(d.abs()) + 1)),
+    ],
+)
+def test_where_a_slope_is_infinite_another_convention_is_right(value: Any, slope: Any) -> None:
+    def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = value(x - y).nansum()
+        x.g = torch.nan_to_num(slope(x - y), 0.0, 0.0, 0.0)  # type: ignore[attr-defined]
+        return loss
+
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.cat([x[:1], torch.zeros(3, 3, dtype=torch.float64)])
+    report = cr.check(step, x, y)
+    assert all("nan" not in f.repair or not f.proved for f in report.findings), str(report)
+    assert report.ok, str(report)
+
+
+def test_how_a_quotient_is_kept_finite_may_be_written_in_any_way() -> None:
+    def step(x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+        y = torch.div(x, other=m + 1e-9) + x / (x.abs().sum() + 1e-9)
+        loss = y.sum()
+        x.g = 1 / (m + 1e-9) + 1 / (x.abs().sum() + 1e-9) - x.sign() * x.sum() / (x.abs().sum() + 1e-9) ** 2  # type: ignore[attr-defined]
+        return loss
+
+    x = torch.randn(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert cr.check(step, x, torch.ones(4, dtype=torch.bool)).ok
+
+
+def test_what_is_small_beside_a_guard_is_no_part_of_it() -> None:
+    def step(x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        e = torch.exp(x @ v)
+        loss = (e / (e.sum() + 1e-6)).square().sum() + 2e-7 * (v * v).sum()
+        p = e / (e.sum() + 1e-6)
+        e.g = (2 * p - (2 * p * p).sum()) / (e.sum() + 1e-6)  # type: ignore[attr-defined]
+        v.g = x.T @ (e * e.g)  # type: ignore[attr-defined]
+        return loss
+
+    x, v = (torch.randn(s, generator=torch.Generator().manual_seed(0), dtype=torch.float64) for s in ((5, 3), (3,)))
+    assert not cr.check(step, x, v).ok
 
 
 TIED = torch.tensor([[2.0, 1.0, 2.0, 0.0], [1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]], dtype=torch.float64)

@@ -94,6 +94,8 @@ def _weights(search: Search, nodes: list[fx.Node], trial: Trial) -> list[float] 
     if parts is None or trial.goal.numel() < len(parts) or parts[0].shape != trial.goal.shape:
         return None
     columns = torch.stack([p.flatten() for p in parts], 1)
+    if not bool(torch.isfinite(columns).all()):
+        return None
     sizes = columns.norm(dim=0)
     if bool((sizes < 1e-12 * sizes.max()).any()) or int(torch.linalg.matrix_rank(columns / sizes)) < len(parts):
         return None

@@ -206,13 +206,18 @@ class Located(Rows):
         of_inputs = [c for c in known if c.value.op == "placeholder" and c.value not in shared]
         above = {c: tuple(self.above(c)) for c in of_inputs}
         off = [c for c in of_inputs if above[c] and self._is_wrong(c, list(above[c]))]
-        right = [c for c in off if same(self.case.here.values.get(c.node), self.case.here.truth(c.value))]
-        told = right or (off if len({c.spot.line for c in off if c.spot is not None}) > 1 else [])
+        right = [c for c in off if self._is_right_here(c)]
+        one_line = len({c.spot.line for c in off if c.spot is not None}) < 2
+        as_they_are = any(c.value.op != "placeholder" and self._is_right_here(c) for c in made)
+        told = right or ([] if one_line or as_they_are else off)
         ratios = {ratio_of(self.case, c, above[c], self.case.here) for c in told}
         sizes = {round(1 / r, 6) for r in ratios if r}
         if None in ratios or len(sizes) != 1 or not (size := sizes.pop()).is_integer() or size < 2:
             return None
         return Convention(tuple((c, above[c]) for c in told), frozenset(n for n in shared if n.op == "placeholder"))
+
+    def _is_right_here(self, claim: Claim) -> bool:
+        return same(self.case.here.values.get(claim.node), self.case.here.truth(claim.value))
 
     def _is_kept(self, node: fx.Node) -> bool:
         """Whether it is a value of the forward pass that is handed on as it is: the output, `L_model_backward(AL, Y, ...)`."""

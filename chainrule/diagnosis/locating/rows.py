@@ -85,15 +85,15 @@ class Rows:
         return Row(claim.name, status, error, relative, shape, expected, *place)
 
     def _is_bare(self, claim: Claim, free: Point) -> bool:
-        """Whether it is the gradient without what only keeps a logarithm finite; or, of a quotient, as near to it as that
-        is slight."""
+        """Whether it is the gradient without what only keeps a logarithm finite; or, of a quotient, about the right one, and
+        just that where nothing is added."""
         held, right, bare = (
             self.case.here.values[claim.node],
             self.case.here.truth(claim.value),
             free.truth(claim.value),
         )
-        if errors(held, right)[1] <= SPREAD * self.case.guards.slight:
-            return True
+        if errors(held, right)[1] <= SPREAD * self.case.guards.slight and claim.node in free.values:
+            return errors(free.values[claim.node], bare)[1] <= RIGHT
         if self.case.tracked(claim):
             return errors(held, bare)[1] <= RIGHT
         held = claim.tensor.detach()

@@ -59,7 +59,8 @@ class Values:
         self.used = set(needed([output])) if output is not None else set[fx.Node]()
         latest = list(names.items())[::-1]
         for node, name in sorted(latest, key=lambda item: item[0] not in self.used):  # not m["w"], a momentum
-            self.by_name.setdefault(name.split(".")[-1].casefold(), node)
+            if not (last := name.split(".")[-1]).isdigit():  # `g0` is not the gradient of the first of a list
+                self.by_name.setdefault(last.casefold(), node)
 
     def _meant(self, name: str, shape: tuple[int, ...] | None) -> fx.Node | None:
         """The forward value of which `name` says that it is the gradient."""

@@ -10,7 +10,8 @@ from torch import fx
 
 from chainrule.diagnosis.reading.claim import Claim, Values, alike, tensor_in
 from chainrule.diagnosis.reading.handwritten import Handwritten
-from chainrule.diagnosis.reading.lists import returned_of
+from chainrule.diagnosis.reading.lists import returned_of, says_gradients
+from chainrule.errors import Untold
 from chainrule.program import differentiable
 
 Groups = dict[str, list[fx.Node]]
@@ -48,14 +49,28 @@ class InLists(Values):
     def _of_list(self, part: list[torch.Tensor], groups: Groups) -> list[Claim]:
         """The gradients in one list, in the order in which most are right."""
         name = next((k for k, v in self.recorder.locals.items() if type(v) is list and _are_one(v, part)), "")
-        lists = returned_of(name, part, {k: [n.meta["val"] for n in nodes] for k, nodes in groups.items()})
-        if lists is None:
-            return []
         nodes = {id(n.meta["val"]): n for held in groups.values() for n in held}
         truth = self.truths()
-        pairs = [list(zip([nodes[id(t)] for t in of], part, strict=True)) for of in lists.orders()]
-        best = max(pairs, key=lambda order: sum(alike(g, n.meta["val"].shape, truth(n)) for n, g in order))
-        return [self._claim(n, f"{name}[{i}]" if name else "", g) for i, (n, g) in enumerate(best)]
+        best: list[tuple[int, list[fx.Node]]] = []  # of each group, how many are right in which order
+        for lists in returned_of(name, part, {k: [n.meta["val"] for n in of] for k, of in groups.items()}):
+            orders = [[nodes[id(t)] for t in of] for of in lists.orders()]
+            right = [
+                sum(alike(g, n.meta["val"].shape, truth(n)) for n, g in zip(of, part, strict=True)) for of in orders
+            ]
+            best.append((max(right), orders[right.index(max(right))]))
+        most = max((right for right, _ in best), default=0)
+        found = [order for right, order in best if right == most]
+        if len(found) > 1 and says_gradients(name):
+            raise Untold(
+                f"{self.hand.asked.name} returned {name}, which may be the gradients of several lists of parameters; say of "
+                'what they are, in order: wrt=["w", "b"]'
+            )
+        if len(found) != 1 or not (most or says_gradients(name)):  # parameters after a step, a momentum
+            return []
+        return [
+            self._claim(n, f"{name}[{i}]" if name else "", g)
+            for i, (n, g) in enumerate(zip(found[0], part, strict=True))
+        ]
 
     def _groups(self) -> Groups:
         """The inputs that stand in a list each, in order."""

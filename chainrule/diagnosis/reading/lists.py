@@ -44,21 +44,30 @@ class Lists(NamedTuple):
         return self.fit(self.of) == len(self.of)
 
 
-def returned_of(name: str, gradients: list[torch.Tensor], groups: Mapping[str, list[torch.Tensor]]) -> Lists | None:
-    """The list of gradients that some code returned, with the one group of as many parameters that has their shapes; of
-    several, the one that its name says. None where no group is told.
+def returned_of(name: str, gradients: list[torch.Tensor], groups: Mapping[str, list[torch.Tensor]]) -> list[Lists]:
+    """The list of gradients that some code returned, with each group of as many parameters that has their shapes; of
+    several, those that its name says.
 
     >>> groups = {"weights": [torch.ones(2, 3), torch.ones(1, 2)], "biases": [torch.ones(2, 1), torch.ones(1, 1)]}
-    >>> returned_of("grads", [torch.ones(2, 1), torch.ones(1, 1)], groups).of is groups["biases"]
-    True
+    >>> [found.of is groups["biases"] for found in returned_of("grads", [torch.ones(2, 1), torch.ones(1, 1)], groups)]
+    [True]
     """
     found = {k: Lists(name, gradients, of) for k, of in groups.items() if len(of) == len(gradients)}
     most = max((max(map(lists.fit, lists.orders())) for lists in found.values()), default=0)
     fitting = {k: lists for k, lists in found.items() if max(map(lists.fit, lists.orders())) == most}
-    meant = [n.casefold() for n in names_meant(name)]
-    told = [lists for k, lists in fitting.items() if any(k.split(".")[-1].casefold().startswith(m) for m in meant)]
-    best = told or list(fitting.values())
-    return best[0] if len(best) == 1 and (most or told) else None
+    meant = [n.casefold() for n in names_meant(name)] if not _OF_ALL.fullmatch(name) else []
+    told = [lists for k, lists in fitting.items() if any(_is_called(k.split(".")[-1].casefold(), m) for m in meant)]
+    return told or (list(fitting.values()) if most else [])
+
+
+def _is_called(group: str, name: str) -> bool:
+    """Whether a list goes by a name: `weights` by `weight` and by `w`."""
+    return group in (name, f"{name}s") or (len(name) < 3 and group.startswith(name))
+
+
+def says_gradients(name: str) -> bool:
+    """Whether a list is called as one of gradients is: `grads`, `nabla_w`."""
+    return bool(_OF_ALL.fullmatch(name) or names_meant(name))
 
 
 def _shape(value: Any) -> torch.Size | None:

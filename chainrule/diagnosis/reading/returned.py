@@ -10,8 +10,9 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.reading.by_name import ByName, Item
-from chainrule.diagnosis.reading.claim import Claim, alike, before_step, tensor_in
+from chainrule.diagnosis.reading.claim import Claim, alike, before_step, names_meant, tensor_in
 from chainrule.diagnosis.reading.handwritten import Handwritten
+from chainrule.diagnosis.reading.numbers import plain_numbers
 from chainrule.diagnosis.reading.renewed import written_into
 from chainrule.errors import ChainruleError, Untold
 from chainrule.program import differentiable
@@ -107,7 +108,13 @@ class Returned(ByName):
         stems = {self.names.get(n, "").rpartition(".")[0] for n in told}
         among = [n for n in self.names if n.op == "placeholder" and n in self.used and differentiable(n)]
         held = [n for n in among if self.names[n].rpartition(".")[0] in stems]
-        return "" not in stems and all(n in told for n in held) and all(v.way for v in rest)
+        shapes = {v.value.shape for v in rest}
+        others = [n for n in among if "." in self.names[n] and n not in told and n.meta["val"].shape in shapes]
+        meant = {m for v in rest for m in (v.label, *names_meant(v.label))}
+        numbers = meant.intersection(plain_numbers(self.hand.asked))  # which may be parameters, too
+        return (
+            not numbers and "" not in stems and not others and all(n in told for n in held) and all(v.way for v in rest)
+        )
 
     def _of_renewed(self, before: fx.Node, now: fx.Node, label: str, tensor: torch.Tensor) -> Claim:
         """A gradient of a parameter that was changed before it was used: of what it was, where it is right for that."""

@@ -131,7 +131,7 @@ class Proofs:
             return []
         with self._timed():
             found = unequal(needed([case.base.output]), inputs, seed=3, runs=_TRIALS) or {}
-        places: dict[str, int | str] = {k: k for k in asked.kwargs} | {k: i for i, k in enumerate(hand.parameters)}
+        places: dict[str, int | str] = {k: i for i, k in enumerate(hand.parameters)} | {k: k for k in asked.kwargs}
         nodes = {id(n.meta.get("given", n.meta["val"])): n for n in inputs}
         given = {places[k]: nodes.get(id(v)) for k, v in hand.recorder.arguments.items() if k in places}
         before = {k: tuple(inputs[n].shape) for k, n in given.items() if n in found}

@@ -10,7 +10,7 @@ from typing import Any
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import HELD, Spot
 
-_PLACE = re.compile(r"^(.*)\[(\d+)\]")
+_PLACE = re.compile(r"^([^\[]*)\[(\d+)\]")
 
 
 class Places:
@@ -22,7 +22,8 @@ class Places:
         self.now: int = spot.names[self.name] if self.name is not None else 0
         self.lengths = _lengths(spot.names)
         text = "\n".join(source.lines_of(spot.file)[spot.code.co_firstlineno - 1 : spot.line])
-        self.from_the_end = set(re.findall(rf"([\w.]+)\[-\s*{self.name or '[0-9]'}", text))
+        index = rf"{self.name}\b" if self.name is not None else r"\d"
+        self.from_the_end = set(re.findall(rf"([\w.]+)\[-\s*{index}", text))
         by_turn = re.findall(rf"([\w.]+)\[[^\]]*\b{self.name}\b", text)
         self.by_number = set(re.findall(r"([\w.]+)\[\d", text)).difference(by_turn)  # `self.grads[1]`, in any turn
         read = re.findall(r"([\w.]+)\[", source.line_at(spot.file, spot.line)) if self.name is not None else []

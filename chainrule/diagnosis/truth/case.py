@@ -155,8 +155,10 @@ class Case:
 
     @cached_property
     def off_kinks(self) -> Point | None:
-        """What is nearby, where the slope of the forward pass may jump; None where it cannot."""
-        return self.nearby if may_jump(n for n in self.graph.nodes if n in self.forward) else None
+        """What is nearby, where the slope of the forward pass may jump, or is infinite here; None where it cannot be."""
+        held = (self.here.values.get(c.node) for c in self.claims)
+        finite = self._finite(self.here) and all(v is None or bool(torch.isfinite(v).all()) for v in held)
+        return self.nearby if not finite or may_jump(n for n in self.graph.nodes if n in self.forward) else None
 
     @cached_property
     def guards(self) -> Guards:

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 _OF_A_LOGARITHM = 1e-5  # the largest number that is added to what a logarithm is taken of, to keep it finite
+_TINY = 1e-300
 _OF_A_QUOTIENT = 1e-6  # that of what divides, relative to what it is added to
 
 
@@ -22,17 +23,20 @@ class Guards:
             if node.meta.get("operation") != "add" or len(small) != 1 or len(node.all_input_nodes) != 1:
                 continue
             readers = [u for u in node.users if u in forward]
-            share = _share(small[0], node, readers)
             if {u.meta["operation"] for u in readers} == {"log"}:
                 self.added_to[node] = node.all_input_nodes[0]
-            elif 0 < share <= _OF_A_QUOTIENT:
-                self.added_to[node] = node.all_input_nodes[0]
-                self.slight = max(self.slight, share)
+            elif readers and all(_divides(node, u) for u in readers):
+                share = small[0] / _least(node.all_input_nodes[0].meta["val"])
+                if share <= _OF_A_QUOTIENT:
+                    self.added_to[node] = node.all_input_nodes[0]
+                    self.slight = max(self.slight, share)
 
 
-def _share(small: float, node: fx.Node, readers: list[fx.Node]) -> float:
-    """How much of what only divides is the number that is added to it; 0 where it is read otherwise."""
-    value = node.all_input_nodes[0].meta["val"]
-    divides = all(u.meta["operation"] == "div" and u.args[1] is node and u.args[0] is not node for u in readers)
-    least = float(value.abs().min()) if divides and isinstance(value, torch.Tensor) and value.numel() else 0.0
-    return small / least if least and readers else 0.0
+def _divides(node: fx.Node, reader: fx.Node) -> bool:
+    return reader.meta["operation"] == "div" and reader.args[1:] == (node,) and reader.args[0] is not node
+
+
+def _least(value: object) -> float:
+    """The least absolute value; as little as can be where it is no tensor of such numbers."""
+    known = isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel()
+    return max(float(value.abs().min()), _TINY) if known else _TINY  # type: ignore[attr-defined]
