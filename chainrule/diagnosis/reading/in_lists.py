@@ -29,6 +29,9 @@ class InLists(Values):
     ) -> None:
         super().__init__(hand, names, forward)
         self.truths = truths
+        self.notes: list[str] = []
+        self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
+        self.untouched: list[str] = []  # lists of gradients into which the run wrote nothing
 
     def in_lists(self, result: Any) -> tuple[list[Claim], Any]:
         """Those in what was returned, and the rest of it."""

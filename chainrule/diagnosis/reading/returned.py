@@ -11,7 +11,6 @@ from torch import fx
 
 from chainrule.diagnosis.reading.by_name import ByName, Item
 from chainrule.diagnosis.reading.claim import Claim, alike, before_step, names_meant, tensor_in
-from chainrule.diagnosis.reading.handwritten import Handwritten
 from chainrule.diagnosis.reading.numbers import plain_numbers
 from chainrule.diagnosis.reading.renewed import written_into
 from chainrule.errors import ChainruleError, Untold
@@ -25,18 +24,6 @@ _TAKEN = frozenset(
 
 class Returned(ByName):
     """The gradients among what the code returned."""
-
-    def __init__(
-        self,
-        hand: Handwritten,
-        names: dict[fx.Node, str],
-        forward: set[fx.Node],
-        truths: Callable[[], Callable[[fx.Node], torch.Tensor]],  # computes the right gradients
-    ) -> None:
-        super().__init__(hand, names, forward, truths)
-        self.notes: list[str] = []
-        self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
-        self.untouched: list[str] = []  # lists of gradients into which the run wrote nothing
 
     def _returned(self) -> list[Claim]:
         result = self.hand.returned
