@@ -98,7 +98,7 @@ class Rows:
             return errors(held, bare)[1] <= RIGHT
         held = claim.tensor.detach()
         least = max(RIGHT, CLOSE * torch.finfo(held.dtype).eps) if held.dtype.is_floating_point else 0.0
-        return errors(held.double(), free.truth(claim.value))[1] <= least
+        return errors(held.double(), bare)[1] <= least
 
     def _is_summed(self, claim: Claim) -> bool:
         """Whether a torch.autograd.Function leaves the sum over stretched axes to autograd, which makes it

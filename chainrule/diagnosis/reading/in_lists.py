@@ -33,21 +33,17 @@ class InLists(Values):
         self.unsaid: list[str] = []  # names of returned numbers that are the gradient of no input
         self.untouched: list[str] = []  # lists of gradients into which the run wrote nothing
 
-    def in_lists(self, result: Any) -> tuple[list[Claim], Any]:
-        """Those in what was returned, and the rest of it."""
+    def in_lists(self, result: Any, is_told: Callable[[list[torch.Tensor]], bool]) -> tuple[list[Claim], Any]:
+        """Those in what was returned, and the rest of it; what stands in a list and `is_told` by names of its own is rest."""
         groups = self._groups()
         found: list[Claim] = []
         rest = []
         for part in result if groups and type(result) is tuple else [result]:
-            claims = self._of_list(part, groups) if groups and _is_list(part) and not self._is_told(part) else []
+            claims = self._of_list(part, groups) if groups and _is_list(part) and not is_told(part) else []
             found += claims
             rest += [] if claims else [part]
         once = len({c.value for c in found}) == len(found)
         return (found, tuple(rest)) if found and once else ([], result)
-
-    def _is_told(self, part: list[torch.Tensor]) -> bool:
-        """Whether what stands in a list has names of its own."""
-        raise NotImplementedError
 
     def _of_list(self, part: list[torch.Tensor], groups: Groups) -> list[Claim]:
         """The gradients in one list, in the order in which most are right."""

@@ -29,7 +29,7 @@ class Returned(ByName):
         result = self.hand.returned
         if self.hand.asked.function:
             return self._one_for_each_argument(result if isinstance(result, tuple) else (result,))
-        listed, rest = self.in_lists(result) if self.hand.asked.wrt is None else ([], result)
+        listed, rest = self.in_lists(result, self._is_told) if self.hand.asked.wrt is None else ([], result)
         return [*listed, *self._among(rest)]
 
     def _is_told(self, part: list[torch.Tensor]) -> bool:
