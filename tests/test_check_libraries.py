@@ -129,6 +129,17 @@ def test_a_mistake_is_found_in_the_layer_that_made_it(right: str, wrong: str, ca
     assert repair == "" or finding.repair == (right if repair is None else repair)
 
 
+def test_the_same_is_said_in_every_run() -> None:
+    """Where nodes lie in memory decides nothing: sets of them are gone through in the order of the graph."""
+    wrong = LIBRARY.replace("return dout @ self.w.T", "return -dout @ self.w.T")
+    held: list[object] = []
+    said = set()
+    for k in range(4):
+        held += [object() for _ in range(1009 * k)]  # what comes next lies elsewhere
+        said.add(str(checked(wrong, *data())))
+    assert len(said) == 1
+
+
 def test_a_layer_may_call_itself_otherwise_than_self() -> None:
     """A mistake that only what the layers hand to one another tells."""
     for name in ("self", "s", "layer"):

@@ -189,7 +189,7 @@ def _is_closed(program: Program, layers: Layers) -> bool:
         for index, gaps in enumerate(lines.gaps):
             if index not in inside:
                 read.update(gaps)
-    for node in read & (everything - given):
+    for node in (n for n in program.graph.nodes if n in read and n in everything and n not in given):
         phase, run, also = (
             (layers.forward, layers.ahead, layers.also_ahead)
             if node.meta["phase"] == "forward"

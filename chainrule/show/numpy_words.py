@@ -56,7 +56,7 @@ def _bring(by: Any, function: Callable[..., Any]) -> None:
     if name in by.reserved:
         return
     by.reserved.add(name)
-    for called in _words_of(function.__code__):
+    for called in sorted(_words_of(function.__code__)):
         other = function.__globals__.get(called)
         if inspect.isfunction(other) and other.__module__ == function.__module__:
             _bring(by, other)

@@ -155,7 +155,7 @@ class Arrangement:
                 args = fx.map_arg(node.args, known.__getitem__)
                 with torch.no_grad():
                     known[node] = node.target(*args, **fx.map_arg(node.kwargs, known.__getitem__))
-        used = {n for n in known if any(u not in known for u in n.users) and isinstance(known[n], torch.Tensor)}
+        used = [n for n in known if any(u not in known for u in n.users) and isinstance(known[n], torch.Tensor)]
         for node in used:
             self._keep(node, known[node])
         self.constant = set(known)

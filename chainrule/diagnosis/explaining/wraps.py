@@ -202,7 +202,7 @@ def products(search: Search) -> Iterator[Mutation]:
     """A gradient times a value in reach that should be added, or taken away: `grad * right`."""
     sketches, root, values = search.around.sketches, search.root, search.trials[0].values
     size = getattr(values.get(root), "shape", None)
-    for gradient in search.around.gradients & set(search.around.reach):
+    for gradient in (n for n in search.around.reach if n in search.around.gradients):
         for other in search.around.reach:
             known = values.get(other)
             fits = isinstance(known, torch.Tensor) and known.shape == size and known.dtype.is_floating_point

@@ -45,7 +45,7 @@ def mask_forms(forms: Forms) -> Iterator[Found]:
 
 
 def squares(forms: Forms) -> Iterator[Found]:
-    found = {f for n in forms.mine_with("mul") for f in factors(n) if isinstance(f, fx.Node)}
+    found = [f for n in forms.mine_with("mul") for f in factors(n) if isinstance(f, fx.Node)]
     for below in (f for f in found if operation(f) == "sub" and f.args[0] == 1):
         for above in (f for f in found if operation(f) == "add" and 1 in f.args):
             t = below.args[1]
@@ -61,7 +61,7 @@ def from_input(forms: Forms) -> Iterator[Found]:
 
 def from_output(forms: Forms) -> Iterator[Found]:
     """The person reads the output of a function, the derived line its input."""
-    for y in forms.read_by_me - forms.read_by_them:
+    for y in (n for n in forms.read_by_me if n not in forms.read_by_them):
         slug = _slug(y)
         if slug is None:
             continue

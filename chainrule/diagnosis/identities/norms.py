@@ -21,7 +21,7 @@ def in_one_step(forms: Forms) -> Iterator[Found]:
     if not any(n.meta.get("accumulated") for n in forms.theirs) or not isinstance(x.meta["val"], torch.Tensor):
         return
     for xhat in _normalised(forms, x):
-        inner = set(needed([xhat], given=[x])) - {x, xhat}
+        inner = [n for n in needed([xhat], given=[x]) if n not in (x, xhat)]
         if any(c.value in inner for c in forms.above):
             continue
         small = [n for n in inner if n in case.base.gradients and _is_statistic(n, x)]

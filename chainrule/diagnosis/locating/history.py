@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import torch
@@ -96,8 +96,10 @@ def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> It
             given = origin.op == "placeholder" and not origin.meta.get("upstream")
             cause, here = ("stale-parameter", None) if given else ("inplace-corruption", node)
             yield Mutation(node, origin, cause, _FIRST, written=here if node.meta.get("spot") else None)
-    written = {n for reader in mine for n in reader.all_input_nodes if n in case.forward and n.meta.get("written")}
-    for value in written:  # in the forward pass: `loss = out.sub_(y).pow(2).mean()`
+    read = dict.fromkeys(n for reader in mine for n in reader.all_input_nodes)
+    for value in (
+        n for n in read if n in case.forward and n.meta.get("written")
+    ):  # in the forward pass: `loss = out.sub_(y).pow(2).mean()`
         before = value.args[0] if value.args else None
         readers = [r for r in mine if value in r.all_input_nodes]
         if isinstance(before, fx.Node) and isinstance(before.meta.get("val"), torch.Tensor) and value.meta.get("spot"):
@@ -105,7 +107,7 @@ def _changed_in_place(case: Case, mine: list[fx.Node], sketches: Sketches) -> It
             yield Mutation(*changes[-1], "inplace-corruption", _FIRST, changes=changes, written=value)
 
 
-def _before_writing(node: fx.Node, forward: set[fx.Node]) -> fx.Node:
+def _before_writing(node: fx.Node, forward: Set[fx.Node]) -> fx.Node:
     """What a value was before it was written in place after the forward pass."""
     while node.meta.get("written") and node not in forward and node.args:
         before = node.args[0]

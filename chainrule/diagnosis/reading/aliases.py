@@ -6,7 +6,7 @@ import ast
 import dis
 import functools
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +26,7 @@ class _Bare:
     index: int  # of the instruction that sets the name
 
 
-def give_nodes(graph: fx.Graph, outside: set[fx.Node]) -> None:
+def give_nodes(graph: fx.Graph, outside: Set[fx.Node]) -> None:
     """In the graph of a run, let what reads `dz` after `dz = da` read a node that stands for the assignment.
 
     `outside` are the nodes of the forward pass, in which nothing is changed.
@@ -75,7 +75,7 @@ def alias_at(graph: fx.Graph, value: fx.Node, at: Spot) -> fx.Node:
     return _alias(graph, value, at, "")
 
 
-def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: set[fx.Node]) -> fx.Node | None:
+def node_for(graph: fx.Graph, targets: Iterable[str], value: fx.Node, outside: Set[fx.Node]) -> fx.Node | None:
     """A node for the assignment `target = other` that gave `value` the name of a gradient; None where there is none.
 
     `targets` are names that hold it; `outside` are the nodes of the forward pass.

@@ -65,7 +65,7 @@ def _read_by(case: Case, call: Call, value: fx.Node, used: set[fx.Node]) -> fx.N
         node = case.graph.call_function(torch.ops.aten.alias.default, (value,))
     node.meta.update(operation="alias", phase="forward", val=value.meta["val"], site=None)
     gradients[node] = part
-    case.forward.add(node)
+    case.forward = dict.fromkeys([*case.forward, node]).keys()
     case.names[node] = case.names.get(value, value.name)
     return node
 

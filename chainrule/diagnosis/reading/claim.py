@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,7 @@ def names_meant(name: str) -> list[str]:
 class Values:
     """The values of a run, and what a name says that is the gradient of one of them."""
 
-    def __init__(self, hand: Handwritten, names: dict[fx.Node, str], forward: set[fx.Node]) -> None:
+    def __init__(self, hand: Handwritten, names: dict[fx.Node, str], forward: Set[fx.Node]) -> None:
         self.hand, self.names, self.forward = hand, names, forward
         self.recorder: Recorder = hand.recorder
         self.by_name = {name.casefold(): node for node, name in reversed(names.items())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class InLists(Values):
         self,
         hand: Handwritten,
         names: dict[fx.Node, str],
-        forward: set[fx.Node],
+        forward: Set[fx.Node],
         truths: Callable[[], Callable[[fx.Node], torch.Tensor]],  # computes the right gradients
     ) -> None:
         super().__init__(hand, names, forward)

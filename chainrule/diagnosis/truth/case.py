@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView
 from functools import cached_property
 from typing import Any
 
@@ -126,13 +126,14 @@ class Case:
         labels = [n.meta.get("name") or "" for n in self.graph.nodes if n.meta.get("phase") == "forward"]
         return {m.casefold() for label in [*labels, *self.hand.labels()] for m in names_meant(label)}
 
-    def _forward(self) -> set[fx.Node]:
-        """The nodes that are no part of the hand-written backward pass."""
+    def _forward(self) -> KeysView[fx.Node]:
+        """The nodes that are no part of the hand-written backward pass: a set in the order of the graph, as every set of
+        nodes that is gone through has to be for one answer in every run."""
         found = set(needed([self.base.output])) | {n for n in self.graph.nodes if n.op == "placeholder"}
         began = self.hand.began
         if self.hand.asked.reference is not None:  # else what their forward makes for the backward alone is part of it
             found |= {n for n in self.graph.nodes if (s := n.meta.get("spot")) is not None and s.order < began}
-        return found
+        return dict.fromkeys(n for n in self.graph.nodes if n in found).keys()
 
     # -- points ----------------------------------------------------------------------------------
 

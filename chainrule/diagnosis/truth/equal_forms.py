@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from functools import cached_property
 from typing import Any
 
@@ -124,12 +124,16 @@ class Forms:
         return next((d for d in self.theirs_with(*operations) if self.points.equal(node, d)), None)
 
     @cached_property
-    def read_by_me(self) -> set[fx.Node]:
-        return {r for n in self.mine if operation(n) != "shape" for r in n.all_input_nodes if r in self.case.forward}
+    def read_by_me(self) -> KeysView[fx.Node]:
+        return self._read_by(self.mine)
 
     @cached_property
-    def read_by_them(self) -> set[fx.Node]:
-        return {r for n in self.theirs if operation(n) != "shape" for r in n.all_input_nodes if r in self.case.forward}
+    def read_by_them(self) -> KeysView[fx.Node]:
+        return self._read_by(self.theirs)
+
+    def _read_by(self, nodes: list[fx.Node]) -> KeysView[fx.Node]:
+        read = (r for n in nodes if operation(n) != "shape" for r in n.all_input_nodes if r in self.case.forward)
+        return dict.fromkeys(read).keys()
 
     def has_value(self, node: fx.Node) -> bool:
         """Whether the person's line computes, or reads, the value of `node`."""

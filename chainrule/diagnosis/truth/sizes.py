@@ -118,7 +118,7 @@ class _Search:
 
     def all_axes(self) -> None:
         """Move every axis once, by itself or with those tied to it: first what is easily moved, then the others."""
-        along: dict[Axis, set[Axis]] = {}  # the axes found to be tied to one that has not moved yet
+        along: dict[Axis, list[Axis]] = {}  # the axes found to be tied to one that has not moved yet
         for share, sizes in ((self.left // 5, slice(0, 1)), (self.left // 2, slice(1, None))):
             stuck: set[Axis] = set()
             for axis in self.sizes:
@@ -133,7 +133,7 @@ class _Search:
                         self.sizes.update(changes)
                         self.moved |= {axis, *(changes.keys() - self.unsure)}
                         break
-                    along[axis] = {a for a, s in changes.items() if s == size} - self.unsure - {axis}
+                    along[axis] = [a for a, s in changes.items() if s == size and a not in self.unsure | {axis}]
                     stuck |= changes.keys()
         self._one_by_one()
 
