@@ -132,7 +132,7 @@ def restore(output: fx.Node) -> None:
 
 
 def blank(value: Any) -> Any:
-    """A tensor of the shape and dtype of `value` in the memory of one element; of a tuple, each part.
+    """Zeros of the shape and dtype of `value` in the memory of one element; of a tuple, each part.
 
     >>> blank(torch.zeros(1000, 1000)).shape
     torch.Size([1000, 1000])
@@ -142,7 +142,7 @@ def blank(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     with torch._C.DisableTorchFunction():  # no operation of anybody's program
-        return torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape)
+        return torch.zeros((), dtype=value.dtype, device=value.device).expand(value.shape)
 
 
 def double(value: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-_OPERATIONS, _ELEMENTS = 1e5, 2e8  # that a usual core does in a second
-_SLOWEST = 3.0  # times as long may a second of work take, whatever it consists of
+_OPERATIONS, _ELEMENTS = 3e4, 2e8  # that a usual core does in a second, with what decides about them
+_SLOWEST = 6.0  # times as long may a second of work take, whatever it consists of
 
 
 class _Clock(threading.local):

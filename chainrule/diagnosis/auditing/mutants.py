@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.explaining.mutation import Around, Mutation
 from chainrule.diagnosis.explaining.mutations import mutations
 from chainrule.diagnosis.reading import source
@@ -250,7 +251,7 @@ def _still_written(edit: Edit, spot: Spot) -> Edit:
     text = " ".join(line.strip() for line in edit.lines)
     if text.startswith(ast.unparse(call.func)):
         return edit
-    return source.inserted_after(source.span_of(statement, spot.file), f"{source.written_into(statement)} = {text}")
+    return edits.inserted_after(source.span_of(statement, spot.file), f"{source.written_into(statement)} = {text}")
 
 
 def _bare(edit: Edit) -> Edit:
@@ -284,12 +285,12 @@ def _left_out(spot: Spot) -> Edit | None:
     statement, file = assigned.statement, spot.file
     target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
     if isinstance(target, ast.Attribute | ast.Subscript):
-        return source.replaced(source.span_of(statement, file), "pass")
+        return edits.replaced(source.span_of(statement, file), "pass")
     for returned in _returns(spot):
         for part in _parts(returned.value):
             span = source.span_of(part, file)
             if spot.span.within(span) or (isinstance(part, ast.Name) and part.id == assigned.target):
-                return source.replaced(span, "None")
+                return edits.replaced(span, "None")
     return None
 
 

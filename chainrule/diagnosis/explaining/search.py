@@ -229,9 +229,9 @@ class Search:
     def _says_nothing(self, mutation: Mutation) -> bool:
         """Whether it is a mask that lets everything pass, or a zero, which some longer way comes to as well; or another
         value in a term that then comes to nothing."""
-        if all(_is_nothing(at, by, mutation.repairs) for at, by in mutation.changes):
-            return True
         trial = self.trials[0]
+        if all(_is_nothing(trial.values.get(at), by, mutation.repairs) for at, by in mutation.changes):
+            return True
         values = [(at, trial.values.get(at)) for at, _ in mutation.changes]
         masks = [(at, v) for at, v in values if isinstance(v, torch.Tensor) and v.dtype is torch.bool]
         if mutation.repairs == "wrong-mask" and len(masks) == len(values):
@@ -271,17 +271,17 @@ class Search:
         return values.get(to)
 
 
-def _is_nothing(at: fx.Node, by: fx.Node, repairs: str) -> bool:
+def _is_nothing(before: Any, by: fx.Node, repairs: str) -> bool:
+    """Whether what is put in the place of a value is a mask that lets all pass, or nothing beside it."""
     value = by.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.numel() < 2 or by.meta["phase"] != "sketch":
         return False
     if repairs == "wrong-mask" and (bool((value == 1).all()) or not bool(value.any())):
         return True
-    before = at.meta.get("val")
     if not value.dtype.is_floating_point:
         return False
     plain = not isinstance(before, torch.Tensor) or not before.numel() or before.dtype is torch.bool
-    size = 1.0 if plain else float(before.abs().max())  # type: ignore[union-attr]
+    size = 1.0 if plain else float(before.abs().max())
     nothing = float(value.abs().max()) <= 1e-10 * size
     return nothing and repairs in _BY_CHANCE
 

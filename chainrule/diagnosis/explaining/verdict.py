@@ -42,7 +42,7 @@ class Diagnosis:
         It says more than other changes and than the numbers; what was done to the right line says more than a change
         that is far from the person's."""
         if (self.cause, cause) in _RATHER:  # what was found in the line says more than what the right one lacks
-            return str(cause), self.also
+            return str(cause), tuple(c for c in self.also if c != cause)
         scales = cause in ("wrong-scale", "wrong-term-scale") and self.cause in ALSO_SCALES
         far = weight >= WRAPPED + 1 or (weight >= WRAPPED and cause not in _CHANGES)
         made = self.told_by == "made" and far and not scales and self.cause not in _CHANGES

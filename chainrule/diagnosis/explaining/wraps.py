@@ -83,13 +83,18 @@ def places(search: Search, node: fx.Node) -> Iterator[tuple[fx.Node, Callable[[f
     """Where something can be put around a value: what an operation gives, and each known value, or local variable,
     that it reads."""
     yield node, lambda by: (node, by)
-    for place, value in enumerate(node.args):
-        if is_tensor(value) and (value not in search.position or value.meta.get("name")):  # type: ignore[union-attr]
-            yield value, functools.partial(_read_as, search, node, place)  # type: ignore[misc]
+    for place, arg in enumerate(node.args):
+        parts = list(arg) if isinstance(arg, list | tuple) else [arg]  # of what is put together: `np.hstack((di, df))`
+        for k, value in enumerate(parts):
+            if is_tensor(value) and (value not in search.position or value.meta.get("name")):  # type: ignore[union-attr]
+                yield value, functools.partial(_read_as, search, node, place, None if parts[0] is arg else k)  # type: ignore[misc]
 
 
-def _read_as(search: Search, node: fx.Node, place: int, by: fx.Node) -> tuple[fx.Node, fx.Node]:
-    return node, search.around.sketches.like(node, (*node.args[:place], by, *node.args[place + 1 :]))
+def _read_as(search: Search, node: fx.Node, place: int, part: int | None, by: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """An operation with another operand, or another part of one that is a list."""
+    held: Any = node.args[place]
+    arg = by if part is None else [*held[:part], by, *held[part + 1 :]]
+    return node, search.around.sketches.like(node, (*node.args[:place], arg, *node.args[place + 1 :]))
 
 
 def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
@@ -150,23 +155,23 @@ def activated(search: Search, at: fx.Node) -> Iterator[Mutation]:
 def complements(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A factor that was forgotten, made of a value in reach: `1 - s`, `s * (1 - s)`, `1 - t * t`, `~mask`."""
     operation, values = search.around.sketches.operation, search.trials[0].values
-    size = getattr(values.get(at), "shape", None)
-    for node in search.around.names(at) if at.meta.get("spot") is not None else ():
-        known = values.get(node)
+    named = search.around.names(at) if at.meta.get("spot") is not None else {}
+    for (value, put), node in product(places(search, at), named):
+        known, size = values.get(node), getattr(values.get(value), "shape", None)
         if not isinstance(known, torch.Tensor) or known.numel() < 2:
             continue
         if known.shape != size or node in search.around.carries:
             continue
         if known.dtype == torch.bool:
-            factor = operation("bitwise_not", node)
-            yield Mutation(at, operation("mul", at, factor), "missing-factor", WRAPPED + 1.4, "double-applied")
+            by = operation("mul", value, operation("bitwise_not", node))
+            yield Mutation(*put(by), "missing-factor", WRAPPED + 1.4, "double-applied")
         if not known.is_floating_point():
             continue
-        for place in range(3):  # each from sketches of its own
-            inner = operation("mul", node, node) if place == 2 else node
+        for way in range(3):  # each from sketches of its own
+            inner = operation("mul", node, node) if way == 2 else node
             factor = operation("sub", 1, inner)
-            factor = operation("mul", node, factor) if place == 1 else factor
-            yield Mutation(at, operation("mul", at, factor), "missing-factor", WRAPPED + 1.4, "double-applied")
+            factor = operation("mul", node, factor) if way == 1 else factor
+            yield Mutation(*put(operation("mul", value, factor)), "missing-factor", WRAPPED + 1.4, "double-applied")
 
 
 def terms(search: Search, at: fx.Node) -> Iterator[Mutation]:

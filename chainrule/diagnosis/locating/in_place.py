@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import span_of
 from chainrule.diagnosis.report import Edit
@@ -29,7 +30,7 @@ def without_writing(case: Case) -> Iterator[tuple[Edit, types.CodeType]]:
             if statement is not None:
                 statements.setdefault((spot.code, statement.lineno), set()).add(name)
                 if isinstance(statement, ast.Expr) and held == source.span_of(statement, held.file):  # type: ignore[union-attr]
-                    alone[statement.lineno] = source.deleted(held)
+                    alone[statement.lineno] = edits.deleted(held)
     for (code, line), names in statements.items():
         text = source.lines_of(code.co_filename)[line - 1]
         without = re.sub(rf"\.({'|'.join(n.rstrip('_') for n in names)})_\(", r".\1(", text)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.handed import Call
@@ -110,7 +111,7 @@ class Misplaced:
         else:
             for text in texts:
                 given = f"{text}({given})"
-            edit = source.replaced(argument, given)
+            edit = edits.replaced(argument, given)
         yield _Placed(edit, call.spot.code, self._cause(chain), self._message(chain), name)
 
     def _inside(self, call: Call, name: str) -> Iterator[_Placed]:
@@ -124,7 +125,7 @@ class Misplaced:
             if outer.began <= layer.began and layer.ended <= outer.ended:
                 inner = f"{text}({argument})"
                 for repair in (f"{source.text_at(span)} + {inner}", inner):
-                    edit = source.replaced(span, repair)
+                    edit = edits.replaced(span, repair)
                     yield _Placed(
                         edit, call.returned[0].meta["spot"].code, self._cause([layer]), self._message([layer]), name
                     )
@@ -143,9 +144,9 @@ class Misplaced:
             )
             if statement is not None and isinstance(target, ast.Name) and whole:
                 line = f"{target.id} = {text}({target.id})"
-                edit = source.inserted_after(source.span_of(statement, last.spot.file), line)
+                edit = edits.inserted_after(source.span_of(statement, last.spot.file), line)
             else:
-                edit = source.replaced(last.spot.span, f"{text}({source.text_at(last.spot.span)})")
+                edit = edits.replaced(last.spot.span, f"{text}({source.text_at(last.spot.span)})")
             yield _Placed(edit, last.spot.code, self._cause([layer]), self._message([layer]), "")
 
     def _exchanged(self, call: Call, name: str) -> Iterator[_Placed]:
@@ -155,7 +156,7 @@ class Misplaced:
             spans = [span for c in (call, other) if (span := self._statement(c)) is not None]
             if len(spans) < 2 or call.spot.code is not other.spot.code:
                 continue
-            edit = source.exchanged(*sorted(spans, key=lambda span: span.line))
+            edit = edits.exchanged(*sorted(spans, key=lambda span: span.line))
             if edit is None:
                 continue
             message = (

@@ -127,7 +127,8 @@ class Placed:
             theirs = theirs and self.case.in_backward(node)
             if spot is not None and theirs and _is_floating(node):
                 groups.setdefault((spot.code, spot.index, spot.call), []).append(node)
-        return [g for g in groups.values() if len(g) <= _TURNS]
+                groups.setdefault((spot.code, spot.index), []).append(node)  # in each call of a loop
+        return [list(g) for g in dict.fromkeys(tuple(g) for g in groups.values()) if len(g) <= _TURNS]
 
     def _values(self) -> list[list[fx.Node]]:
         """What the loss was computed from and has a gradient that nobody wrote, in the order of the backward pass."""

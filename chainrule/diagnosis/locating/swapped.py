@@ -8,6 +8,7 @@ import types
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.locating.locate import Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.report import Edit
@@ -25,7 +26,7 @@ def exchanges(case: Case, wrong: Sequence[Wrong]) -> Iterator[tuple[Edit, types.
     for code in dict.fromkeys(code for code, _ in lines):
         for one, other in pairwise(_statements(code)):
             if (called := _method(one)) is not None and called == _method(other) and called.split(".")[-1] in methods:
-                edit = source.exchanged(*(source.span_of(s, code.co_filename) for s in (one, other)))
+                edit = edits.exchanged(*(source.span_of(s, code.co_filename) for s in (one, other)))
                 said = f"the calls of {called} are in the wrong order"
                 yield from [(edit, code, said)] if edit is not None else []
     for code in dict.fromkeys([*codes, *(code for code, _ in lines)]):
@@ -56,4 +57,4 @@ def _edits(statement: ast.stmt, file: str) -> Iterator[Edit]:
         spans = [source.span_of(part, file) for part in (one, other)]
         texts = [source.text_at(span) for span in spans]
         if spans[0].line == spans[1].end_line and texts[0] != texts[1] and "None" not in texts:
-            yield source.replaced_several([(spans[0], texts[1]), (spans[1], texts[0])])
+            yield edits.replaced_several([(spans[0], texts[1]), (spans[1], texts[0])])

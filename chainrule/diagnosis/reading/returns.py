@@ -6,6 +6,7 @@ import ast
 import types
 from collections.abc import Iterator
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Span, Spot
 from chainrule.diagnosis.report import Edit
@@ -38,12 +39,12 @@ def other_conditions(
         for node in ast.walk(condition):
             if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("needs_input_grad"):
                 if ast.unparse(node.slice) != str(place):
-                    yield source.replaced(source.span_of(node.slice, file), str(place)), code
+                    yield edits.replaced(source.span_of(node.slice, file), str(place)), code
             elif isinstance(node, ast.Attribute) and node.attr in kept:
                 spot = kept[node.attr][1]
                 assigned = source.assignment_at(spot.span) if spot.span is not None else None
                 if assigned is not None:
-                    yield source.replaced(assigned.value, f"{argument} is not None"), spot.code
+                    yield edits.replaced(assigned.value, f"{argument} is not None"), spot.code
 
 
 def _conditions(function: ast.FunctionDef, name: str) -> Iterator[ast.expr]:

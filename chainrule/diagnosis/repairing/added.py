@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.locating.locate import Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Spot
@@ -18,7 +19,7 @@ def additions(wrong: Wrong) -> Iterator[tuple[str, Edit, str, Spot]]:
     spots = [s for n in wrong.mine if (s := n.meta.get("spot")) is not None and _index_of(s)]
     places = {(s.file, s.line): s for s in [*spots, wrong.claim.spot] if s is not None and s.span is not None}
     for spot in list(places.values())[-_TRIED:]:
-        made = source.accumulated(spot.span) if spot.span is not None else None
+        made = edits.accumulated(spot.span) if spot.span is not None else None
         if made is not None:
             yield "index-overwrite" if _index_of(spot) else "overwritten-not-accumulated", *made, spot
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.locating.locate import Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim
@@ -44,11 +45,11 @@ def after_the_call(case: Case, wrong: Wrong) -> Iterator[tuple[str, Edit, str, S
             here = source.text_at(value)
             made = f"{here} {text.replace(f'{owner}.', here[: here.rindex('.') + 1])}"
             target = source.text_at(source.span_of(read.targets[0], end.file))
-            yield cause, source.replaced(value, made), f"{target} = {made}", end
+            yield cause, edits.replaced(value, made), f"{target} = {made}", end
     for call, kept in _calls_of(node, end) if done else ():
         for cause, text in done:
             made = f"{kept} {text[0]}= {text[2:]}"
-            yield cause, source.inserted_after(source.span_of(call, end.file), made), made, end
+            yield cause, edits.inserted_after(source.span_of(call, end.file), made), made, end
 
 
 def _by_length(found: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -137,9 +138,9 @@ def _done_to(statement: ast.Assign, name: str, what: str, spot: Spot) -> tuple[E
     if len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
         value = source.span_of(statement.value, spot.file)
         text = f"{source.text_at(value)} {what}"
-        return source.replaced(value, text), f"{name} = {text}"
+        return edits.replaced(value, text), f"{name} = {text}"
     text = f"{name} = {name} {what}"
-    return source.inserted_after(source.span_of(statement, spot.file), text), text
+    return edits.inserted_after(source.span_of(statement, spot.file), text), text
 
 
 def _numbers(fed: torch.Tensor, truth: torch.Tensor, spot: Spot) -> Iterator[str]:

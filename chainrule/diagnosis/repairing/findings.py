@@ -8,6 +8,7 @@ from itertools import islice
 
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.causes import CAUSES
 from chainrule.diagnosis.explaining.diagnose import Diagnoser
 from chainrule.diagnosis.explaining.facts import Facts
@@ -97,10 +98,10 @@ class Findings:
         """The findings, with repairs that are proved once those of others are made: of two mistakes one above the other,
         the one may make nothing right by itself, or no less than the whole derived line does."""
         left = [f for f in found if not f.proved or f.edit in self.rewrites]
-        edits = [e for e in (self._edit_of(f, f in left) for f in found) if e is not None]
-        nearer = {f.name: self._with_others(f, [e for e in edits if e[2] != f.name]) for f in left}
+        repairs = [e for e in (self._edit_of(f, f in left) for f in found) if e is not None]
+        nearer = {f.name: self._with_others(f, [e for e in repairs if e[2] != f.name]) for f in left}
         told = {f.name for f in found if f not in left or nearer[f.name] is not None}
-        if not {name for _, _, name in edits} <= told:  # they would be told by what is not proved itself
+        if not {name for _, _, name in repairs} <= told:  # they would be told by what is not proved itself
             return found
         return [nearer.get(f.name) or f for f in found]
 
@@ -142,7 +143,7 @@ class Findings:
             or finding.edit is None
         ):
             return None
-        edit = source.both_parts(before.edit, finding.edit)
+        edit = edits.both_parts(before.edit, finding.edit)
         right = self.proofs.right(edit, spot.code) if edit is not None else set()
         if edit is None or not {before.name, finding.name} <= right:
             return None
@@ -153,13 +154,13 @@ class Findings:
     def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
         """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
         names = {w.claim.name for w in wrong}
-        edits = [(*made, "inplace-corruption", "") for made in islice(without_writing(self.case), _WRITES) if names]
-        edits += [
+        tried = [(*made, "inplace-corruption", "") for made in islice(without_writing(self.case), _WRITES) if names]
+        tried += [
             (edit, code, "wrong-tensor", said)
             for edit, code, said in islice(exchanges(self.case, wrong), _EXCHANGED)
             if len(names) > 1
         ]
-        for edit, code, cause, said in edits:
+        for edit, code, cause, said in tried:
             right = self.proofs.right(edit, code, whole=True)
             if names <= right:
                 claim, *others = [w.claim for w in wrong]
@@ -226,10 +227,10 @@ class Findings:
         return None
 
     def _first_proved(
-        self, wrong: Wrong, edits: Iterator[tuple[str, Edit, str, Spot]]
+        self, wrong: Wrong, tried: Iterator[tuple[str, Edit, str, Spot]]
     ) -> tuple[Finding, set[str]] | None:
         """The finding of the first edit that makes the gradient right."""
-        for cause, edit, text, spot in edits:
+        for cause, edit, text, spot in tried:
             right = self.proofs.right(edit, spot.code)
             if wrong.claim.name in right:
                 finding = Finding(wrong.claim.name, edit.line, cause, "", text, True, spot.file)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.locating.locate import Located
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import names_meant
@@ -75,7 +76,7 @@ class Forgotten:
             if not repair or statement is None or (statement.lineno, repair) in tried or len(tried) >= _TRIED:
                 continue
             tried.add((statement.lineno, repair))
-            edit = source.inserted_after(source.span_of(statement, spot.file), repair)
+            edit = edits.inserted_after(source.span_of(statement, spot.file), repair)
             right = self.proofs.right(edit, spot.code)
             if name in right:
                 finding.repair, finding.edit, finding.proved = repair, edit, True
@@ -96,7 +97,7 @@ class Forgotten:
         spots = [c.spot for c in self.located.known if c.spot is not None and c.spot.code is code]
         for spot in [s for s in spots if s.line <= place.line][::-1][:1] or spots[:1]:
             repair = self.derived.line_in(node, spot, ast.unparse(named[-1].targets[0]))
-            edit = source.replaced(place, repair)
+            edit = edits.replaced(place, repair)
             if repair and finding.name in self.proofs.right(edit, code):
                 return edit
         return None
@@ -144,7 +145,7 @@ class Forgotten:
         spot = known[-1].spot if known else None
         repair = self.derived.line_in(node, spot, row.name) if spot is not None else ""
         if repair and spot is not None:
-            edit = source.replaced(place, repair.partition(" = ")[2])
+            edit = edits.replaced(place, repair.partition(" = ")[2])
             if row.name in self.proofs.right(edit, spot.code):
                 return mended(finding, edit), {row.name}
         return finding, set()

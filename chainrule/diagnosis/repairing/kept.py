@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.locating.locate import Wrong
 from chainrule.diagnosis.reading import source
@@ -30,7 +31,7 @@ def other_numbers(hand: Handwritten, wrong: Wrong, repairs: Sequence[Mutation]) 
         old = source.text_at(assigned.value)
         texts = dict.fromkeys(t for t in _other(value, spot, hand) if t != old)
         for text in islice(texts, _TRIED):
-            yield source.replaced(assigned.value, text), spot
+            yield edits.replaced(assigned.value, text), spot
 
 
 def _other(value: float, spot: Spot, hand: Handwritten) -> Iterator[str]:

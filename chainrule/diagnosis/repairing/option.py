@@ -10,6 +10,7 @@ from functools import cached_property
 
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
@@ -63,10 +64,10 @@ class Options:
         if repairs and repairs[0].repairs == "stale-parameter":  # the step is to be taken, if later
             repairs = [m for m in repairs if m.repairs == "stale-parameter"]
         for mutation in repairs:
-            edits = self._edits(mutation, claim.spot)
-            for k, (spot, edit, text) in enumerate(edits):
+            ways = self._edits(mutation, claim.spot)
+            for k, (spot, edit, text) in enumerate(ways):
                 away = self._away(edit, mutation, claim.spot)
-                longer = max(len(edits[0][2]) - len(text), 0) / _SHORT  # a name is none the farther for its length
+                longer = max(len(ways[0][2]) - len(text), 0) / _SHORT  # a name is none the farther for its length
                 weight = mutation.weight + away + _STRANGE * mutation.strange + k * (_PLAIN + longer)
                 option = Option(weight, edit, text, spot, mutation.at, mutation.repairs, mutation.weight)
                 found.setdefault(text, option)
@@ -143,8 +144,8 @@ class Options:
         right = derived.partition(" = ")[2]
         if assigned.augmented or into:
             statement = source.span_of(assigned.statement, span.file)
-            return source.replaced(statement, f"{into or assigned.target} = {right}")
-        return source.replaced(*placed(assigned.value, right, binding_of(right)))
+            return edits.replaced(statement, f"{into or assigned.target} = {right}")
+        return edits.replaced(*placed(assigned.value, right, binding_of(right)))
 
     @cached_property
     def _of_the_loss(self) -> set[tuple[types.CodeType, int]]:
@@ -173,5 +174,5 @@ def _moved(step: fx.Node, reader: Spot | None) -> tuple[Edit, str] | None:
     if any(s is None for s in statements):
         return None
     places = [source.span_of(s, spans[0].file) for s in statements if s is not None]
-    edit = source.moved_below(*places)
+    edit = edits.moved_below(*places)
     return (edit, "\n".join(line.strip() for line in edit.lines)) if edit is not None else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.source import Assignment
 from chainrule.diagnosis.reading.spots import Span, span_of
@@ -52,32 +53,42 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
         held = assigned.target[: assigned.target.rindex("[")]  # a change to all of it, after the write through an index
         speller.variable = {**reach.sizes, **reach.names, at: held}.get
         text = f"{held} = {speller.expression(by)[0]}"
-        return (source.inserted_after(statement, text), text) if not speller.unspelled else None
+        return (edits.inserted_after(statement, text), text) if not speller.unspelled else None
     adds = bool(assigned.target) and not assigned.augmented
     if "defines" in by.meta:
         held, size = by.meta["defines"], speller.text(by.meta["size"], PRODUCT + 1)
-        edit = source.replaced(held, f"{_as_factor(held)} * {size}" if by.meta["kept"] else size)
+        edit = edits.replaced(held, f"{_as_factor(held)} * {size}" if by.meta["kept"] else size)
     elif "instead" in by.meta:
-        edit = source.replaced(*by.meta["instead"])
+        edit = edits.replaced(*by.meta["instead"])
     elif by.meta.get("value"):
-        edit = source.replaced(assigned.value, str(by.meta["value"]))
+        edit = edits.replaced(assigned.value, str(by.meta["value"]))
     elif "statement" in by.meta:
-        edit = source.replaced(statement, str(by.meta["statement"]))
+        edit = edits.replaced(statement, str(by.meta["statement"]))
     elif "added" in by.meta and adds and (whole or span == assigned.value or not span.within(assigned.value)):
-        edit = source.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
+        edit = edits.replaced(statement, f"{assigned.target} += {source.text_at(assigned.value)}")
     elif whole and assigned.augmented and at.args and by is at.args[0]:
-        edit = source.deleted(statement)
+        edit = edits.deleted(statement)
     elif by.meta["operation"] == "index_put" and whole:
-        edit = source.replaced(statement, _indexed(by, at, assigned, speller))
+        edit = edits.replaced(statement, _indexed(by, at, assigned, speller))
     elif whole and assigned.augmented:
         edit = _augmented(by, assigned, speller, statement, at)
     else:
-        place = assigned.value if whole else span
+        place, by = _part(at, by, span) or (assigned.value if whole else span, by)
         text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
-        edit = source.replaced(*placed(place, text, binding))
+        edit = edits.replaced(*placed(place, text, binding))
     if speller.unspelled:
         return None
     return edit, " ".join(line.strip() for line in edit.lines)
+
+
+def _part(at: fx.Node, by: fx.Node, span: Span) -> tuple[Span, fx.Node] | None:
+    """Where the one part stands that is another, and which: of `np.hstack((di, df))`, as the person puts it together."""
+    then, held = (n.args[0] if n.args and isinstance(n.args[0], list | tuple) else () for n in (by, at))
+    parts = (
+        source.parts_at(span) if len(then) == len(held) and (by.target, by.args[1:]) == (at.target, at.args[1:]) else []
+    )
+    others = [(place, new) for place, new, old in zip(parts, then, held, strict=False) if new is not old]
+    return others[0] if len(parts) == len(held) and len(others) == 1 and isinstance(others[0][1], fx.Node) else None
 
 
 def _as_factor(span: Span) -> str:
@@ -105,7 +116,7 @@ def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -
         if speller.unspelled or span.line != spans[0].end_line:  # type: ignore[union-attr]
             return None
         found.append(placed(span, text, binding))
-    edit = source.replaced_several(found)
+    edit = edits.replaced_several(found)
     return edit, " ".join(line.strip() for line in edit.lines)
 
 
@@ -138,11 +149,11 @@ def not_in_place(write: fx.Node) -> tuple[Edit, str] | None:
         statement = source.span_of(assigned.statement, span.file)
         value = source.text_at(assigned.value)
         value = f"({value})" if binding_of(value) < ATOM else value
-        edit = source.replaced(statement, f"{assigned.target} = {assigned.target} {assigned.augmented} {value}")
+        edit = edits.replaced(statement, f"{assigned.target} = {assigned.target} {assigned.augmented} {value}")
     elif name.endswith("_") and f".{name}(" in text:
         before, _, after = text.rpartition(f".{name}(")
         alone = assigned is not None and not assigned.target and assigned.value == span  # whose value nobody takes
-        edit = source.replaced(
+        edit = edits.replaced(
             span, f"{before} = {before}.{name[:-1]}({after}" if alone else f"{before}.{name[:-1]}({after}"
         )
     else:
@@ -157,17 +168,17 @@ def _augmented(by: fx.Node, assigned: Assignment, speller: InPlace, statement: S
     if same:
         text = speller.text(args[1])
         if assigned.augmented in _OPPOSITE and text.startswith("-") and binding_of(text) >= UNARY:
-            return source.replaced(statement, f"{assigned.target} {_OPPOSITE[assigned.augmented]}= {text[1:]}")
-        return source.replaced(assigned.value, text)
+            return edits.replaced(statement, f"{assigned.target} {_OPPOSITE[assigned.augmented]}= {text[1:]}")
+        return edits.replaced(assigned.value, text)
     sign = {"add": "+", "sub": "-"}.get(by.meta["operation"])
     if sign and at.args and len(args) == 2 and args[0] is at.args[0] and by.meta["phase"] == "sketch":
-        return source.replaced(statement, f"{assigned.target} {sign}= {speller.text(args[1])}")
+        return edits.replaced(statement, f"{assigned.target} {sign}= {speller.text(args[1])}")
     if len(at.args) < 2:
-        return source.replaced(statement, f"{assigned.target} = {speller.text(by)}")
+        return edits.replaced(statement, f"{assigned.target} = {speller.text(by)}")
     if by is at.args[1] or (by.meta["phase"] == "sketch" and at.args[0] not in _reads(by)):
         new = source.text_at(assigned.value) if by is at.args[1] else speller.text(by)
-        return source.replaced(statement, f"{assigned.target} = {new}")
-    return source.replaced(statement, f"{assigned.target} = {speller.expression(by)[0]}")
+        return edits.replaced(statement, f"{assigned.target} = {new}")
+    return edits.replaced(statement, f"{assigned.target} = {speller.expression(by)[0]}")
 
 
 _OPPOSITE = {"+": "-", "-": "+"}

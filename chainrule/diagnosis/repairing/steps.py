@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from chainrule.diagnosis import edits
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.locating.unnamed import mended
 from chainrule.diagnosis.reading import source
@@ -90,7 +91,7 @@ def _line(located: Located, above: Claim, value: fx.Node, place: Spot) -> tuple[
     text = _sum(located, above, value, place) or Derived(located, [value]).expression(value, place, [above])
     if statement is None or text is None:
         return None
-    return source.inserted_before(source.span_of(statement, place.file), f"{name} = {text}"), f"{name} = {text}"
+    return edits.inserted_before(source.span_of(statement, place.file), f"{name} = {text}"), f"{name} = {text}"
 
 
 def _sum(located: Located, above: Claim, value: fx.Node, place: Spot) -> str | None:
