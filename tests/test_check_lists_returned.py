@@ -57,6 +57,7 @@ class Network:
         return nabla_b, nabla_w
 """
 SIZES = [(4, 5, 3), (4, 5, 6, 3), (4, 4, 4, 4, 4)]
+PRIME = "return sigmoid(z) * (1 - sigmoid(z))"
 WRONG = [
     ("np.dot(delta, activations[-l - 1].T)", "np.dot(delta, activations[-l].T)", "wrong-tensor"),
     ("np.dot(delta, activations[-l - 1].T)", "2 * np.dot(delta, activations[-l - 1].T)", "wrong-scale"),
@@ -64,6 +65,12 @@ WRONG = [
     ("nabla_b[-l] = delta", "nabla_b[-l] = sp", "upstream-dropped"),
     ("np.dot(delta, activations[-2].T)", "np.dot(delta, sigmoid_prime(zs[-2]).T)", "wrong-tensor"),
     ("(activations[-1] - y) * sigmoid_prime(zs[-1])", "(activations[-1] - y) * sigmoid(zs[-1])", "missing-factor"),
+    (PRIME, "return sigmoid(z) * (1 + sigmoid(z))", "wrong-term-scale"),  # in a function that two lines call
+    (PRIME, "return sigmoid(z)", "missing-factor"),
+    (PRIME, "return z * (1 - z)", "wrong-factor"),
+    (PRIME, "return 1 - sigmoid(z) ** 2", "wrong-factor"),
+    (PRIME, "return -sigmoid(z) * (1 - sigmoid(z))", "sign"),
+    (PRIME, "return 2 * sigmoid(z) * (1 - sigmoid(z))", "wrong-scale"),
 ]
 _count = itertools.count()
 

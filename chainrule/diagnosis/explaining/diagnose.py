@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cached_property
 
 import torch
@@ -11,6 +11,7 @@ from torch import fx
 from chainrule.diagnosis.explaining import jacobians, wraps
 from chainrule.diagnosis.explaining.addends import Addends
 from chainrule.diagnosis.explaining.counts import other_counts
+from chainrule.diagnosis.explaining.exchanges import right_results
 from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.likelihood import compare_locals
 from chainrule.diagnosis.explaining.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation, Names
@@ -127,7 +128,12 @@ class Diagnoser(Facts):
             self.place = addends.place
             search.try_all(addends.begun())
             suspected |= self._line_of(self.place)
+        suspected |= self.helped_too
         search.run(suspected)
+        for node in self.mine if self.helped_too else ():  # one reason for several lines, where they call one function
+            search.try_all(m for m in right_results(node, search.factors, around) if m.at in self.helped_too)
+            if node in self.helped_too:
+                search.try_all(wraps.complements(search, node))
         search.try_all(self._skips())
         if not search.best and addends is not None:
             search.last_moments()
@@ -245,15 +251,30 @@ class Diagnoser(Facts):
         found = [n for n in self.right if n not in moved and is_tensor(n)]
         factors = [a for n in self.right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
         found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[misc]
-        last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with
+        return found + self._products_of_factors(moved)
+
+    def _products_of_factors(self, moved: Container[fx.Node]) -> list[fx.Node]:
+        """What a gradient is multiplied by in several steps, which is no value of its own: `p * (1 - p)`."""
+        found: list[fx.Node] = []
+        last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with, and all that it has
+        whole: dict[fx.Node, fx.Node] = {}
         for node in self.right:
-            if node.meta["operation"] != "mul" or node not in moved:
+            operation = node.meta["operation"]
+            if operation not in ("mul", "div") or node not in moved:
                 continue
-            carried, factor = node.args if node.args[0] in moved else node.args[::-1]
-            if isinstance(carried, fx.Node) and is_tensor(factor) and factor not in moved:
+            turned = operation == "mul" and node.args[0] not in moved
+            carried, factor = node.args[::-1] if turned else node.args
+            if carried not in moved or not is_tensor(factor) or factor in moved:
+                continue
+            if carried in whole:
+                found.append(self.sketches.operation(operation, whole[carried], factor))  # type: ignore[index]
+                whole[node] = found[-1]
+                if operation == "mul" and last.get(carried, whole[carried]) is not whole[carried]:  # type: ignore[arg-type, index]
+                    found.append(self.sketches.operation("mul", last[carried], factor))  # type: ignore[index]
+            elif operation == "mul":
+                whole[node] = factor  # type: ignore[assignment]
+            if operation == "mul":
                 last[node] = factor  # type: ignore[assignment]
-                if carried in last:  # p * (1 - p), which is no value of its own
-                    found.append(self.sketches.operation("mul", last[carried], factor))
         return found
 
     # -- the right gradient, changed ---------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import fx
 
 from chainrule.diagnosis.explaining.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.spots import span_of
+from chainrule.diagnosis.reading.spots import Spot, span_of
 from chainrule.diagnosis.truth.sketch import is_tensor
 
 ONES = frozenset(("ones_like", "ones", "new_ones", "full", "full_like"))
@@ -121,6 +121,17 @@ def right_factors(node: fx.Node, factors: list[fx.Node], around: Around) -> Iter
                 if like is not value:
                     args = (*node.args[:place], like, *node.args[place + 1 :])
                     yield Mutation(node, around.sketches.like(node, args), cause, WRAPPED + 1.45)
+
+
+def right_results(node: fx.Node, factors: list[fx.Node], around: Around) -> Iterator[Mutation]:
+    """A factor of the right gradient as what a function gives that is called on the line: `sigmoid_prime(z)`."""
+    spot: Spot | None = node.meta.get("spot")
+    for value in node.all_input_nodes if node.meta["operation"] in ("mul", "div") and spot is not None else ():
+        made: Spot | None = value.meta.get("spot")
+        called = made is not None and made.caller is not None and made.caller[0] is spot.code  # type: ignore[union-attr]
+        for factor in factors if called and value not in around.carries else ():
+            if getattr(factor.meta["val"], "shape", ()) == getattr(value.meta["val"], "shape", None):
+                yield Mutation(value, factor, "wrong-factor", WRAPPED + 1.4)
 
 
 def stretched(value: fx.Node, like: Any, around: Around) -> Iterator[fx.Node]:

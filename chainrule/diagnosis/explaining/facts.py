@@ -23,6 +23,7 @@ class Facts:
     def __init__(self, case: Case, located: Located, wrong: Wrong) -> None:
         self.case, self.claim, self.above = case, wrong.claim, wrong.above
         self.mine = wrong.mine
+        self.helped_too = wrong.common([w for w in located.wrong if w is not wrong and not wrong.is_turn_of(w)])
         self.others = [c for c in located.known if c.node is not self.claim.node]
 
     def other_factor(self) -> str:

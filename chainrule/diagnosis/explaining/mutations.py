@@ -182,6 +182,8 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
     if operation in ("add", "sub"):
         other = "sub" if operation == "add" else "add"
         yield Mutation(node, _as(node, other, around), "wrong-term-scale", REPLACED)
+        if operation == "add" and not (is_tensor(a) and is_tensor(b)):  # `1 - s` for `1 + s`, whichever comes first
+            yield Mutation(node, sketches.operation("sub", b, a), "wrong-term-scale", REPLACED + 0.05)
         if operation == "sub":
             yield Mutation(
                 node, sketches.like(node, (b, a)), "sign" if term or not around.carries else "wrong-factor", REPLACED

@@ -11,7 +11,7 @@ from torch import fx
 
 from chainrule.diagnosis.explaining import ratios, wraps
 from chainrule.diagnosis.explaining.called import turned_arguments
-from chainrule.diagnosis.explaining.exchanges import exchanged, given, right_factors
+from chainrule.diagnosis.explaining.exchanges import exchanged, given, right_factors, right_results
 from chainrule.diagnosis.explaining.mutation import WRAPPED, Around, Mutation
 from chainrule.diagnosis.explaining.mutations import mutations
 from chainrule.diagnosis.explaining.projections import projections
@@ -108,6 +108,7 @@ class Search:
             if not self.found:
                 for group in groups:
                     self._try_turns(group, right_factors(group[-1], self.factors, self.around))
+                    self._try_turns(group, right_results(group[-1], self.factors, self.around))
                 self.try_all(self._alike())
             if not self.found:
                 for group in groups:
@@ -135,11 +136,11 @@ class Search:
             for group in groups:
                 self._try_turns(group, wraps.sums(self, group[-1]))
                 self._try_turns(group, wraps.ones(self, group[-1]))
+                self._try_turns(group, wraps.complements(self, group[-1]))  # in names, where a factor has none here
         if not self.found:
             for group in groups:
                 self._try_turns(group, wraps.terms(self, group[-1]))
                 self._try_turns(group, wraps.activated(self, group[-1]))
-                self._try_turns(group, wraps.complements(self, group[-1]))
 
     def _alike(self) -> Iterator[Mutation]:
         """The same change to every product of the line, or to every sum."""

@@ -156,7 +156,10 @@ def complements(search: Search, at: fx.Node) -> Iterator[Mutation]:
     """A factor that was forgotten, made of a value in reach: `1 - s`, `s * (1 - s)`, `1 - t * t`, `~mask`."""
     operation, values = search.around.sketches.operation, search.trials[0].values
     named = search.around.names(at) if at.meta.get("spot") is not None else {}
-    for (value, put), node in product(places(search, at), named):
+    pairs = [(place, node) for place in places(search, at) for node in named]
+    if named and at not in named:
+        pairs.append(((at, lambda by: (at, by)), at))  # `s * (1 - s)` for `s`
+    for (value, put), node in pairs:
         known, size = values.get(node), getattr(values.get(value), "shape", None)
         if not isinstance(known, torch.Tensor) or known.numel() < 2:
             continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from torch import fx
 from chainrule.diagnosis.locating.missing import missing_inputs
 from chainrule.diagnosis.locating.placed import Placed
 from chainrule.diagnosis.locating.rows import Rows
-from chainrule.diagnosis.locating.unnamed import shared_gradient
+from chainrule.diagnosis.locating.unnamed import is_multiple, shared_gradient
 from chainrule.diagnosis.reading.claim import Claim, guessed, names_meant
 from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.truth.case import RIGHT, Case, Point, errors, same
@@ -41,7 +42,32 @@ class Wrong:
         spots = [w.claim.spot for w in (self, other)]
         if all(s is not None for s in spots) and (spots[0].code, spots[0].index) == (spots[1].code, spots[1].index):  # type: ignore[union-attr]
             return True
-        return not set(self.mine).isdisjoint(other.mine) or other.claim in self.above
+        if not set(self.mine).isdisjoint(other.mine) or other.claim in self.above:
+            return True
+        return not self.helped.keys().isdisjoint(other.helped)
+
+    @cached_property
+    def helped(self) -> dict[tuple[types.CodeType, int], list[fx.Node]]:
+        """The operations of functions that the line calls, by their places there: others may call the same ones."""
+        found: dict[tuple[types.CodeType, int], list[fx.Node]] = {}
+        for node in self.mine:
+            spot, own = node.meta.get("spot"), self.claim.spot
+            if spot is not None and own is not None and spot.code is not own.code:
+                found.setdefault((spot.code, spot.index), []).append(node)
+        return found
+
+    def is_turn_of(self, other: Wrong) -> bool:
+        """Whether both are one line, in two turns of a loop."""
+        one, two = (w.claim.spot for w in (self, other))
+        return (
+            one is not None and two is not None and (one.code, one.index, one.call) == (two.code, two.index, two.call)
+        )
+
+    def common(self, others: Sequence[Wrong]) -> set[fx.Node]:
+        """The operations that others have, too: the same values, or the same places of a function that both call."""
+        common = set(self.mine).intersection(n for w in others for n in w.mine)
+        places = self.helped.keys() & {place for w in others for place in w.helped}
+        return common.union(n for place in places for n in self.helped[place])
 
 
 class Located(Rows):
@@ -153,7 +179,7 @@ class Located(Rows):
         fed = case.fed_values(nodes, self.known, case.here) if self.wrong and nodes else {}
         truths: dict[torch.Size, list[tuple[fx.Node, torch.Tensor]]] = {}
         claimed = {c.value for c in self.known}
-        for value in (v for v in case.base.gradients if v not in claimed):
+        for value in (v for v in case.base.gradients if v not in claimed and not is_multiple(v)):
             truths.setdefault((truth := case.here.truth(value)).shape, []).append((value, truth))
         for node in nodes:
             held = fed.get(node)

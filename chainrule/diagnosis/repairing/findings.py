@@ -81,7 +81,7 @@ class Findings:
             if place is not None:
                 places.setdefault(place, finding)
             alike = [w.claim.target for w in remaining if w.claim.name in right]
-            others = [f"{t} of another layer" if t == wrong.claim.target else t for t in dict.fromkeys(alike)]
+            others = [f"another {t}" if t == wrong.claim.target else t for t in dict.fromkeys(alike)]
             if others:  # one line, which several gradients are computed from, or that is run for several layers
                 finding.message += f"; so {'is' if len(others) == 1 else 'are'} {', '.join(others)}"
             remaining = [w for w in remaining if w.claim.name not in right]
@@ -186,7 +186,7 @@ class Findings:
         finding = Finding(claim.name, line, diagnosis.cause, "", self.derived.line(claim, wrong.above), False, file)
         finding.also = diagnosis.also
         shared = {w.claim.name for w in others if wrong.shares(w)}
-        common = set(wrong.mine).intersection(n for w in others for n in w.mine)
+        common = wrong.common(others)
         options = self.options.of(wrong, diagnosis.repairs[:_WRITTEN], finding.repair)
         kept = self._kept_otherwise(wrong, diagnosis.repairs)
         best = self._best(claim, [kept, *options] if kept is not None else options, common, shared)
@@ -293,12 +293,8 @@ class Findings:
 
 def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
     """The first of several wrong claims, with those of the same line in the other turns of its loop."""
-    first = wrong[0].claim.spot
-    if first is None:
-        return wrong[:1]
-    place = first.code, first.index, first.call
-    spots = [(w, s) for w in wrong if (s := w.claim.spot) is not None]
-    return [w for w, s in spots if (s.code, s.index, s.call) == place]
+    first = wrong[0]
+    return [w for w in wrong if w is first or w.is_turn_of(first)]
 
 
 def _lines(edit: Edit) -> range:

@@ -14,7 +14,7 @@ from chainrule.diagnosis import edits
 from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
-from chainrule.diagnosis.reading.spots import Spot, span_of
+from chainrule.diagnosis.reading.spots import Span, Spot, span_of
 from chainrule.diagnosis.repairing.parentheses import binding_of, placed
 from chainrule.diagnosis.repairing.reach import Reach
 from chainrule.diagnosis.repairing.rewriting import not_in_place, written, written_together
@@ -56,6 +56,7 @@ class Options:
     def __init__(self, located: Located) -> None:
         self.located, self.case = located, located.case
         self._reaches: dict[tuple[int, str], Reach] = {}
+        self._calls: dict[tuple[types.CodeType, int], Spot] = {}
 
     def of(self, wrong: Wrong, repairs: list[Mutation], derived: str) -> list[Option]:
         """Edits that may repair the line, the best first: near to the person's text, and short."""
@@ -85,7 +86,11 @@ class Options:
         """Where a change is written, and how: with names for its numbers, and as they are."""
         spot: Spot | None = mutation.at.meta.get("spot") or reader
         place: Spot | None = mutation.by.meta.get("place") if "instead" in mutation.by.meta else None
-        if spot is None or (place is None and (spot.code, spot.index) in self._of_the_loss):
+        span: Span | None = None
+        if spot is not None and place is None and (spot.code, spot.index) in self._of_the_loss:
+            spot = self._called_from(spot)
+            span = spot.span if spot is not None else None
+        if spot is None:
             return []
         made: tuple[Edit, str] | None = None
         if mutation.repairs == "stale-parameter":
@@ -102,15 +107,19 @@ class Options:
         several = len(mutation.changes) > 1 and not mutation.by.meta.keys() & {"value", "instead"}
         found = []
         for reach.known_numbers.by_name in (True, False):
-            made = written_together(mutation.changes, reach) if several else None
-            made = made or written(mutation.at, mutation.by, reach)
+            made = written_together(mutation.changes, reach) if several and span is None else None
+            made = made or written(mutation.at, mutation.by, reach, span)
             if made is not None:
                 found.append((place or spot, *made))
         return found if len(found) < 2 or found[0] != found[1] else found[:1]
 
     def _reach(self, spot: Spot, own: str) -> Reach:
         if (id(spot), own) not in self._reaches:
-            self._reaches[id(spot), own] = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
+            reach = Reach(spot, self.case.recorder, own, lambda: self.case.resized)
+            for node, text in list(reach.names.items()):
+                if node in self.case.recomputed:
+                    reach.names.setdefault(self.case.recomputed[node], text)
+            self._reaches[id(spot), own] = reach
         return self._reaches[id(spot), own]
 
     def _away(self, edit: Edit, mutation: Mutation, spot: Spot | None) -> float:
@@ -146,6 +155,16 @@ class Options:
             statement = source.span_of(assigned.statement, span.file)
             return edits.replaced(statement, f"{into or assigned.target} = {right}")
         return edits.replaced(*placed(assigned.value, right, binding_of(right)))
+
+    def _called_from(self, spot: Spot) -> Spot | None:
+        """Where the backward pass calls a function that the loss calls too, of what it returns."""
+        statement = source.statement_at(spot.span) if spot.span is not None else None
+        if not isinstance(statement, ast.Return) or statement.value is None or spot.span is None:
+            return None
+        caller = spot.called_from if source.span_of(statement.value, spot.file) == spot.span else None
+        if caller is None or (caller.code, caller.index) in self._of_the_loss:
+            return None
+        return self._calls.setdefault((caller.code, caller.index), caller)
 
     @cached_property
     def _of_the_loss(self) -> set[tuple[types.CodeType, int]]:

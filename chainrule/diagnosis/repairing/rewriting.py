@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     pass
 
 
-def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
-    """The edit that writes `by` in the place of `at`, and the new statement; None where it cannot be spelled."""
-    span = span_of(at)
+def written(at: fx.Node, by: fx.Node, reach: Reach, call: Span | None = None) -> tuple[Edit, str] | None:
+    """The edit that writes `by` in the place of `at`, or of a `call` that returns it, and the new statement; None where
+    it cannot be spelled."""
+    span = call or span_of(at)
     if span is None or not source.lines_of(span.file):
         return None
     assigned = source.assignment_at(span)
@@ -38,7 +39,9 @@ def written(at: fx.Node, by: fx.Node, reach: Reach) -> tuple[Edit, str] | None:
     whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
     speller = InPlace(reach, statement)
     texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
-    if not bare and len(texts) == len(read) == len(set(read)):
+    if call is not None:
+        speller.verbatim = {at: source.text_at(call)}
+    elif not bare and len(texts) == len(read) == len(set(read)):
         speller.verbatim = dict(zip(read, texts, strict=True))
     if at.meta.get("same_as") is not None and not bare:  # an argument, or what is returned, as it stands there
         speller.verbatim = dict.fromkeys([at, *read], source.text_at(span))

@@ -31,6 +31,7 @@ from chainrule.show.names import keys
 RIGHT = 1e-8  # in float64, relative to the largest element: what only rounding can explain
 CLOSE = 200  # in the person's dtype, in units of its rounding error
 SPREAD = 10  # how often the estimated rounding error a difference may be
+_SAME = 100_000  # elements of what is compared bit for bit
 NUDGE = 1e-4  # how far the inputs are moved to see whether an error exists only at a kink
 
 
@@ -134,6 +135,14 @@ class Case:
         if self.hand.asked.reference is not None:  # else what their forward makes for the backward alone is part of it
             found |= {n for n in self.graph.nodes if (s := n.meta.get("spot")) is not None and s.order < began}
         return dict.fromkeys(n for n in self.graph.nodes if n in found).keys()
+
+    @cached_property
+    def recomputed(self) -> dict[fx.Node, fx.Node]:
+        """What the backward pass computes again of the forward pass, and as what: by its numbers, bit for bit."""
+        values = {n: v for n, v in self.here.values.items() if isinstance(v, torch.Tensor) and 1 < v.numel() <= _SAME}
+        keys_ = {n: (tuple(v.shape), v.dtype, v.cpu().numpy().tobytes()) for n, v in values.items()}
+        before = {keys_[n]: n for n in values if n in self.forward and n in self.base.gradients}
+        return {n: before[key] for n, key in keys_.items() if n not in self.forward and key in before}
 
     # -- points ----------------------------------------------------------------------------------
 
