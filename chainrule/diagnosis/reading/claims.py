@@ -10,7 +10,9 @@ import torch
 from torch import fx
 
 from chainrule.diagnosis.reading import source
+from chainrule.diagnosis.reading.aliases import node_for
 from chainrule.diagnosis.reading.claim import Claim, alike, before_step, names_meant, tensor_in
+from chainrule.diagnosis.reading.clipped import before_clipping
 from chainrule.diagnosis.reading.lists import Lists, lists_in
 from chainrule.diagnosis.reading.made import is_given, is_parameter_of_an_object
 from chainrule.diagnosis.reading.renewed import before_renewal
@@ -39,7 +41,10 @@ class Claims(Returned):
             for claim in [*self._returned(), *self._attributes(), *self._stepped()]:
                 if all(claim.value is not c.value for c in found):
                     found.append(claim)
-        return self._in_order(found or self._in_variables())
+        found = found or self._in_variables()
+        for claim in found:
+            self._undo_clipping(claim)
+        return self._in_order(found)
 
     def by_convention(self, taken: Iterable[Claim]) -> list[Claim]:
         """Values on the way whose names say that they are gradients: `dz`, `l1_grad`."""
@@ -214,6 +219,17 @@ class Claims(Returned):
                     else self._of_renewed(before, node, target, value)
                 ]
         return []
+
+    def _undo_clipping(self, claim: Claim) -> None:
+        """Let a claim be what it was before it was clipped for the step that follows."""
+        before = before_clipping(claim.node)
+        if before is claim.node:
+            return
+        if not claim.tensor.equal(before.meta["val"]):
+            self.notes.append(f"{claim.target} is clipped after it is computed; it is checked as it was before")
+        claim.node = node_for(self.recorder.graph, [claim.target], before, self.forward) or before
+        claim.tensor = before.meta["val"]
+        claim.spot = claim.node.meta.get("spot") or claim.spot
 
     def _unsummed(self, name: str, shape: tuple[int, ...]) -> fx.Node | None:
         """The value of which `name` says so, and which was stretched along an axis to this shape."""

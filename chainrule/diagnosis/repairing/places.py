@@ -10,7 +10,7 @@ from typing import Any
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import HELD, Spot
 
-_PLACE = re.compile(r"^([^\[]*)\[(\d+)\]")
+_PLACE = re.compile(r"^([^\[]*)\[(-?\d+)\]")  # below zero: of a dictionary, `hs[-1]` before the first turn
 
 
 class Places:
@@ -34,7 +34,7 @@ class Places:
         if (m := _PLACE.match(text)) is None:
             return text
         stem, place = m[1], int(m[2])
-        backwards = stem in self.from_the_end and stem in self.lengths
+        backwards = stem in self.from_the_end and stem in self.lengths and place >= 0
         if backwards:
             place -= self.lengths[stem]
         if self.name is None or stem in self.by_number:
