@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from of_source import of_source
 from torch import Tensor, nn
 
 import chainrule as cr
@@ -21,12 +21,7 @@ def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 
 def program(text: str, **space: Any) -> Callable[..., Any]:
     """The function `step` of `text`, with `space` as its globals."""
-    namespace = {"torch": torch, "F": F, "nn": nn, **space}
-    text = textwrap.dedent(text)
-    file = f"<planted {abs(hash(text))}>"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # as notebooks do
-    exec(compile(text, file, "exec"), namespace)
-    return namespace["step"]
+    return of_source(textwrap.dedent(text), **{"torch": torch, "F": F, "nn": nn, **space})["step"]
 
 
 def line_of(text: str, line: str) -> int:

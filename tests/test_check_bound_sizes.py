@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import linecache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from of_source import of_source
 
 import chainrule as cr
 
@@ -70,15 +69,6 @@ class Bag:
             self.dtables[k][...] = 0
             np.add.at(self.dtables[k], self.places[:, k], da)
 """
-_count = itertools.count()
-
-
-def space(source: str) -> dict[str, Any]:
-    file = f"<bound sizes {next(_count)}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    made: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(source, file, "exec"), made)
-    return made
 
 
 @pytest.mark.parametrize("context", [2, 3])
@@ -88,10 +78,10 @@ def test_a_size_is_no_bare_number(context: int) -> None:
         shapes = (n, 4), (5, width), (context * width, 4), (4,)
         return tokens, *(torch.randn(shape, dtype=torch.float64) for shape in shapes)
 
-    (finding,) = cr.check(space(CONTEXT)["step"], *batch(7, context, 6)).findings
+    (finding,) = cr.check(of_source(CONTEXT)["step"], *batch(7, context, 6)).findings
     assert finding.proved
     assert finding.cause == "wrong-scale"
-    assert cr.check(space("\n".join(finding.edit.applied(CONTEXT.splitlines())))["step"], *batch(6, 5, 3)).ok
+    assert cr.check(of_source("\n".join(finding.edit.applied(CONTEXT.splitlines())))["step"], *batch(6, 5, 3)).ok
 
 
 def test_sizes_that_are_alike_by_chance_are_told_apart() -> None:
@@ -101,12 +91,12 @@ def test_sizes_that_are_alike_by_chance_are_told_apart() -> None:
         return tokens, targets, *(torch.randn(shape, dtype=torch.float64) for shape in shapes)
 
     tokens, targets, table, w = batch(9, 3, 3)
-    findings = cr.check(space(SQUARE)["step"], tokens, targets, table, w).findings
-    named = cr.check(space(SQUARE)["step"], tokens, targets, table=table, w=w).findings
+    findings = cr.check(of_source(SQUARE)["step"], tokens, targets, table, w).findings
+    named = cr.check(of_source(SQUARE)["step"], tokens, targets, table=table, w=w).findings
     assert [f.repair for f in named] == [f.repair for f in findings]
     (finding,) = findings
     assert finding.proved and finding.edit is not None
-    assert cr.check(space("\n".join(finding.edit.applied(SQUARE.splitlines())))["step"], *batch(7, 2, 4)).ok
+    assert cr.check(of_source("\n".join(finding.edit.applied(SQUARE.splitlines())))["step"], *batch(7, 2, 4)).ok
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -114,7 +104,7 @@ def test_sizes_that_are_alike_by_chance_are_told_apart() -> None:
 def test_how_many_a_list_holds_is_no_bare_number(count: int, wrong: str) -> None:
     def check(source: str, count: int) -> Any:
         numbers = np.random.default_rng(0)
-        layer = space(source)["Bag"]([numbers.standard_normal((5, 3)) for _ in range(count)])
+        layer = of_source(source)["Bag"]([numbers.standard_normal((5, 3)) for _ in range(count)])
         return cr.check(layer, numbers.integers(0, 5, (6, count)))
 
     right = LAYERS.replace("dout * len(self.tables)", "dout * (1 / len(self.tables))")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import linecache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from of_source import of_source
 
 import chainrule as cr
 
@@ -63,15 +62,10 @@ def step(x, w, y):
     dx = torch.clip(dh @ w.T, -1.0, 1.0)
     return loss, dx, dw
 """
-_count = itertools.count()
 
 
-def of_source(source: str, name: str) -> Any:
-    file = f"<clipped {next(_count)}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    space: dict[str, Any] = {"__name__": "__main__", "torch": torch}
-    exec(compile(source, file, "exec"), space)
-    return space[name]
+def function(source: str, name: str) -> Any:
+    return of_source(source, torch=torch)[name]
 
 
 def sequence() -> tuple[Any, ...]:
@@ -83,7 +77,7 @@ def sequence() -> tuple[Any, ...]:
 @pytest.mark.parametrize(("limit", "notes"), [(5, []), (0.4, ["dby"])])
 def test_what_is_clipped_in_a_loop_over_all(limit: float, notes: list[str]) -> None:
     source = RECURRENT.replace("-5, 5", f"-{limit}, {limit}")
-    report = cr.check(of_source(source, "loss_and_gradients"), *sequence())
+    report = cr.check(function(source, "loss_and_gradients"), *sequence())
     assert report.ok
     assert [n.split()[0] for n in report.notes] == notes
     lines = source.splitlines()
@@ -99,20 +93,20 @@ def test_what_is_clipped_in_a_loop_over_all(limit: float, notes: list[str]) -> N
 )
 def test_a_mistake_before_it_has_its_line(right: str, wrong: str, cause: str) -> None:
     source = RECURRENT.replace(right, wrong)
-    (finding,) = cr.check(of_source(source, "loss_and_gradients"), *sequence()).findings
+    (finding,) = cr.check(function(source, "loss_and_gradients"), *sequence()).findings
     assert (finding.text, finding.cause, finding.repair, finding.proved) == (wrong, cause, right, True)
 
 
 @pytest.mark.parametrize(("source", "clipped"), [(LEFT, {"w.g"}), (RETURNED, {"dw", "dx"})])
 def test_gradients_of_tensors_that_are_clipped(source: str, clipped: set[str]) -> None:
     args = torch.randn(4, 3), torch.randn(3, 2), torch.randn(4, 2)
-    report = cr.check(of_source(source, "step"), *args)
+    report = cr.check(function(source, "step"), *args)
     assert report.ok
     assert {n.split()[0] for n in report.notes} == clipped
-    (finding,) = cr.check(of_source(source.replace("2 * (h - y)", "(h - y)"), "step"), *args).findings
+    (finding,) = cr.check(function(source.replace("2 * (h - y)", "(h - y)"), "step"), *args).findings
     assert (finding.cause, finding.proved) == ("wrong-scale", True)
 
 
 def test_a_limit_on_one_side_is_part_of_the_gradient() -> None:
     source = RETURNED.replace("dw.clamp(-0.1, 0.1)", "dw.clamp(min=0)")
-    assert not cr.check(of_source(source, "step"), torch.randn(4, 3), torch.randn(3, 2), torch.randn(4, 2)).ok
+    assert not cr.check(function(source, "step"), torch.randn(4, 3), torch.randn(3, 2), torch.randn(4, 2)).ok

@@ -4,11 +4,11 @@ them to one another."""
 from __future__ import annotations
 
 import itertools
-import linecache
 from typing import Any
 
 import numpy as np
 import pytest
+from of_source import of_source
 
 import chainrule as cr
 
@@ -112,16 +112,8 @@ def given(m: int, sizes: tuple[int, ...]) -> tuple[Any, Any, Any]:
     return r.standard_normal((sizes[0], m)), (r.random((1, m)) > 0.5).astype(float), parameters
 
 
-def space(source: str) -> dict[str, Any]:
-    file = f"<convention {abs(hash(source))}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    made: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(source, file, "exec"), made)
-    return made
-
-
 def test_what_is_returned_of_values_on_the_way_is_said() -> None:
-    code, (X, Y, parameters) = space(NETWORK), given(7, (4, 5, 3, 1))
+    code, (X, Y, parameters) = of_source(NETWORK), given(7, (4, 5, 3, 1))
     for report in (
         cr.check(code["step"], X, Y, parameters),
         cr.check(code["model_backward"], X, Y, parameters, forward=code["forward"]),
@@ -140,16 +132,18 @@ HANDED_ON = "    dA_prev, dW, db = linear_backward(dZ, linear_cache)\n    return
 @pytest.mark.parametrize(("right", "wrong", "cause"), WRONG)
 def test_one_mistake_is_one_finding_on_its_line(network: str, right: str, wrong: str, cause: str | None) -> None:
     source = network.replace(right, wrong)
-    (finding,) = cr.check(space(source)["step"], *given(7, (4, 5, 3, 1))).findings
+    (finding,) = cr.check(of_source(source)["step"], *given(7, (4, 5, 3, 1))).findings
     assert finding.line == 1 + next(i for i, line in enumerate(source.splitlines()) if wrong in line)
     assert cause in (finding.cause, None)
     assert finding.proved and finding.edit is not None
-    mended = space("\n".join(finding.edit.applied(source.splitlines())))
+    mended = of_source("\n".join(finding.edit.applied(source.splitlines())))
     assert cr.check(mended["step"], *given(5, (3, 4, 2, 1))).ok
 
 
 def test_a_parameter_that_nothing_names_is_said() -> None:
     X, _, parameters = given(7, (4, 5, 1))
-    code = space(NETWORK.replace("grads, L = {}, len(caches)", "grads, L, Y = {}, len(caches), Y.reshape(AL.shape)"))
+    code = of_source(
+        NETWORK.replace("grads, L = {}, len(caches)", "grads, L, Y = {}, len(caches), Y.reshape(AL.shape)")
+    )
     with pytest.raises(cr.ChainruleError, match="given as Y, of which nothing else is known"):
         cr.check(code["model_backward"], X, parameters, forward=code["model_forward"])

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from of_source import of_source
 
 import chainrule as cr
 
 
-def run(text: str) -> dict[str, Any]:
-    """What `text` defines."""
-    file = f"<elsewhere {abs(hash(text))}>"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    space: dict[str, Any] = {"np": np}
-    exec(compile(text, file, "exec"), space)
-    return space
-
-
 def mended(text: str, check: Callable[[dict[str, Any], int], Any]) -> str:
     """The repair of the one finding, proved; with it the program is right for the other data that `check` makes, too."""
-    report = check(run(text), 0)
+    report = check(of_source(text, np=np), 0)
     (finding,) = report.findings
     assert finding.proved and finding.edit is not None, str(report)
     after = "\n".join(finding.edit.applied(text.splitlines())) + "\n"
     for seed in (0, 1, 2):
-        then = check(run(after), seed)
+        then = check(of_source(after, np=np), seed)
         assert then.ok, f"{finding}\n{then}"
     return finding.repair
 
@@ -345,7 +336,7 @@ def step(a, b, xs):
 
 
 def test_what_is_written_with_the_data_is_not_proved() -> None:
-    (finding,) = cr.check(run(CUBE)["step"], 0.3, 2.0, [1.0, 2.0, 4.0]).findings
+    (finding,) = cr.check(of_source(CUBE, np=np)["step"], 0.3, 2.0, [1.0, 2.0, 4.0]).findings
     assert not finding.proved and "4.0" not in finding.repair
 
 

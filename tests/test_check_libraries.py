@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 import sys
 import textwrap
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from of_source import of_source
 
 import chainrule as cr
 from chainrule.diagnosis.report import Report
@@ -104,10 +104,7 @@ LEFT_OUT = [("self.scale", "missing-gradient"), ("self.act2", "missing-factor"),
 def checked(text: str, *args: Any, name: str = "Net()") -> Report:
     """What `check` says of `name` in `text`, which is read as a file is."""
     text = textwrap.dedent(text)
-    file = f"<library {abs(hash(text))}>"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    space: dict[str, Any] = {"torch": torch, "__name__": "library"}
-    exec(compile(text, file, "exec"), space)
+    space = of_source(text, torch=torch, __name__="library")
     return cr.check(eval(name, space), *args)
 
 
@@ -267,10 +264,7 @@ def step(x, s, t):
 def test_a_mistake_before_a_function_whose_argument_has_the_same_name(wrong: str, cause: str) -> None:
     args = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.rand(3) + 0.5, torch.rand(5, 3)
     text = textwrap.dedent(HELPER).replace("dy = da * (y > 0)", f"dy = {wrong}")
-    linecache.cache["<helper>"] = (len(text), None, text.splitlines(keepends=True), "<helper>")
-    space: dict[str, Any] = {}
-    exec(compile(text, "<helper>", "exec"), space)
-    (finding,) = cr.check(space["step"], *args).findings
+    (finding,) = cr.check(of_source(text)["step"], *args).findings
     assert (finding.cause, finding.proved, finding.text.strip()) == (cause, True, f"dy = {wrong}")
     assert finding.repair in ("dy = da * (y > 0)", "dy = da * (y >= 0)", "dy = da.masked_fill(y <= 0, 0)")
 
@@ -321,10 +315,7 @@ def test_a_residual_is_lost_after_a_function_that_is_right_elsewhere(lost: str, 
     args[4] = (args[4] > -0.5).float() / 0.7
     reports = {}
     for text in (TWICE, TWICE.replace(lost, "")):
-        linecache.cache["<twice>"] = (len(text), None, text.splitlines(keepends=True), "<twice>")
-        space: dict[str, Any] = {}
-        exec(compile(text, "<twice>", "exec"), space)
-        reports[text] = cr.check(space["step"], *args)
+        reports[text] = cr.check(of_source(text)["step"], *args)
     assert reports[TWICE].ok
     (finding,) = reports[TWICE.replace(lost, "")].findings
     assert (finding.cause, finding.proved) == ("lost-path", True) and finding.repair in repairs, finding

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import linecache
 from typing import Any
 
 import numpy as np
 import pytest
+from of_source import of_source
 
 import chainrule as cr
 
@@ -72,15 +71,6 @@ WRONG = [
     (PRIME, "return -sigmoid(z) * (1 - sigmoid(z))", "sign"),
     (PRIME, "return 2 * sigmoid(z) * (1 - sigmoid(z))", "wrong-scale"),
 ]
-_count = itertools.count()
-
-
-def of_source(source: str) -> dict[str, Any]:
-    file = f"returned_lists_{next(_count)}.py"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(source, file, "exec"), space)
-    return space
 
 
 def network(sizes: tuple[int, ...], source: str = NETWORK) -> Any:

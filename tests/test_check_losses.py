@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import linecache
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from of_source import of_source
 from test_check import program
 
 import chainrule as cr
@@ -42,10 +42,7 @@ _files = itertools.count()
 
 
 def net(module: str = "numpy", loss: str = DIRECT, call: str = "self.loss(x, t)", text: str = NET) -> Any:
-    text, name = text.format(module=module, loss=loss, call=call), f"<losses {next(_files)}>"
-    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(text, name, "exec"), space)
+    space = of_source(text.format(module=module, loss=loss, call=call))
     r = np.random.RandomState(0)
     values = r.randn(4, 3), r.randn(3), r.randn(6, 4), r.randn(6, 3)
     w, b, x, t = values if module == "numpy" else map(torch.tensor, values)
@@ -124,10 +121,7 @@ def whole_gradient(X, w):
 
 def test_the_loss_that_stands_beside_its_gradient() -> None:
     def named(name: str, text: str = BESIDE) -> Any:
-        file = f"<losses {next(_files)}>"
-        linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
-        space: dict[str, Any] = {"__name__": "__main__"}
-        exec(compile(text, file, "exec"), space)
+        space = of_source(text)
         return space[name]
 
     r = np.random.RandomState(0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import linecache
 import textwrap
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from of_source import of_source
 
 import chainrule as cr
 from chainrule.diagnosis.report import Report
@@ -193,8 +193,5 @@ def test_the_repair_holds_for_other_data(
 
 def checked(text: str, name: str, args: Any) -> Report:
     text = textwrap.dedent(text)
-    file = f"<numbers {abs(hash(text))}>"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    space: dict[str, Any] = {"rand": rand}
-    exec(compile(text, file, "exec"), space)
+    space = of_source(text, rand=rand)
     return cr.check(eval(name, space), *args)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import linecache
 import textwrap
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from of_source import of_source
 from test_check import program
 
 import chainrule as cr
@@ -173,10 +173,7 @@ def checked(name: str, given: list[Any]) -> tuple[Report, str]:
     if name != "relu_backward":
         arrays = [torch.tensor(a).float() if isinstance(a, np.ndarray) else a for a in arrays]
     text = textwrap.dedent(CODE)
-    linecache.cache["<returned>"] = (len(text), None, text.splitlines(keepends=True), "<returned>")
-    space: dict[str, Any] = {"__name__": "returned"}
-    exec(compile(text, "<returned>", "exec"), space)
-    return cr.check(eval(name, space), *arrays), text
+    return cr.check(eval(name, of_source(text, __name__="returned")), *arrays), text
 
 
 LAYERS = """\
@@ -195,10 +192,7 @@ def step(x, y, ws):
 
 
 def planted(text: str, name: str) -> Any:
-    file = f"<planted {abs(hash(text))}>"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    space: dict[str, Any] = {"torch": torch}
-    exec(compile(text, file, "exec"), space)
+    space = of_source(text, torch=torch)
     return space[name]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import linecache
 from typing import Any
 
 import numpy as np
 import pytest
+from of_source import of_source
 
 import chainrule as cr
 
@@ -38,10 +38,7 @@ WRONG = [
 
 
 def check(source: str, n: int) -> Any:
-    file = f"<rows {abs(hash(source))}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(source, file, "exec"), space)
+    space = of_source(source)
     r = np.random.default_rng(n)
     return cr.check(
         space["step"], r.standard_normal((n, 4)), r.standard_normal((4, 3)), np.ones(3), r.integers(0, 3, n)

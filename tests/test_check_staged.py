@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import linecache
 from typing import Any
 
 import numpy as np
 import pytest
+from of_source import of_source
 
 import chainrule as cr
 
@@ -47,10 +47,7 @@ def backward(dout, cache):
 
 
 def check(source: str, n: int, d: int) -> Any:
-    file = f"<staged {abs(hash(source))}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(source, file, "exec"), space)
+    space = of_source(source)
     r = np.random.default_rng(n)
     given = r.standard_normal((n, d)) * 2 + 1, r.standard_normal(d), r.standard_normal(d)
     return cr.check(space["backward"], *given, forward=space["forward"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import linecache
-from typing import Any
-
 import numpy as np
 import pytest
+from of_source import of_source
 
 import chainrule as cr
 
@@ -67,14 +64,10 @@ WRONG = [
     (GATES.replace("o * (1 - o) * do", "do"), "missing-factor"),
     (GATES.replace("(1 - g**2) * dg", "g * (1 - g) * dg"), "wrong-factor"),
 ]
-_count = itertools.count()
 
 
 def checked(source: str, steps: int) -> cr.Report:
-    file = f"<steps {next(_count)}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(source, file, "exec"), space)
+    space = of_source(source)
     r = np.random.default_rng(steps)
     shapes = (2, steps, 3), (2, 4), (3, 16), (4, 16), (16,)
     return cr.check(space["lstm_backward"], *(r.standard_normal(s) / 2 for s in shapes), forward=space["lstm_forward"])

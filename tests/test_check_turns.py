@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import linecache
 import textwrap
 from typing import Any
 
 import pytest
 import torch
+from of_source import of_source
 
 import chainrule as cr
 from chainrule.diagnosis.report import Report
@@ -16,10 +16,7 @@ from chainrule.diagnosis.report import Report
 def checked(text: str, *args: Any, name: str = "step") -> Report:
     """What `check` says of `name` in `text`, which is read as a file is."""
     text = textwrap.dedent(text)
-    file = f"<planted {abs(hash(text))}>"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    space: dict[str, Any] = {"torch": torch}
-    exec(compile(text, file, "exec"), space)
+    space = of_source(text, torch=torch)
     return cr.check(space[name], *args)
 
 

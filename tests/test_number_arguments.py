@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import linecache
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from of_source import of_source
 
 import chainrule as cr
 from chainrule.cli import main
@@ -58,19 +57,10 @@ MISTAKES = [
     ("dZ = dA * A * (1 - A)", "dZ = dA * A"),
     ("dw = np.dot(X, dZ.T) + dreg", "dw = np.dot(X, dZ.T)"),
 ]
-_files = itertools.count()
-
-
-def loaded(text: str) -> dict[str, Any]:
-    name = f"<numbers {next(_files)}>"
-    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(text, name, "exec"), space)
-    return space
 
 
 def course(returned: str = DICTIONARY, b: str = "0.3", wrong: tuple[str, str] = ("db", "db")) -> dict[str, Any]:
-    return loaded(COURSE.replace("{b}", b).replace("{returned}", returned).replace(*wrong))
+    return of_source(COURSE.replace("{b}", b).replace("{returned}", returned).replace(*wrong))
 
 
 def right(report: Report, *names: str) -> None:
@@ -106,22 +96,22 @@ def test_it_may_be_given_by_name_or_be_a_default() -> None:
     space = course()
     w, b, X, Y = space["inputs"]()
     right(cr.check(space["propagate"], w=w, b=b, X=X, Y=Y), "w", "b")
-    space = loaded(LINE.replace("b, x, y", "x, y, b=0.3").replace("{returned}", "return loss, dw, db"))
+    space = of_source(LINE.replace("b, x, y", "x, y, b=0.3").replace("{returned}", "return loss, dw, db"))
     right(cr.check(space["gradients"], 0.5, np.arange(5.0), np.ones(5)), "w", "b")
 
 
 def test_numbers_alone_are_told_by_their_order() -> None:
     text = "x = torch.arange(5.0)\ndef order(w, b):\n    e = w * x + b - 1\n    loss = (e**2).mean()\n"
-    space = loaded("import torch\n" + text + "    return (2 * (e * x).mean(), 2 * e.mean()), loss\n")
+    space = of_source("import torch\n" + text + "    return (2 * (e * x).mean(), 2 * e.mean()), loss\n")
     right(cr.check(space["order"], 0.5, -0.2), "w", "b")
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_with_arrays_and_with_tensors(kind: Callable[..., Any]) -> None:
-    space = loaded(LINE.replace("{returned}", "return loss, {'dw': dw, 'db': db}"))
+    space = of_source(LINE.replace("{returned}", "return loss, {'dw': dw, 'db': db}"))
     x, y = kind([0.5, 1.5, -1.0]), kind([1.0, 0.0, 2.0])
     right(cr.check(space["gradients"], 0.5, -0.2, x, y), "w", "b")
-    wrong = loaded(LINE.replace("db = 2 *", "db =").replace("{returned}", "return loss, {'dw': dw, 'db': db}"))
+    wrong = of_source(LINE.replace("db = 2 *", "db =").replace("{returned}", "return loss, {'dw': dw, 'db': db}"))
     (finding,) = cr.check(wrong["gradients"], 0.5, -0.2, x, y).findings
     assert (finding.name, finding.line, finding.cause, finding.proved) == ("b", 5, "wrong-scale", True)
     assert finding.repair == "db = 2 * e.mean()"
@@ -140,7 +130,7 @@ def test_a_mistake_is_found_as_with_an_array(wrong: tuple[str, str]) -> None:
 
 
 def test_numbers_without_a_gradient_stay_numbers() -> None:
-    space = loaded(
+    space = of_source(
         "import numpy as np\n"
         "def step(x, w, lr=0.1, p=0.5, eps=1e-5, n=3, t=2):\n"
         "    assert type(lr) is float and type(eps) is float and type(n) is int and type(t) is int\n"
@@ -200,7 +190,7 @@ def gradients(params, x, y):
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_in_an_object_and_in_a_dictionary(wrong: bool) -> None:
-    space = loaded(HELD.replace("np.sum(dp)", "np.mean(dp)") if wrong else HELD)
+    space = of_source(HELD.replace("np.sum(dp)", "np.mean(dp)") if wrong else HELD)
     held, x, y = space["Regression"](), np.arange(12.0).reshape(4, 3), np.ones((4, 1))
     params = {"w": np.ones((3, 1)), "b": 0.25}
     reports = cr.check(held.step, x, y), cr.check(space["gradients"], params, x, y)
@@ -211,7 +201,7 @@ def test_in_an_object_and_in_a_dictionary(wrong: bool) -> None:
 
 
 def test_a_run_that_was_tried_leaves_nothing_behind() -> None:
-    space = loaded(
+    space = of_source(
         "def step(x, w, reg=0.1):\n"
         "    loss = (x @ w).pow(2).sum()\n"
         "    dreg = 2 * x.T @ (x @ w)\n"
@@ -246,9 +236,7 @@ def test_a_dropped_scalar_is_the_loss_where_its_class_says_so(owner: str, ok: bo
         f"class {owner}:\n    def forward(self, p, t):\n        return ((p - t) ** 2).sum()\n\n\n"
         f"def step(w, x, t):\n    p = x @ w\n    {owner}().forward(p, t)\n    w.g = x.T @ (2 * (p - t))\n"
     )
-    space: dict[str, Any] = {}
-    linecache.cache["<dropped>"] = (len(code), None, code.splitlines(keepends=True), "<dropped>")
-    exec(compile(code, "<dropped>", "exec"), space)
+    space = of_source(code)
     args = torch.randn(4, 3), torch.randn(5, 4), torch.randn(5, 3)
     if ok:
         assert cr.check(space["step"], *args).ok

@@ -14,7 +14,7 @@ from torch import fx
 from chainrule.diagnosis.locating.missing import missing_inputs
 from chainrule.diagnosis.locating.placed import Placed
 from chainrule.diagnosis.locating.rows import Rows
-from chainrule.diagnosis.locating.unnamed import is_multiple, shared_gradient
+from chainrule.diagnosis.locating.unnamed import is_opposite, shared_gradient
 from chainrule.diagnosis.reading.claim import Claim, guessed, names_meant
 from chainrule.diagnosis.report import Row
 from chainrule.diagnosis.truth.case import RIGHT, Case, Point, errors, same
@@ -179,7 +179,7 @@ class Located(Rows):
         fed = case.fed_values(nodes, self.known, case.here) if self.wrong and nodes else {}
         truths: dict[torch.Size, list[tuple[fx.Node, torch.Tensor]]] = {}
         claimed = {c.value for c in self.known}
-        for value in (v for v in case.base.gradients if v not in claimed and not is_multiple(v)):
+        for value in (v for v in case.base.gradients if v not in claimed and not is_opposite(v)):
             truths.setdefault((truth := case.here.truth(value)).shape, []).append((value, truth))
         for node in nodes:
             held = fed.get(node)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.locating.unnamed import is_multiple
+from chainrule.diagnosis.locating.unnamed import is_opposite
 from chainrule.diagnosis.reading.claim import Claim, guessed, names_meant
 from chainrule.diagnosis.truth.case import Case, same
 from chainrule.run import double, needed, step
@@ -142,7 +142,7 @@ class Placed:
                 and node in self.case.base.gradients
                 and node not in claimed
                 and _is_floating(node)
-                and not is_multiple(node)
+                and not is_opposite(node)
             ):
                 place = (spot.code, spot.index, node.target) if spot is not None else node
                 groups.setdefault(place, []).append(node)

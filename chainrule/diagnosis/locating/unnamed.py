@@ -52,15 +52,14 @@ def mended(case: Case, claim: Claim, above: Sequence[Claim], node: fx.Node, valu
 
 def _of_shape(case: Case, node: fx.Node) -> list[fx.Node]:
     """The values of the forward pass whose gradients have the shape of `node`."""
-    values = (v for v in case.forward if v in case.base.gradients and not is_multiple(v))
+    values = (v for v in case.forward if v in case.base.gradients and not is_opposite(v))
     return [v for v in values if v.meta["val"].shape == node.meta["val"].shape]
 
 
-def is_multiple(value: fx.Node) -> bool:
-    """Whether a value without a name is another times a number, `-z` in `exp(-z)`: nobody keeps its gradient."""
-    numbers = [a for a in value.args if not isinstance(a, fx.Node)]
-    scaled = value.meta["operation"] in ("mul", "div") and len(numbers) == 1
-    return not value.meta.get("name") and (scaled or value.meta["operation"] == "neg")
+def is_opposite(value: fx.Node) -> bool:
+    """Whether a value is another's opposite without a name, `-z` in `exp(-z)`: nobody keeps its gradient, and a wrong sign
+    is no such one."""
+    return not value.meta.get("name") and value.meta["operation"] == "neg"
 
 
 def _position(case: Case) -> Callable[[fx.Node], int]:
