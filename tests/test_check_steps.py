@@ -1,92 +1,169 @@
-"""`check`: the backward pass of one step, called for each step of a sequence, whose gates are put together again."""
+"""One line that is missing between a gradient and several that read it is one mistake."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import pytest
-from of_source import of_source
+import torch
+from test_check import program, rand
 
 import chainrule as cr
 
-LSTM = """\
-import numpy as np
-
-
-def sigmoid(x):
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-def step_forward(x, prev_h, prev_c, Wx, Wh, b):
-    H = prev_h.shape[1]
-    a = x.dot(Wx) + prev_h.dot(Wh) + b
-    i, f, o = sigmoid(a[:, :H]), sigmoid(a[:, H : 2 * H]), sigmoid(a[:, 2 * H : 3 * H])
-    g = np.tanh(a[:, 3 * H :])
-    next_c = f * prev_c + i * g
-    next_h = o * np.tanh(next_c)
-    return next_h, next_c, (x, prev_h, prev_c, Wx, Wh, i, f, o, g, next_c)
-
-
-def step_backward(dnext_h, dnext_c, cache):
-    x, prev_h, prev_c, Wx, Wh, i, f, o, g, next_c = cache
-    tc = np.tanh(next_c)
-    do = dnext_h * tc
-    dc = dnext_c + dnext_h * o * (1 - tc**2)
-    df, dprev_c, di, dg = dc * prev_c, dc * f, dc * g, dc * i
-    da = np.hstack((i * (1 - i) * di, f * (1 - f) * df, o * (1 - o) * do, (1 - g**2) * dg))
-    return da.dot(Wx.T), da.dot(Wh.T), dprev_c, x.T.dot(da), prev_h.T.dot(da), da.sum(axis=0)
-
-
-def lstm_forward(x, h0, Wx, Wh, b):
-    h, caches = np.zeros((x.shape[0], x.shape[1], h0.shape[1])), []
-    prev_h, prev_c = h0, np.zeros_like(h0)
-    for t in range(x.shape[1]):
-        prev_h, prev_c, cache = step_forward(x[:, t], prev_h, prev_c, Wx, Wh, b)
-        h[:, t] = prev_h
-        caches.append(cache)
-    return h, caches
-
-
-def lstm_backward(dh, caches):
-    N, T, H = dh.shape
-    D = caches[0][0].shape[1]
-    dx, dWx, dWh, db = np.zeros((N, T, D)), np.zeros((D, 4 * H)), np.zeros((H, 4 * H)), np.zeros(4 * H)
-    dprev_h, dprev_c = np.zeros((N, H)), np.zeros((N, H))
-    for t in reversed(range(T)):
-        dx[:, t], dprev_h, dprev_c, dWx_t, dWh_t, db_t = step_backward(dh[:, t] + dprev_h, dprev_c, caches[t])
-        dWx += dWx_t
-        dWh += dWh_t
-        db += db_t
-    dh0 = dprev_h
-    return dx, dh0, dWx, dWh, db
+ATTENTION = """
+def step(x, wq, wk, wv, bias):
+    d = wq.shape[1]
+    q, k, v = x @ wq, x @ wk, x @ wv
+    scores = q @ k.T
+    scores = scores / math.sqrt(d) + bias
+    p = scores.softmax(-1)
+    out = p @ v
+    loss = (out**2).mean()
+    dout = 2 * out / out.numel()
+    dp = dout @ v.T
+    dv = p.T @ dout
+    dscores = p * (dp - (dp * p).sum(-1, keepdim=True))
+    dbias = dscores.sum(0)
+    dscores = dscores / math.sqrt(d)
+    dq = dscores @ k
+    dk = dscores.T @ q
+    return loss, {"wq": x.T @ dq, "wk": x.T @ dk, "wv": x.T @ dv, "bias": dbias}
 """
-GATES = "da = np.hstack((i * (1 - i) * di, f * (1 - f) * df, o * (1 - o) * do, (1 - g**2) * dg))"
-WRONG = [
-    (GATES.replace("o * (1 - o) * do", "do"), "missing-factor"),
-    (GATES.replace("(1 - g**2) * dg", "g * (1 - g) * dg"), "wrong-factor"),
+
+RESIDUAL = """
+def norm(x, g):
+    r = (x**2).mean(-1, keepdim=True).rsqrt()
+    return x * r * g, r
+
+def norm_backward(dy, x, g, r):
+    dg = (dy * x * r).sum(0)
+    dy = dy * g
+    return r * (dy - x * r**2 * (dy * x).mean(-1, keepdim=True)), dg
+
+def step(x, w, g, u):
+    a = x @ w
+    c, r = norm(a, g)
+    z = a + c.tanh() @ u
+    loss = (z**3).mean()
+    dz = 3 * z**2 / z.numel()
+    du = c.tanh().T @ dz
+    dc = dz @ u.T * (1 - c.tanh() ** 2)
+    da, dg = norm_backward(dc, a, g, r)
+    da = da + dz
+    dw = x.T @ da
+    dx = da @ w.T
+    return loss, dx, dw, dg, du
+"""
+
+NORM = """
+def step(x, g, wq, wk):
+    n = len(x)
+    r = (x**2).mean(1, keepdim=True).rsqrt()
+    y = x * r * g
+    q, k = y @ wq, y @ wk
+    loss = (q * k.tanh()).sum() / n
+    dq = k.tanh() / n
+    dk = q * (1 - k.tanh() ** 2) / n
+    dy = dq @ wq.T + dk @ wk.T
+    dg = (dy * x * r).sum(0)
+    dwq, dwk = y.T @ dq, y.T @ dk
+    dy = dy * g
+    dr = (dy * x).sum(1, keepdim=True)
+    dx = dy * r - dr * r**3 * x / x.shape[1]
+    return loss, dx, dg, dwq, dwk
+"""
+
+CASES = [
+    (
+        ATTENTION,
+        "    dscores = dscores / math.sqrt(d)\n",
+        "wrong-scale",
+        (rand(5, 6), rand(6, 3), rand(6, 3), rand(6, 4), rand(5)),
+    ),
+    (RESIDUAL, "    da = da + dz\n", "lost-path", (rand(4, 3), rand(3, 5), rand(5), rand(5, 5))),
+    (NORM, "    dy = dy * g\n", "missing-factor", (rand(4, 3), rand(3), rand(3, 2), rand(3, 2))),
 ]
 
 
-def checked(source: str, steps: int) -> cr.Report:
-    space = of_source(source)
-    r = np.random.default_rng(steps)
-    shapes = (2, steps, 3), (2, 4), (3, 16), (4, 16), (16,)
-    return cr.check(space["lstm_backward"], *(r.standard_normal(s) / 2 for s in shapes), forward=space["lstm_forward"])
+@pytest.mark.parametrize(("text", "line", "cause", "args"), CASES)
+def test_a_lost_line_that_several_gradients_need_is_one_finding(
+    text: str, line: str, cause: str, args: tuple[torch.Tensor, ...]
+) -> None:
+    assert cr.check(program(text, math=math), *args).ok
+    report = cr.check(program(text.replace(line, ""), math=math), *args)
+    (finding,) = report.findings
+    assert (finding.cause, finding.proved) == (cause, True), str(report)
+    assert finding.edit is not None and finding.edit.inserts
+    assert finding.line == text[: text.index(line)].count("\n")  # below which it stands
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_right_steps_are_right(steps: int) -> None:
-    assert checked(LSTM, steps).ok
+def test_two_mistakes_below_one_gradient_are_two_findings() -> None:
+    text = ATTENTION.replace("dk = dscores.T @ q", "dk = dscores @ q").replace(
+        "dq = dscores @ k", "dq = dscores @ k / 2"
+    )
+    report = cr.check(program(text, math=math), rand(5, 6), rand(6, 3), rand(6, 3), rand(6, 4), rand(5))
+    assert sorted(f.cause for f in report.findings) == ["transposed", "wrong-scale"], str(report)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize(("wrong", "cause"), WRONG)
-def test_one_part_of_what_is_put_together_is_one_finding(wrong: str, cause: str, steps: int) -> None:
-    source = LSTM.replace(GATES, wrong)
-    (finding,) = checked(source, steps).findings
-    assert finding.text == wrong
-    assert (finding.cause, finding.proved) == (cause, True)
-    assert cause not in finding.also
-    assert finding.edit is not None
-    (line,) = finding.edit.lines
-    assert line.strip().startswith("da = np.hstack((i * (1 - i) * di, f * (1 - f) * df, ")  # as the person writes it
-    assert checked("\n".join(finding.edit.applied(source.splitlines())), 2).ok
+STACK = """
+class Linear:
+    def __init__(self, w):
+        self.w, self.dw, self.seen = w, torch.zeros_like(w), []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return x @ self.w
+
+    def back(self, dy):
+        self.dw += self.seen.pop().T @ dy
+        return dy @ self.w.T
+
+def step(x, y, w, v):
+    one, two = Linear(w), Linear(v)
+    p = torch.tanh(one.forward(x))
+    q = torch.tanh(one.forward(y))
+    a, b = two.forward(p), two.forward(q)
+    loss = (a * b).sum()
+    da, db = b, a
+    dq = two.back(db)
+    dp = two.back(da)
+    dy = one.back(dq * (1 - q**2))
+    dx = one.back(dp * (1 - p**2))
+    return loss, {"x": dx, "y": dy, "w": one.dw, "v": two.dw}
+"""
+
+
+def test_two_calls_that_pop_in_the_wrong_order_are_one_finding() -> None:
+    args = rand(4, 3), rand(4, 3, seed=1), rand(3, 5), rand(5, 2)
+    assert cr.check(program(STACK), *args).ok
+    lines = "    dq = two.back(db)\n", "    dp = two.back(da)\n"
+    report = cr.check(program(STACK.replace("".join(lines), "".join(lines[::-1]))), *args)
+    (finding,) = report.findings
+    assert finding.proved and finding.edit is not None and "wrong order" in finding.message, str(report)
+    assert finding.edit.lines == tuple(line.rstrip() for line in lines)
+
+
+CONCAT = """
+def step(x, w, u, v):
+    h, s = (x @ w).tanh(), (x @ u).sin()
+    joined = torch.cat((h, s), 1)
+    out = joined @ v
+    loss = (out**3).sum()
+    dout = 3 * out**2
+    dv = joined.T @ dout
+    djoined = dout @ v.T
+    dh, ds = djoined[:, : w.shape[1]], djoined[:, w.shape[1] :]
+    dw = x.T @ (dh * (1 - h**2))
+    du = x.T @ (ds * (x @ u).cos())
+    return loss, dw, du, dv
+"""
+
+
+def test_two_halves_of_one_gradient_that_are_the_other_ones_are_one_finding() -> None:
+    args = rand(6, 4), rand(4, 3), rand(4, 2), rand(5, 3)
+    assert cr.check(program(CONCAT), *args).ok
+    right = "dh, ds = djoined[:, : w.shape[1]], djoined[:, w.shape[1] :]"
+    wrong = "ds, dh = djoined[:, : u.shape[1]], djoined[:, u.shape[1] :]"
+    report = cr.check(program(CONCAT.replace(right, wrong)), *args)
+    (finding,) = report.findings
+    assert (finding.cause, finding.proved, finding.text.strip()) == ("wrong-tensor", True, wrong), str(report)

@@ -138,7 +138,7 @@ class Diagnoser(Facts):
         if not search.best and addends is not None:
             search.last_moments()
             search.try_all(addends.repairs())
-        if not search.best:
+        if not search.best or self.helped_too:  # of a size that several lines read
             search.last_moments()
             search.try_all(other_counts(search, self.reach.sizes, self.claim.spot))
         if not any(m.weight < WRAPPED + 1 for m in search.best):

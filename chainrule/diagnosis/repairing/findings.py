@@ -205,7 +205,11 @@ class Findings:
             finding.cause, finding.also = diagnosis.with_repair(option.cause, option.change)
             self.rewrites += [option.edit] if option.cause is None else []
         else:
-            self._place_by(diagnosis.repairs[0].at if diagnosis.repairs else diagnoser.place, finding)
+            node = diagnosis.repairs[0].at if diagnosis.repairs else diagnoser.place
+            spot = self.options.in_backward(node.meta.get("spot")) if node is not None else None
+            if spot is not None:
+                finding.repair = finding.repair if spot.line == finding.line else ""  # which is for the other line
+                finding.line, finding.file = spot.line, spot.file
             whole = self.options.rewritten(wrong, finding.repair)
             if whole in self.proofs.refuted or whole in self.proofs.failed:  # it has numbers, or a turn, of this run
                 finding.repair = ""
@@ -264,13 +268,6 @@ class Findings:
             if wrong.claim.name in self.proofs.right(edit, spot.code):
                 return Option(1.0, edit, " ".join(x.strip() for x in edit.lines), spot, wrong.claim.node)
         return None
-
-    @staticmethod
-    def _place_by(node: fx.Node | None, finding: Finding) -> None:
-        spot = node.meta.get("spot") if node is not None else None
-        if spot is not None:
-            finding.repair = finding.repair if spot.line == finding.line else ""  # which is for the other line
-            finding.line, finding.file = spot.line, spot.file
 
     def _message(self, wrong: Wrong, diagnosis: Diagnosis, cause: str) -> str:
         claim = wrong.claim

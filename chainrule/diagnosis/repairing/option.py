@@ -84,14 +84,12 @@ class Options:
 
     def _edits(self, mutation: Mutation, reader: Spot | None) -> list[tuple[Spot, Edit, str]]:
         """Where a change is written, and how: with names for its numbers, and as they are."""
-        spot: Spot | None = mutation.at.meta.get("spot") or reader
+        given: Spot | None = mutation.at.meta.get("spot") or reader
         place: Spot | None = mutation.by.meta.get("place") if "instead" in mutation.by.meta else None
-        span: Span | None = None
-        if spot is not None and place is None and (spot.code, spot.index) in self._of_the_loss:
-            spot = self._called_from(spot)
-            span = spot.span if spot is not None else None
+        spot = given if place is not None else self.in_backward(given)
         if spot is None:
             return []
+        span: Span | None = spot.span if spot is not given else None
         made: tuple[Edit, str] | None = None
         if mutation.repairs == "stale-parameter":
             made = _moved(mutation.at, reader)
@@ -156,8 +154,11 @@ class Options:
             return edits.replaced(statement, f"{into or assigned.target} = {right}")
         return edits.replaced(*placed(assigned.value, right, binding_of(right)))
 
-    def _called_from(self, spot: Spot) -> Spot | None:
-        """Where the backward pass calls a function that the loss calls too, of what it returns."""
+    def in_backward(self, spot: Spot | None) -> Spot | None:
+        """The place itself; in a function that the loss calls too, where the backward pass calls it for what is computed
+        there; None where it is not what that returns."""
+        if spot is None or (spot.code, spot.index) not in self._of_the_loss:
+            return spot
         statement = source.statement_at(spot.span) if spot.span is not None else None
         if not isinstance(statement, ast.Return) or statement.value is None or spot.span is None:
             return None

@@ -138,11 +138,12 @@ class Case:
 
     @cached_property
     def recomputed(self) -> dict[fx.Node, fx.Node]:
-        """What the backward pass computes again of the forward pass, and as what: by its numbers, bit for bit."""
+        """What the backward pass computes again of the forward pass, and as what: by the operation, and its numbers bit for
+        bit."""
         values = {n: v for n, v in self.here.values.items() if isinstance(v, torch.Tensor) and 1 < v.numel() <= _SAME}
-        keys_ = {n: (tuple(v.shape), v.dtype, v.cpu().numpy().tobytes()) for n, v in values.items()}
-        before = {keys_[n]: n for n in values if n in self.forward and n in self.base.gradients}
-        return {n: before[key] for n, key in keys_.items() if n not in self.forward and key in before}
+        told = {n: (n.meta["operation"], tuple(v.shape), v.cpu().numpy().tobytes()) for n, v in values.items()}
+        before = {told[n]: n for n in values if n in self.forward and n in self.base.gradients}
+        return {n: before[key] for n, key in told.items() if n not in self.forward and key in before}
 
     # -- points ----------------------------------------------------------------------------------
 
