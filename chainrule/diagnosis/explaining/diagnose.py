@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -12,6 +12,7 @@ from chainrule.diagnosis.explaining import jacobians, wraps
 from chainrule.diagnosis.explaining.addends import Addends
 from chainrule.diagnosis.explaining.counts import other_counts
 from chainrule.diagnosis.explaining.exchanges import right_results
+from chainrule.diagnosis.explaining.factors import factors_of
 from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.likelihood import compare_locals
 from chainrule.diagnosis.explaining.mutation import DROPPED, REPLACED, WRAPPED, Around, Mutation, Names
@@ -118,7 +119,8 @@ class Diagnoser(Facts):
         around.counted = {float(a.meta["val"]) for a in counts if isinstance(a, fx.Node) and is_size(a)}
         around.sizes, around.shapes, around.value = list(self.reach.sizes), self.reach.shapes(), self.claim.value
         resized = self.trial(self._resized) if self._resized is not None else None
-        search = Search(self.mine, self.claim.node, trials, around, self._factors(), resized, self.beside, _SECONDS)
+        factors = factors_of(self.right, self.carrying(self.right, self.given_above), self.sketches)
+        search = Search(self.mine, self.claim.node, trials, around, factors, resized, self.beside, _SECONDS)
         if self._lacks_a_term(trials[0]):  # which says most of it
             search.until = min(search.until, work() + _SECONDS_MORE)
         search.try_all(of_history(self.case, self.claim, self.mine, self.sketches))
@@ -244,38 +246,6 @@ class Diagnoser(Facts):
     @cached_property
     def _later(self) -> set[fx.Node]:
         return {self.claim.node, *self.readers(self.claim.node)}
-
-    def _factors(self) -> list[fx.Node]:
-        """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above."""
-        moved = self.carrying(self.right, self.given_above)
-        found = [n for n in self.right if n not in moved and is_tensor(n)]
-        factors = [a for n in self.right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
-        found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[misc]
-        return found + self._products_of_factors(moved)
-
-    def _products_of_factors(self, moved: Container[fx.Node]) -> list[fx.Node]:
-        """What a gradient is multiplied by in several steps, which is no value of its own: `p * (1 - p)`."""
-        found: list[fx.Node] = []
-        last: dict[fx.Node, fx.Node] = {}  # the factor that a product ends with, and all that it has
-        whole: dict[fx.Node, fx.Node] = {}
-        for node in self.right:
-            operation = node.meta["operation"]
-            if operation not in ("mul", "div") or node not in moved:
-                continue
-            turned = operation == "mul" and node.args[0] not in moved
-            carried, factor = node.args[::-1] if turned else node.args
-            if carried not in moved or not is_tensor(factor) or factor in moved:
-                continue
-            if carried in whole:
-                found.append(self.sketches.operation(operation, whole[carried], factor))  # type: ignore[index]
-                whole[node] = found[-1]
-                if operation == "mul" and last.get(carried, whole[carried]) is not whole[carried]:  # type: ignore[arg-type, index]
-                    found.append(self.sketches.operation("mul", last[carried], factor))  # type: ignore[index]
-            elif operation == "mul":
-                whole[node] = factor  # type: ignore[assignment]
-            if operation == "mul":
-                last[node] = factor  # type: ignore[assignment]
-        return found
 
     # -- the right gradient, changed ---------------------------------------------------------------
 

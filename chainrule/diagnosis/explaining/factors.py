@@ -1,14 +1,15 @@
-"""Lines that multiply a gradient by another factor than they should, element by element."""
+"""The factors of a gradient: what the right line multiplies by, and lines that multiply by another one than they should."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
 from chainrule.diagnosis.truth.case import same
+from chainrule.diagnosis.truth.sketch import Sketches, is_tensor
 from chainrule.run import double, run
 
 
@@ -38,6 +39,34 @@ def other_factor(
         if not _is_one(ours) and not same(theirs, ours * float((theirs * ours).sum() / (ours * ours).sum())):
             return "wrong-factor"
     return ""
+
+
+def factors_of(right: list[fx.Node], moved: Container[fx.Node], sketches: Sketches) -> list[fx.Node]:
+    """What the right gradient is multiplied by: its own nodes that do not depend on the gradients above, as those that
+    `moved` holds do; and what several steps multiply by together, which is no value of its own: `p * (1 - p)`."""
+    found = [n for n in right if n not in moved and is_tensor(n)]
+    factors = [a for n in right if n in moved and n.meta["operation"] in ("mul", "div") for a in n.args]
+    found += [a for a in dict.fromkeys(factors) if is_tensor(a) and a not in moved and a not in found]  # type: ignore[misc]
+    last: dict[Any, fx.Node] = {}  # the factor that a product ends with, and all that it has
+    whole: dict[Any, fx.Node] = {}
+    for node in right:
+        operation = node.meta["operation"]
+        if operation not in ("mul", "div") or node not in moved:
+            continue
+        turned = operation == "mul" and node.args[0] not in moved
+        carried, factor = node.args[::-1] if turned else node.args
+        if carried not in moved or not isinstance(factor, fx.Node) or not is_tensor(factor) or factor in moved:
+            continue
+        if carried in whole:
+            found.append(sketches.operation(operation, whole[carried], factor))
+            whole[node] = found[-1]
+            if operation == "mul" and carried in last and last[carried] is not whole[carried]:
+                found.append(sketches.operation("mul", last[carried], factor))
+        elif operation == "mul":
+            whole[node] = factor
+        if operation == "mul":
+            last[node] = factor
+    return found
 
 
 def _stretches(value: torch.Tensor, goal: torch.Tensor) -> bool:
