@@ -133,7 +133,7 @@ def test_the_same_is_said_in_every_run() -> None:
     said = set()
     for k in range(4):
         held += [object() for _ in range(1009 * k)]  # what comes next lies elsewhere
-        said.add(str(checked(wrong, *data())))
+        said.add(re.sub(r"<source \d+>", "", str(checked(wrong, *data()))))
     assert len(said) == 1
 
 

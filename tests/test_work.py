@@ -19,7 +19,7 @@ def test_operations_count_and_not_how_long_they_take() -> None:
     before = work()
     run(nodes, {x: torch.ones(3)})
     counted = work.counted
-    assert 2000 / 1e5 <= counted < 2100 / 1e5
+    assert 2000 / 3e4 <= counted < 2100 / 3e4
     assert work() - before >= counted
 
 
@@ -43,4 +43,4 @@ def test_what_is_not_counted_counts_by_its_time() -> None:
     before, began = work(), time.thread_time()
     while time.thread_time() - began < 0.05:
         pass
-    assert 0.05 / 3 - 1e-9 <= work() - before < 0.05
+    assert 0.05 / 6 - 1e-9 <= work() - before < 0.05
