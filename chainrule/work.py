@@ -21,9 +21,10 @@ class _Clock(threading.local):
     def count(self, result: Any, read: tuple[Any, ...] = ()) -> None:
         """One operation, on the elements that it reads and gives."""
         elements = 0
-        for value in (result, *read):
-            if isinstance(value, torch.Tensor) and isinstance(size := value.numel(), int):  # no symbol of a trace
-                elements += size
+        with torch._C.DisableTorchFunction():  # no size that a recording follows
+            for value in (result, *read):
+                if isinstance(value, torch.Tensor) and type(size := value.numel()) is int:  # nor a symbol of a trace
+                    elements += size
         self.counted += 1 / _OPERATIONS + elements / _ELEMENTS
 
     def __call__(self) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import chainrule as cr
 from chainrule.run import run
 from chainrule.work import work
 
@@ -37,6 +38,16 @@ def test_sizes_that_a_trace_does_not_know_stay_out_of_it() -> None:
     nodes = [found := graph.call_function(torch.nonzero, (x,)), graph.call_function(torch.neg, (found,))]
     make_fx(lambda given: run(nodes, {x: given})[nodes[-1]], tracing_mode="fake")(torch.ones(3))
     assert isinstance(work.counted, float)
+
+
+def test_sizes_that_a_recording_follows_stay_out_of_it() -> None:
+    graph = fx.Graph()
+    node = graph.placeholder("x")
+    opposite = graph.call_function(torch.neg, (node,))
+    work()
+    cr.derive(lambda x: run([opposite], {node: x})[opposite].sum(), torch.ones(3, 2))
+    assert type(work.counted) is float
+    assert type(work()) is float
 
 
 def test_what_is_not_counted_counts_by_its_time() -> None:
