@@ -335,9 +335,12 @@ def step(a, b, xs):
 """
 
 
-def test_what_is_written_with_the_data_is_not_proved() -> None:
-    (finding,) = cr.check(of_source(CUBE, np=np)["step"], 0.3, 2.0, [1.0, 2.0, 4.0]).findings
-    assert not finding.proved and "4.0" not in finding.repair
+@pytest.mark.parametrize("wrong, proved", [("3 * (a * x) * x", True), ("3 * (a + x) * x", False)])
+def test_what_is_written_with_the_data_is_not_proved(wrong: str, proved: bool) -> None:
+    text = CUBE.replace("3 * (a * x) * x", wrong)
+    (finding,) = cr.check(of_source(text, np=np)["step"], 0.3, 2.0, [1.0, 2.0, 4.0]).findings
+    assert finding.proved == proved and "4.0" not in finding.repair
+    assert not proved or finding.edit.lines == ("    da = sum(3 * (a * x) ** 2 * x for x in xs)",)
 
 
 class Softmax(torch.autograd.Function):

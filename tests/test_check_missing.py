@@ -8,6 +8,7 @@ from test_check import program, rand
 from torch import Tensor, fx
 
 import chainrule as cr
+from chainrule.diagnosis.explaining.mutation import Around
 from chainrule.diagnosis.explaining.scales import Scales
 from chainrule.diagnosis.truth.sketch import Sketches
 
@@ -152,7 +153,7 @@ def test_a_number_that_a_size_explains_is_that_size(ratio: float, literal: bool)
     graph = fx.Graph()
     x = graph.placeholder("x")
     x.meta.update(val=torch.rand(4, 2), operation="input", phase="forward")
-    scales = Scales(Sketches(graph), [x], {})
+    scales = Scales(Around(Sketches(graph), {x: "x"}))
     found = [list(n.args) for n in scales.scaled(x, ratio, {x: torch.rand(4, 2)})]
     assert any(isinstance(a, float | int) and a in (ratio, 1 / ratio) for args in found for a in args) == literal
 

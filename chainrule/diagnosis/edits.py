@@ -65,13 +65,14 @@ def _tuple_in(text: str) -> list[ast.expr] | None:
     return value.elts if isinstance(value, ast.Tuple) else None
 
 
-def accumulated(span: Span) -> tuple[Edit, str] | None:
-    """The edit that adds to what a name is bound to in a loop: `+=` for `=`."""
+def accumulated(span: Span, again: bool = False) -> tuple[Edit, str] | None:
+    """The edit that adds to what a name is bound to in a loop, or in a function that is called `again`: `+=` for `=`."""
     statement = statement_at(span)
-    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1 or not in_loop(span.file, span.line):
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
         return None
     target = statement.targets[0]
-    if isinstance(target, ast.Tuple | ast.List):
+    outlives = again and isinstance(target, ast.Subscript | ast.Attribute)  # the call
+    if isinstance(target, ast.Tuple | ast.List) or not (outlives or in_loop(span.file, span.line)):
         return None
     name, value = (text_at(span_of(part, span.file)) for part in (target, statement.value))
     text = f"{name} += {value}"

@@ -195,21 +195,27 @@ class Addends:
         sketches, place = self.search.around.sketches, {n: i for i, n in enumerate(self.case.graph.nodes)}
         made = {g: before[0] for g, ns in self.named.items() if (before := [n for n in ns if place[n] < place[at]])}
 
-        def of(n: fx.Node) -> fx.Node:
-            factors = [a for a in n.args if isinstance(a, fx.Node)] if n.meta["operation"] == "mul" else []
-            if n not in made and any(map(self._is_one, factors)):  # the gradient of the loss
-                rest = [a for a in factors if not self._is_one(a)]
-                if len(rest) == 1 and rest[0].meta["val"].shape == n.meta["val"].shape:
-                    return of(rest[0])
+        def of(n: fx.Node) -> Any:
+            factors = n.args if n.meta["operation"] == "mul" and n not in made else ()
+            rest = [a for a in factors if not isinstance(a, fx.Node) or not self._is_one(a)]
+            if len(rest) == 1 < len(factors):  # times the gradient of the loss
+                (factor,) = rest
+                if not isinstance(factor, fx.Node):
+                    return factor
+                if getattr(factor.meta["val"], "shape", None) == n.meta["val"].shape:
+                    return of(factor)
+            if n.meta["operation"] == "expand" and not isinstance(number := of(n.args[0]), fx.Node):  # type: ignore[arg-type]
+                return number  # stretches by itself
             if n not in made and n.meta["phase"] == "backward" and n.op != "placeholder":
                 made[n] = sketches.like(n, fx.map_arg(n.args, of), fx.map_arg(dict(n.kwargs), of))
             return made.get(n, n)
 
-        return of(node)
+        by: fx.Node = of(node)
+        return by
 
     def _is_one(self, node: fx.Node) -> bool:
         values = [t.values.get(node) for t in self.search.trials]
-        return node.meta["phase"] == "backward" and all(
+        return (node.meta["phase"] == "backward" or node is self.case.base.upstream) and all(
             isinstance(v, torch.Tensor) and bool((v == 1).all()) for v in values
         )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis.explaining.mutation import REPLACED, Around, Mutation
+from chainrule.diagnosis.explaining.mutation import REPLACED, WRAPPED, Around, Mutation
 from chainrule.diagnosis.truth.sketch import is_tensor
 
 
@@ -37,11 +37,25 @@ def transposes(node: fx.Node, around: Around) -> Iterator[Mutation]:
 
 
 def reshapes(node: fx.Node, around: Around) -> Iterator[Mutation]:
-    """`w.reshape(f, -1).T` for `w.reshape(-1, f)`."""
+    """`w.reshape(f, -1).T` for `w.reshape(-1, f)`; axes that the right gradient puts in another order, then or before."""
+    value = node.args[0]
+    for order in around.orders if is_tensor(value) else ():
+        if len(order) == node.meta["val"].ndim:
+            yield Mutation(node, around.sketches.method("permute", node, *order), "transposed", WRAPPED + 0.2)
+        if len(order) == value.meta["val"].ndim:  # type: ignore[union-attr]
+            turned = around.sketches.method("permute", value, *order)
+            yield Mutation(node, around.sketches.like(node, (turned, *node.args[1:])), "transposed", WRAPPED + 0.3)
     sizes = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], tuple | list) else node.args[1:]
     if len(sizes) == 2:
         turned = around.sketches.method("reshape", node.args[0], *reversed(sizes))
         yield Mutation(node, around.sketches.attribute(turned, "T"), "transposed", REPLACED + 0.2)
+
+
+def orders_in(nodes: Iterable[fx.Node]) -> list[tuple[int, ...]]:
+    """The orders in which axes are put: `x.permute(0, 2, 1)`."""
+    given = (n.args[1:] for n in nodes if n.meta["operation"] == "permute")
+    orders = (a[0] if len(a) == 1 and isinstance(a[0], tuple | list) else a for a in given)
+    return list(dict.fromkeys(tuple(o) for o in orders if all(isinstance(k, int) for k in o)))
 
 
 def orders(node: fx.Node, around: Around) -> Iterator[Mutation]:

@@ -1,10 +1,11 @@
-"""A count of elements that should be another one, wherever it is read: `m = h * w` where each group has channels, too."""
+"""Counts of elements: what is averaged over, and one that should be another wherever it is read, `m = h * w` where each
+group has channels, too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -14,6 +15,7 @@ from chainrule.diagnosis.explaining.ratios import is_proportional
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.truth.case import same
+from chainrule.diagnosis.truth.sketch import Sketches, is_tensor
 
 if TYPE_CHECKING:
     from chainrule.diagnosis.explaining.search import Search
@@ -43,3 +45,16 @@ def other_counts(search: Search, names: Mapping[fx.Node, str], spot: Spot | None
                     by.meta["defines"], by.meta["kept"], by.meta["size"] = defined, times, other
                     if same(search.outcome([(node, by)], search.resized), search.resized.goal):
                         yield Mutation(search.root, by, cause, REPLACED + 0.4 + 0.01 * far, changes=[(node, by)])
+
+
+def averaged_over(forward: Iterable[fx.Node], sketches: Sketches) -> list[list[fx.Node]]:
+    """The sizes of the axes, of each average over several: `h` and `w` of `x.mean(axis=(2, 3))`."""
+    found: dict[tuple[fx.Node, tuple[int, ...]], list[fx.Node]] = {}
+    for node in forward:
+        value = node.args[0] if node.meta.get("operation") in ("mean", "var", "std") and node.args else None
+        given: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        if is_tensor(value) and isinstance(given, tuple | list) and len(given) > 1:
+            ndim = value.meta["val"].ndim  # type: ignore[union-attr]
+            axes = tuple(axis % ndim for axis in given)
+            found.setdefault((value, axes), [sketches.size(value, axis) for axis in axes])  # type: ignore[arg-type]
+    return list(found.values())

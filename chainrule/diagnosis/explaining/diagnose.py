@@ -10,7 +10,8 @@ from torch import fx
 
 from chainrule.diagnosis.explaining import jacobians, wraps
 from chainrule.diagnosis.explaining.addends import Addends
-from chainrule.diagnosis.explaining.counts import other_counts
+from chainrule.diagnosis.explaining.arrangements import orders_in
+from chainrule.diagnosis.explaining.counts import averaged_over, other_counts
 from chainrule.diagnosis.explaining.exchanges import right_results
 from chainrule.diagnosis.explaining.factors import factors_of
 from chainrule.diagnosis.explaining.facts import Facts
@@ -111,13 +112,14 @@ class Diagnoser(Facts):
         carries = self.carrying(self.mine, [c.node for c in self.above] + upstream)
         gradients = self.carrying(self.case.theirs, [c.node for c in self.others] + upstream)
         gradients |= set(self.case.base.gradients.values())
-        divisors = {n.args[1] for n in self.right if n.meta["operation"] == "div" and isinstance(n.args[1], fx.Node)}
-        around = Around(self.sketches, self._names(), carries, gradients, divisors)
+        around = Around(self.sketches, self._names(), carries, gradients, self._divisors)
         around.numbers, around.at, around.until = self.reach.numbers, self._names_at, self.case.until
         around.constants = self._constants()
         counts = (a for n in self.right if n.meta["operation"] in ("add", "sub", "mul", "div", "pow") for a in n.args)
         around.counted = {float(a.meta["val"]) for a in counts if isinstance(a, fx.Node) and is_size(a)}
-        around.sizes, around.shapes, around.value = list(self.reach.sizes), self.reach.shapes(), self.claim.value
+        around.sizes, around.shapes, around.value = self._sizes(), self.reach.shapes(), self.claim.value
+        around.orders = orders_in(self.right)
+        around.areas = averaged_over(self.case.forward, self.sketches)
         resized = self.trial(self._resized) if self._resized is not None else None
         factors = factors_of(self.right, self.carrying(self.right, self.given_above), self.sketches)
         search = Search(self.mine, self.claim.node, trials, around, factors, resized, self.beside, _SECONDS)
@@ -221,6 +223,12 @@ class Diagnoser(Facts):
             found |= {v: v for v in numbers & source.numbers_at(span) if v not in found and not v.is_integer()}
         return list(found.values())
 
+    def _sizes(self) -> list[fx.Node]:
+        """The sizes that have a name of their own: `n, c = x.shape`, also where it was saved."""
+        entries = (size for _, size in self.reach.named_sizes.named)
+        here = ((value, axis) for value, axis in entries if axis is not None and value in self.case.here.values)
+        return [*self.reach.sizes, *(self.sketches.size(value, axis) for value, axis in dict.fromkeys(here))]
+
     def _names(self) -> dict[fx.Node, str]:
         """The tensors that this line can name, and that are no later than it."""
         return self._named(self.reach).of
@@ -247,6 +255,12 @@ class Diagnoser(Facts):
     def _later(self) -> set[fx.Node]:
         return {self.claim.node, *self.readers(self.claim.node)}
 
+    @cached_property
+    def _divisors(self) -> set[fx.Node]:
+        """What the right gradient is divided by, and the factors of that."""
+        divided = [n.args[1] for n in self.right if n.meta["operation"] == "div"]
+        return {f for d in divided if isinstance(d, fx.Node) for f in (d, *_factors_of(d))}
+
     # -- the right gradient, changed ---------------------------------------------------------------
 
     def _made(self) -> list[Mutation]:
@@ -261,7 +275,7 @@ class Diagnoser(Facts):
             return []
         names = {n: t for n, t in self.case.names.items() if n in self.case.forward and is_tensor(n)}
         carries, gradients = self.carrying(self.right, self.given_above), set(self.case.base.gradients.values())
-        around = Around(self.sketches, names, carries, gradients, until=self.case.until)
+        around = Around(self.sketches, names, carries, gradients, self._divisors, until=self.case.until)
         search = Search(self.right, gradient, trials, around)
         found = combined(search, trials)  # few runs, which a large network has the time for
         search.until -= _SECONDS_MORE if found else 0.0

@@ -29,7 +29,7 @@ def other_tensors(node: fx.Node, around: Around) -> Iterator[Mutation]:
         cause = "wrong-mask" if masks else "wrong-tensor"
         named = value in reach
         for other in reach:
-            if other is not value and other is not node and _may_replace(other, value):
+            if other is not value and other is not node and (_may_replace(other, value) or _broadcasts(other, node)):
                 args = (*node.args[:place], other, *node.args[place + 1 :])
                 same = other.meta["val"].shape == value.meta["val"].shape  # type: ignore[union-attr]
                 if named or (same and value not in around.carries):  # `resp.mean(1)` for `pooled`
@@ -152,6 +152,17 @@ def is_mask(node: Any) -> bool:
         return isinstance(value, torch.Tensor)
     parts = value.flatten()[:_FEW], value  # of most, the first say that they are none
     return value.numel() > 1 and all(bool(((part == 0) | (part == 1)).all()) for part in parts)
+
+
+_ELEMENTWISE = frozenset(("add", "sub", "mul", "div", "where"))
+
+
+def _broadcasts(other: fx.Node, node: fx.Node) -> bool:
+    """Whether a value can be an operand of an element-wise operation, stretched."""
+    a, b = other.meta["val"], node.meta["val"]
+    if node.meta["operation"] not in _ELEMENTWISE or not a.dtype.is_floating_point or a.ndim > b.ndim:
+        return False
+    return a.numel() > 1 and all(k in (1, n) for k, n in zip(a.shape[::-1], b.shape[::-1], strict=False))
 
 
 def _may_replace(other: fx.Node, value: Any) -> bool:

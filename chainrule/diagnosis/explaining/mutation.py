@@ -53,6 +53,8 @@ class Around:
     constants: list[float] = field(default_factory=list)  # the numbers that stand in the forward pass
     counted: set[float] = field(default_factory=set)  # the sizes that the right gradient computes with
     sizes: list[fx.Node] = field(default_factory=list)  # those that have a name of their own there
+    areas: list[list[fx.Node]] = field(default_factory=list)  # the sizes that the forward pass averages over together
+    orders: list[tuple[int, ...]] = field(default_factory=list)  # in which the right gradient puts axes
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tuples of sizes that have a name there
     value: fx.Node | None = None  # of which the gradient is looked for
     at: Callable[[fx.Node], Names | None] = lambda node: None  # the names where a node was computed

@@ -164,11 +164,12 @@ def _powers(node: fx.Node, around: Around) -> Iterator[Mutation]:
                 target = other if node.op == "call_method" else getattr(torch, other)
                 yield Mutation(node, sketches.like(node, target=target, name=other), "wrong-exponent", REPLACED + 0.1)
         yield Mutation(node, args[0], "wrong-exponent", DROPPED)  # type: ignore[arg-type]
-    if operation in ("div", "mul", "sub") and len(args) == 2 and is_tensor(args[1]) and args[1] not in around.carries:
-        squared = sketches.operation("pow", args[1], 2)
-        yield Mutation(node, sketches.like(node, (args[0], squared)), "wrong-exponent", WRAPPED)
-        root = sketches.method("sqrt", args[1])
-        yield Mutation(node, sketches.like(node, (args[0], root)), "wrong-exponent", WRAPPED + 0.1)
+    for place, read in enumerate(args if operation in ("add", "sub", "mul", "div") and len(args) == 2 else ()):
+        if is_tensor(read) and read not in around.carries:
+            powers = (sketches.operation("pow", read, 2), sketches.method("sqrt", read))
+            for far, power in enumerate(powers):
+                by = sketches.like(node, (*args[:place], power, *args[place + 1 :]))
+                yield Mutation(node, by, "wrong-exponent", WRAPPED + 0.1 * far)
     if operation == "mul" and args[0] is args[1]:
         yield Mutation(node, args[0], "wrong-exponent", DROPPED)  # type: ignore[arg-type]
 
@@ -199,6 +200,8 @@ def _operands(node: fx.Node, around: Around) -> Iterator[Mutation]:
     if operation in ("mul", "div"):
         other = "div" if operation == "mul" else "mul"
         yield Mutation(node, _as(node, other, around), "wrong-factor", REPLACED + 0.2)
+        for size in around.sizes if is_tensor(b) and b not in around.carries else ():
+            yield Mutation(node, sketches.like(node, (a, size)), "wrong-factor", REPLACED + 0.7)
         for kept, dropped in ((a, b), (b, a)):
             if isinstance(kept, fx.Node) and is_tensor(kept) and (operation == "mul" or kept is a):
                 scale = not is_tensor(dropped) or dropped.meta["val"].numel() == 1  # type: ignore[union-attr]
@@ -285,7 +288,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     "masked_fill": (overwritten,), "einsum": (arrangements.einsums,), **dict.fromkeys(ONES, (instead,)), **dict.fromkeys(("reshape", "view"), (arrangements.reshapes,)),
     **dict.fromkeys(("cat", "stack", "concat"), (_other_axes, arrangements.orders)),
     "pow": (_powers,), "sqrt": (_powers,), "rsqrt": (_powers,), "square": (_powers,), "reciprocal": (_powers,),
-    "add": (_operands, _numbers), "sub": (_masks, _operands, _numbers, _powers),
+    "add": (_operands, _numbers, _powers), "sub": (_masks, _operands, _numbers, _powers),
     "mul": (_operands, _powers), "div": (_operands, _powers),
     **dict.fromkeys({name for family in _FAMILIES for name in family} - {"amax", "amin"}, (_functions,)),
 }  # fmt: skip

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial, reduce
 from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import fx
 
-from chainrule.diagnosis.truth.sketch import Sketches
+from chainrule.diagnosis.explaining.mutation import Around
 
 _ALIKE = 4  # sizes that are equal to a number here
 _COMMON = (2, 0.5, 1, -1, -2, -0.5)  # numbers of many formulas; others, where a size is equal to them, are that size
@@ -38,21 +38,13 @@ class Named(float):
 class Scales:
     """Finds sizes of the values in reach whose number explains a ratio."""
 
-    def __init__(
-        self,
-        sketches: Sketches,
-        reach: list[fx.Node],
-        numbers: Mapping[str, float],
-        sizes: Iterable[fx.Node] = (),
-        resized: Mapping[fx.Node, Any] | None = None,
-        constants: Sequence[float] = (),
-    ) -> None:
-        """`sizes` are those that have a name of their own: `n, t = x.shape`. `resized` are the values for other sizes,
-        which tell sizes from one another that are equal here. `constants` are those of the forward pass."""
-        self.sketches, self.reach, self.sizes, self.resized = sketches, reach, list(sizes), resized
-        self.constants = [c for c in constants if not isinstance(c, Named) and c not in _PLAIN]
-        self.expressions = [c for c in constants if isinstance(c, Named)]  # `math.sqrt(d)`, as it stands there
-        self.named = [Named(value, name) for name, value in numbers.items() if abs(value) not in (0, 1)]
+    def __init__(self, around: Around, resized: Mapping[fx.Node, Any] | None = None) -> None:
+        """`resized` are the values for other sizes, which tell sizes from one another that are equal here."""
+        self.sketches, self.reach, self.sizes, self.resized = around.sketches, list(around.reach), around.sizes, resized
+        self.areas = around.areas
+        self.constants = [c for c in around.constants if not isinstance(c, Named) and c not in _PLAIN]
+        self.expressions = [c for c in around.constants if isinstance(c, Named)]  # `math.sqrt(d)`, as it stands there
+        self.named = [Named(value, name) for name, value in around.numbers.items() if abs(value) not in (0, 1)]
 
     def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
         """Literals and sizes that are equal to `wanted`; a size first where one stood there."""
@@ -89,6 +81,7 @@ class Scales:
             elif _equal(1 / (1 - number), ratio):
                 yield sketches.operation("div", node, sketches.operation("sub", 1, named))
         yield from self._two(node, ratio, values)
+        yield from self._areas(node, ratio, values)
         explained = by_name
         for size in islice(self.sizes_of(1 / ratio if ratio else math.inf, values), _ALIKE):  # made one at a time
             explained = True
@@ -125,6 +118,15 @@ class Scales:
                     product = sketches.operation("mul", named, node)
                     product = product if times == 1 else sketches.operation("mul", times, product)
                     yield sketches.operation("div", product, size)
+
+    def _areas(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
+        """`x / (h * w)`: as many as an average of the forward pass is over."""
+        for sizes in self.areas:
+            count = math.prod(values.get(size, 0) for size in sizes)
+            for operation, wanted in (("mul", ratio), ("div", 1 / ratio if ratio else math.inf)):
+                if _equal(count, wanted):
+                    area = reduce(partial(self.sketches.operation, "mul"), sizes)
+                    yield self.sketches.operation(operation, node, area)
 
     def _rooted(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`x / d` with the root of what it is divided by: a scale of 1/sqrt(d)."""
@@ -166,6 +168,9 @@ class Scales:
         self, ratio: float, values: Mapping[fx.Node, Any], names: Mapping[fx.Node, str], then: float | None = None
     ) -> str:
         """What a ratio equals here: `1/6 = 1/x.shape[0]`, and for other sizes, where it is known what it is `then`."""
+        areas = [math.prod(values.get(size, 0) for size in sizes) for sizes in self.areas]
+        if any(_equal(area, r) for area in areas for r in (ratio, 1 / ratio if ratio else math.inf)):
+            return ""  # equal to one size by chance
         for form, turned in (("{}", 1), ("1/{}", -1), ("sqrt({})", 2), ("1/sqrt({})", -2)):
             if "sqrt" in form and any(_equal(abs(ratio), plain) for plain in _PLAIN):
                 continue  # 0.5 is a half before it is 1/sqrt(4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -38,6 +39,9 @@ _BY_CHANCE = frozenset(  # causes that say nothing where a longer way comes to z
         "missing-broadcast-sum",
     )
 )
+_OF_TERMS = frozenset(
+    ("wrong-scale", "sign", "missing-term", "missing-broadcast-sum")
+)  # which enter a gradient linearly
 _LONG = 40  # operations of a slice, such as a loop gives, in which not everything is tried
 _ALIKE = 4  # operations of one kind that are changed together
 
@@ -71,11 +75,12 @@ class Search:
         self.nodes, self.root, self.trials, self.around = nodes, root, trials, around
         self.order = list(beside) or nodes
         self.factors = list(factors)
-        for trial in trials:
-            trial.values.update({f: value_of(f, trial.values) for f in self.factors if f.meta["phase"] == "sketch"})
+        made = [n for n in [*self.factors, *around.sizes, *chain(*around.areas)] if n.meta["phase"] == "sketch"]
+        for trial in [*trials, *([resized] if resized is not None else [])]:
+            trial.values.update({n: value_of(n, trial.values) for n in made})
         self.position = {node: i for i, node in enumerate(self.order)}
         other = resized.values if resized is not None else None
-        self.scales = Scales(around.sketches, list(around.reach), around.numbers, around.sizes, other, around.constants)
+        self.scales = Scales(around, other)
         self.found: list[Mutation] = []
         self.only_here: list[Mutation] = []  # what works for these sizes alone
         self.shaped = bool(trials) and getattr(trials[0].values.get(root), "shape", None) == trials[0].goal.shape
@@ -197,11 +202,11 @@ class Search:
         """A wrong number is the scale of the gradient, or of one term of it; what is missing is a term of a sum."""
         value = self.trials[0].values.get(mutation.at)
         floats = isinstance(value, torch.Tensor) and value.dtype.is_floating_point and mutation.at in self.position
-        if mutation.repairs not in ("wrong-scale", "sign", "missing-term") or not floats or len(mutation.changes) > 1:
+        if mutation.repairs not in _OF_TERMS or not floats or len(mutation.changes) > 1:
             return
         if self._is_in_factor(mutation) or not self._enters_linearly(mutation.at):
             mutation.repairs = mutation.makes = "sign" if mutation.repairs == "sign" else "wrong-factor"
-        elif mutation.repairs != "missing-term" and not ratios.is_whole(self, [mutation.at]):
+        elif mutation.repairs in ("wrong-scale", "sign") and not ratios.is_whole(self, [mutation.at]):
             mutation.repairs = mutation.makes = "wrong-term-scale"
 
     def _is_in_factor(self, mutation: Mutation) -> bool:

@@ -21,6 +21,9 @@ _RATHER = frozenset(
         ("wrong-scale", "missing-factor"),
         ("missing-factor", "wrong-exponent"),
         ("wrong-factor", "missing-factor"),
+        ("missing-broadcast-sum", "missing-factor"),
+        ("double-applied", "lost-path"),
+        ("double-applied", "missing-term"),
     )
 )
 

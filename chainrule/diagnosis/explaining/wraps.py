@@ -122,12 +122,12 @@ def factors(search: Search, at: fx.Node, derived: bool) -> Iterator[Mutation]:
             late = factor in search.around.gradients and node not in search.around.carries
             masked = is_mask(factor) and any(is_tensor(a) and is_mask(a) for a in node.args)
             cause = "upstream-dropped" if late else "wrong-mask" if masked else "missing-factor"
-            yield Mutation(*put(sketches.operation("mul", node, factor)), cause, far, "double-applied")
+            divides = factor.meta.get("same_as", factor) in search.around.divisors
+            makes = "missing-factor" if divides else "double-applied"
+            yield Mutation(*put(sketches.operation("mul", node, factor)), cause, far, makes)
             if not derived:
                 by = sketches.operation("div", node, factor)
-                cause = (
-                    "missing-factor" if factor.meta.get("same_as", factor) in search.around.divisors else "wrong-factor"
-                )
+                cause = "missing-factor" if divides else "wrong-factor"
                 yield Mutation(*put(by), cause, far + 0.1, "wrong-factor")
 
 

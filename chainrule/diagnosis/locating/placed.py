@@ -93,9 +93,11 @@ class Placed:
         values, variables = self._values(), self._variables(wrong)
         copied = {n.meta.get("same_as") for turns in variables for n in turns}
         found: list[tuple[bool, list[fx.Node], list[fx.Node]]] = []
-        open_: set[fx.Node] = set()
+        open_, parts = set[fx.Node](), self._parts(variables)
         for turns in sorted(variables, key=lambda turns: "same_as" in turns[0].meta):
             source = turns[0].meta.get("same_as")
+            if turns[0] in parts:
+                continue
             if source in open_ and set(source.users) <= set(turns):
                 continue  # `dh = dprev`: what stands there is wrong already
             fitting = list(_alongside(turns, values))
@@ -114,6 +116,19 @@ class Placed:
                 found.append((not told, ns, vs))
         for _, turns, vs in sorted(found, key=lambda f: f[0]):
             yield turns, vs
+
+    def _parts(self, variables: list[list[fx.Node]]) -> set[fx.Node]:
+        """What stands alone under another name, `dx = dx1`, where something of its shape, `dx2`, is read nowhere: a part of
+        that gradient, and none itself."""
+        case, place = self.case, {n: i for i, n in enumerate(self.case.graph.nodes)}
+        given = {c.node for c in self.known}
+        unread = [n for n in case.theirs if n.meta.get("name") and not n.users and n not in given and _is_floating(n)]
+        copies = [(turns[0], turns[0].meta["same_as"]) for turns in variables if "same_as" in turns[0].meta]
+        return {
+            source
+            for copy, source in copies
+            if any(n.meta["val"].shape == copy.meta["val"].shape and place[n] < place[copy] for n in unread)
+        }
 
     def _is(self, node: fx.Node, value: fx.Node) -> bool:
         return same(self.case.here.values.get(node), self.case.here.truth(value))
@@ -144,7 +159,7 @@ class Placed:
                 and _is_floating(node)
                 and not is_opposite(node)
             ):
-                place = (spot.code, spot.index, node.target) if spot is not None else node
+                place = (spot.code, spot.index, node.target, spot.caller) if spot is not None else node
                 groups.setdefault(place, []).append(node)
         named = sorted(groups.values(), key=lambda g: not any(n.meta.get("name") for n in g))
         found: dict[object, list[fx.Node]] = {}

@@ -232,10 +232,10 @@ class Claims(Returned):
         claim.spot = claim.node.meta.get("spot") or claim.spot
 
     def _unsummed(self, name: str, shape: tuple[int, ...]) -> fx.Node | None:
-        """The value of which `name` says so, and which was stretched along an axis to this shape."""
+        """The value of which `name` says so, and which was stretched to this shape, along an axis or more."""
         value = self._meant(name, None)
         kept = tuple(value.meta["val"].shape) if value is not None and differentiable(value) else ()
-        fits = len(kept) == len(shape) and all(a in (1, b) for a, b in zip(kept, shape, strict=True))
+        fits = 0 < len(kept) <= len(shape) and all(a in (1, b) for a, b in zip(kept[::-1], shape[::-1], strict=False))
         return value if fits and kept != shape else None
 
     def _in_order(self, claims: list[Claim]) -> list[Claim]:

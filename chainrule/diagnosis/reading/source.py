@@ -203,8 +203,8 @@ def parts_at(span: Span) -> list[Span]:
 
 
 def numbers_at(span: Span | None) -> set[float]:
-    """The numbers that stand in the statement at a place."""
+    """The numbers that stand at a place."""
     statement = statement_at(span) if span is not None else None
-    held = ast.walk(statement) if statement is not None else ()
-    found = (n.value for n in held if isinstance(n, ast.Constant))
+    held = (n for n in ast.walk(statement) if isinstance(n, ast.Constant)) if statement is not None else ()
+    found = (n.value for n in held if span_of(n, span.file).within(span))  # type: ignore[union-attr, arg-type]
     return {float(value) for value in found if type(value) in (int, float)}  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from torch import fx
@@ -22,6 +22,7 @@ from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.added import additions
+from chainrule.diagnosis.repairing.arguments import other_arguments
 from chainrule.diagnosis.repairing.callers import after_the_call, is_read_by_the_caller
 from chainrule.diagnosis.repairing.derived import Derived
 from chainrule.diagnosis.repairing.edited import rewritten
@@ -38,6 +39,7 @@ from chainrule.work import work
 
 _WRITES = 4  # statements that write in place
 _EXCHANGED = 12  # pairs of values that are exchanged
+_ARGUMENTS = 24  # of calls, each of which is another one
 _ADDED = frozenset((None, "lost-path", "missing-term"))  # causes of a path that is added
 _WRITTEN = 18  # changes that are written as edits
 _SECONDS = 6.0  # of work, after which no further cause or repair is looked for
@@ -92,7 +94,16 @@ class Findings:
             if finding.proved:  # of what comes before it in the run, and is right with it, too
                 found = [f for f in found if f.proved or f.name not in right]
             found.append(finding)
-        return self._beside(found + self.forgotten.findings(mended_too))
+        return self._by_one_argument(self._beside(found + self.forgotten.findings(mended_too)))
+
+    def _by_one_argument(self, found: list[Finding]) -> list[Finding]:
+        """The findings; or the one of a call that is given another argument than it should be, where some have no repair,
+        and all have this one."""
+        if all(f.proved for f in found):
+            return found
+        tried = ((*made, "") for made in islice(other_arguments(self.case, self.located.wrong), _ARGUMENTS))
+        of_all = self._of_all(self.located.wrong, tried)
+        return found if of_all is None or not {f.name for f in found} <= of_all[1] else [of_all[0]]
 
     def _beside(self, found: list[Finding]) -> list[Finding]:
         """The findings, with repairs that are proved once those of others are made: of two mistakes one above the other,
@@ -160,6 +171,13 @@ class Findings:
             for edit, code, said in islice(exchanges(self.case, wrong), _EXCHANGED)
             if len(names) > 1
         ]
+        return self._of_all(wrong, tried)
+
+    def _of_all(
+        self, wrong: list[Wrong], tried: Iterable[tuple[Edit, types.CodeType, str, str]]
+    ) -> tuple[Finding, set[str]] | None:
+        """The finding of the first edit with which all wrong gradients are right."""
+        names = {w.claim.name for w in wrong}
         for edit, code, cause, said in tried:
             right = self.proofs.right(edit, code, whole=True)
             if names <= right:
@@ -178,7 +196,9 @@ class Findings:
         claim = wrong.claim
         if (step := self._missing_step(wrong, others)) is not None:
             return step
-        if (added := self._first_proved(wrong, additions(wrong))) is not None:  # which takes a run, and no search
+        if (
+            added := self._first_proved(wrong, additions(self.case, wrong))
+        ) is not None:  # which takes a run, and no search
             return added
         diagnoser = Diagnoser(self.case, self.located, wrong)
         diagnosis = diagnoser.diagnosis()

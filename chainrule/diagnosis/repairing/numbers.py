@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import enum
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -16,13 +17,22 @@ from chainrule.diagnosis.repairing.wording import numbers_in
 _ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
 
 
+class Naming(enum.Enum):
+    """Which whole numbers are written under their names: those that stand nowhere as they are; none; also those that the
+    person writes elsewhere."""
+
+    COMPUTED = enum.auto()
+    NONE = enum.auto()
+    ALL = enum.auto()
+
+
 class Numbers:
     """What the numbers of one run are called at one line of the person's."""
 
     def __init__(self, spot: Spot, named: dict[str, float], nodes: Iterable[fx.Node]) -> None:
         """`named` are the names of numbers there; `nodes` are those of the run, which computed with numbers."""
         self.spot, self.named, self.nodes = spot, named, nodes
-        self.by_name = True  # whether whole numbers are written under their names
+        self.naming = Naming.COMPUTED
 
     def text(self, value: float, written: dict[float, str]) -> str | None:
         """The person's own text for a number, in the statement first, of which it is known what is `written` there."""
@@ -33,7 +43,11 @@ class Numbers:
     def whole(self, value: float) -> str | None:
         """The person's text for a whole number which they compute with, and write nowhere: `g`, not 3; `g - 1` in the
         derivative of a power, not 2; `len(xs)` of `h * (1 / len(xs))`."""
-        computed = self._computed if self.by_name else {}
+        if self.naming is Naming.NONE:
+            return None
+        computed = (
+            self._computed if self.naming is Naming.COMPUTED else {n: s for n, (_, s) in self._computed_with.items()}
+        )
         statement = computed.get(abs(value)) or (computed.get(1 / abs(value)) if value else None)
         texts = (
             {**self._kept_from(statement), **numbers_in(statement, self.spot.names, whole=True)} if statement else {}
@@ -86,20 +100,31 @@ class Numbers:
 
     @cached_property
     def _computed(self) -> dict[float, ast.stmt]:
-        """The numbers that stand nowhere as they are, each with the statement that computed with it."""
-        found: dict[float, tuple[float, ast.stmt]] = {}  # and the number that it comes from
-        written: set[float] = set()
-        for node in self.nodes:
-            span = span_of(node) if node.meta.get("phase") == "forward" else None
+        """Those of them that stand nowhere as they are."""
+        spans = {span_of(n) for n in self._arithmetic}
+        written = {number for span in spans for number in source.numbers_at(span)}
+        return {n: s for n, (by, s) in self._computed_with.items() if written.isdisjoint((n, by))}
+
+    @cached_property
+    def _computed_with(self) -> dict[float, tuple[float, ast.stmt]]:
+        """The numbers that an operation of the forward pass computes with and that do not stand there, each with the number
+        that it comes from, and with the statement."""
+        found: dict[float, tuple[float, ast.stmt]] = {}
+        for node in self._arithmetic:
+            span = span_of(node)
             statement = source.statement_at(span) if span is not None else None
-            if statement is None or node.meta.get("operation") not in _ARITHMETIC:
-                continue
-            written |= source.numbers_at(span)
-            for number in (float(a) for a in node.args if type(a) in (int, float)):  # type: ignore[arg-type]
-                found.setdefault(abs(number), (abs(number), statement))
+            numbers = {abs(float(a)) for a in node.args if type(a) in (int, float)}  # type: ignore[arg-type]
+            for number in numbers - source.numbers_at(span) - {0.0} if statement is not None else ():
+                found.setdefault(number, (number, statement))  # type: ignore[arg-type]
                 if node.meta["operation"] == "pow":
-                    found.setdefault(abs(number - 1), (abs(number), statement))
-        return {n: s for n, (by, s) in found.items() if n not in (0, 1) and written.isdisjoint((n, by))}
+                    found.setdefault(abs(number - 1), (number, statement))  # type: ignore[arg-type]
+        return {n: by for n, by in found.items() if n not in (0, 1)}
+
+    @cached_property
+    def _arithmetic(self) -> list[fx.Node]:
+        """The operations of the forward pass that stand in the person's source."""
+        mine = (n for n in self.nodes if n.meta.get("phase") == "forward" and n.meta.get("operation") in _ARITHMETIC)
+        return [n for n in mine if span_of(n) is not None]
 
 
 def _named(value: float, texts: dict[float, str]) -> str | None:

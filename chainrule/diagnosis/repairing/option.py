@@ -15,6 +15,7 @@ from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Span, Spot, span_of
+from chainrule.diagnosis.repairing.numbers import Naming
 from chainrule.diagnosis.repairing.parentheses import binding_of, placed
 from chainrule.diagnosis.repairing.reach import Reach
 from chainrule.diagnosis.repairing.rewriting import not_in_place, written, written_together
@@ -103,13 +104,13 @@ class Options:
         own = assigned.target if assigned is not None else str(mutation.at.meta["name"]) if bare else ""
         reach = self._reach(spot, own)
         several = len(mutation.changes) > 1 and not mutation.by.meta.keys() & {"value", "instead"}
-        found = []
-        for reach.known_numbers.by_name in (True, False):
+        found: list[tuple[Spot, Edit, str]] = []
+        for reach.known_numbers.naming in Naming:
             made = written_together(mutation.changes, reach) if several and span is None else None
             made = made or written(mutation.at, mutation.by, reach, span)
-            if made is not None:
+            if made is not None and (place or spot, *made) not in found:
                 found.append((place or spot, *made))
-        return found if len(found) < 2 or found[0] != found[1] else found[:1]
+        return found
 
     def _reach(self, spot: Spot, own: str) -> Reach:
         if (id(spot), own) not in self._reaches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,9 +69,13 @@ class Reach:
                     self.names[node] = text
         self.held: Mapping[str, Any] = spot.names
         self.known_numbers = Numbers(spot, self.numbers, recorder.graph.nodes)
-        self.named_sizes = NamedSizes(spot, self.nodes, resized()) if resized is not None else None
+        self._spot, self._resized = spot, resized
         for node, text in list(self.names.items()):  # under the name of what was saved, what it was
             self.names.setdefault(node.meta.get("same_as", node), text)
+
+    @cached_property
+    def named_sizes(self) -> NamedSizes:
+        return NamedSizes(self._spot, self.nodes, self._resized() if self._resized is not None else None)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The tuples of whole numbers that have a name: `self.shape`."""

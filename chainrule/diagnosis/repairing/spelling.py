@@ -131,7 +131,7 @@ class InPlace(Python):
         if isinstance(value, fx.Node):
             if value in self.instead:
                 return super().spell(self.instead[value])
-            named = self.sizes.of(value) if self.sizes is not None else None
+            named = self.sizes.of(value)
             if named is not None:
                 return named, ATOM
         if isinstance(value, fx.Node) and value.meta["phase"] != "sketch":

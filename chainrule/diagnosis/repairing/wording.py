@@ -19,6 +19,8 @@ from chainrule.recording.numbers import Tracked
 if TYPE_CHECKING:
     from chainrule.diagnosis.truth.case import Point
 
+_OF_MODULE = re.compile(r"(math|np|numpy|torch)\.\w+$")
+_CONSTANTS = {"pi": math.pi, "e": math.e, "tau": math.tau}
 _Size = tuple[fx.Node, int | None]  # of an axis of a value; None: how many elements it has
 _OPERATORS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow,
@@ -122,7 +124,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> float | None:
     if isinstance(node, ast.Constant):
         return _plain(node.value)
     if isinstance(node, ast.Name | ast.Attribute):
-        return _plain(names.get(ast.unparse(node)))
+        text = ast.unparse(node)
+        return _plain(names.get(text)) or (_CONSTANTS.get(text.partition(".")[2]) if _OF_MODULE.match(text) else None)
     if isinstance(node, ast.Call):
         called = ast.unparse(node.func)
         if called == "len" and len(node.args) == 1:
