@@ -88,7 +88,7 @@ def test_a_wrong_argument_is_one_finding_at_the_call(right: str, wrong: str, cau
     assert wrong in text.splitlines()[finding.line - 1]
     mended = "\n".join(finding.edit.applied(text.splitlines()))
     other = _given(3)
-    value, grads = of_source(mended)["loss"](**other)
+    _, grads = of_source(mended)["loss"](**other)
     truth = of_source(TRIPLET)["loss"](**other)[1]
     assert all(np.allclose(grads[name], truth[name]) for name in truth)
 
