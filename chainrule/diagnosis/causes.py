@@ -39,3 +39,13 @@ CAUSES = {
     "the registered operator.",
     "unknown": "None of the known mistakes gives these numbers; the message has the facts.",
 }
+
+
+def sentence_of(cause: str) -> str:
+    """What a cause says first, within another sentence.
+
+    >>> sentence_of("missing-gradient")
+    'the gradient is never computed'
+    """
+    text = CAUSES[cause].split(";")[0].split(": ")[0].rstrip(".")
+    return text[0].lower() + text[1:]

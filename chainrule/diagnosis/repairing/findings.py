@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 
 from torch import fx
 
 from chainrule.diagnosis import edits
-from chainrule.diagnosis.causes import CAUSES
+from chainrule.diagnosis.causes import sentence_of
 from chainrule.diagnosis.explaining.diagnose import Diagnoser
 from chainrule.diagnosis.explaining.facts import Facts
 from chainrule.diagnosis.explaining.mutation import Mutation
 from chainrule.diagnosis.explaining.verdict import Diagnosis
-from chainrule.diagnosis.locating.in_place import without_writing
 from chainrule.diagnosis.locating.locate import Located, Wrong
 from chainrule.diagnosis.locating.misplaced import Misplaced
-from chainrule.diagnosis.locating.swapped import exchanges
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.claim import Claim
 from chainrule.diagnosis.reading.spots import Spot
 from chainrule.diagnosis.repairing.added import additions
-from chainrule.diagnosis.repairing.arguments import other_arguments
+from chainrule.diagnosis.repairing.at_once import AtOnce
 from chainrule.diagnosis.repairing.callers import after_the_call, is_read_by_the_caller
 from chainrule.diagnosis.repairing.derived import Derived
 from chainrule.diagnosis.repairing.edited import rewritten
 from chainrule.diagnosis.repairing.elsewhere import Proofs
-from chainrule.diagnosis.repairing.forgotten import Forgotten, mended
+from chainrule.diagnosis.repairing.forgotten import Forgotten
 from chainrule.diagnosis.repairing.kept import other_numbers
 from chainrule.diagnosis.repairing.option import Option, Options
 from chainrule.diagnosis.repairing.proof import kept
@@ -37,9 +34,6 @@ from chainrule.diagnosis.truth.case import Case, errors
 from chainrule.diagnosis.truth.reruns import Rerun
 from chainrule.work import work
 
-_WRITES = 4  # statements that write in place
-_EXCHANGED = 12  # pairs of values that are exchanged
-_ARGUMENTS = 24  # of calls, each of which is another one
 _ADDED = frozenset((None, "lost-path", "missing-term"))  # causes of a path that is added
 _WRITTEN = 18  # changes that are written as edits
 _SECONDS = 6.0  # of work, after which no further cause or repair is looked for
@@ -55,6 +49,7 @@ class Findings:
         self.proofs = Proofs(located, rerun)
         self.rewrites: list[Edit] = []  # proved, and nothing but the derived line in the place of theirs
         self.derived, self.options = Derived(located), Options(located)
+        self.at_once = AtOnce(located, self.proofs)
         self.forgotten = Forgotten(located, self.derived, self.proofs)
         self.missing_rows = list(self.forgotten.rows.values())
 
@@ -62,7 +57,7 @@ class Findings:
         found: list[Finding] = []
         places: dict[tuple[types.CodeType, int], Finding] = {}
         remaining, mended_too = list(self.located.wrong), set[str]()
-        at_once = self._at_once(remaining)
+        at_once = self.at_once.first(remaining)
         if at_once is not None:
             found.append(at_once[0])
             remaining = [w for w in remaining if w.claim.name not in at_once[1]]
@@ -94,16 +89,7 @@ class Findings:
             if finding.proved:  # of what comes before it in the run, and is right with it, too
                 found = [f for f in found if f.proved or f.name not in right]
             found.append(finding)
-        return self._by_one_argument(self._beside(found + self.forgotten.findings(mended_too)))
-
-    def _by_one_argument(self, found: list[Finding]) -> list[Finding]:
-        """The findings; or the one of a call that is given another argument than it should be, where some have no repair,
-        and all have this one."""
-        if all(f.proved for f in found):
-            return found
-        tried = ((*made, "") for made in islice(other_arguments(self.case, self.located.wrong), _ARGUMENTS))
-        of_all = self._of_all(self.located.wrong, tried)
-        return found if of_all is None or not {f.name for f in found} <= of_all[1] else [of_all[0]]
+        return self.at_once.instead_of(self._beside(found + self.forgotten.findings(mended_too)))
 
     def _beside(self, found: list[Finding]) -> list[Finding]:
         """The findings, with repairs that are proved once those of others are made: of two mistakes one above the other,
@@ -161,33 +147,6 @@ class Findings:
         before.edit, before.repair = edit, " ".join(line.strip() for line in edit.lines)
         before.message += f"; so is {wrong.claim.target}"
         return right
-
-    def _at_once(self, wrong: list[Wrong]) -> tuple[Finding, set[str]] | None:
-        """One finding for all wrong gradients, which are right without a write in place, or with two values exchanged."""
-        names = {w.claim.name for w in wrong}
-        tried = [(*made, "inplace-corruption", "") for made in islice(without_writing(self.case), _WRITES) if names]
-        tried += [
-            (edit, code, "wrong-tensor", said)
-            for edit, code, said in islice(exchanges(self.case, wrong), _EXCHANGED)
-            if len(names) > 1
-        ]
-        return self._of_all(wrong, tried)
-
-    def _of_all(
-        self, wrong: list[Wrong], tried: Iterable[tuple[Edit, types.CodeType, str, str]]
-    ) -> tuple[Finding, set[str]] | None:
-        """The finding of the first edit with which all wrong gradients are right."""
-        names = {w.claim.name for w in wrong}
-        for edit, code, cause, said in tried:
-            right = self.proofs.right(edit, code, whole=True)
-            if names <= right:
-                claim, *others = [w.claim for w in wrong]
-                message = f"{claim.target} {tuple(claim.tensor.shape)} is wrong: {said or _sentence(cause)}"
-                if targets := dict.fromkeys(c.target for c in others if c.target != claim.target):
-                    message += f"; so {'is' if len(targets) == 1 else 'are'} {', '.join(targets)}"
-                finding = Finding(claim.name, edit.line, cause, message, "", file=edit.file)
-                return mended(finding, edit), right
-        return None
 
     # -- a wrong gradient --------------------------------------------------------------------------
 
@@ -293,7 +252,7 @@ class Findings:
         claim = wrong.claim
         shape, expected = tuple(claim.tensor.shape), tuple(claim.value.meta["val"].shape)
         if shape != expected:
-            return f"{claim.target} has shape {shape}, {claim.name} has {expected}: {_sentence(cause)}"
+            return f"{claim.target} has shape {shape}, {claim.name} has {expected}: {sentence_of(cause)}"
         given = ", ".join(dict.fromkeys(c.target for c in wrong.above))  # in a loop, each turn has the same names
         fed = self.case.fed(claim, wrong.above, self.case.here)
         truth = self.case.here.truth(claim.value)
@@ -305,7 +264,7 @@ class Findings:
         if diagnosis.ratio is not None:
             said = f" ({diagnosis.said})" if diagnosis.said else ""
             return f"{head}: it is {diagnosis.ratio:.6g}{said} times the right gradient"
-        return f"{head}: {_sentence(cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
+        return f"{head}: {sentence_of(cause)} (off by up to {error:.3g}, {relative:.2g} of its size)"
 
 
 def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
@@ -316,8 +275,3 @@ def _same_turns(wrong: list[Wrong]) -> list[Wrong]:
 
 def _lines(edit: Edit) -> range:
     return range(edit.first, edit.last + 1)
-
-
-def _sentence(cause: str) -> str:
-    text = CAUSES[cause].split(";")[0].split(": ")[0].rstrip(".")
-    return text[0].lower() + text[1:]
