@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from of_source import of_source
+from sweeps import of_today
 
 import chainrule as cr
 
@@ -97,8 +98,7 @@ def test_gradients_are_told_by_the_lists_that_they_stand_in(sizes: tuple[int, ..
     assert lines[f"biases.{len(sizes) - 2}"] == line_of("nabla_b[-1] = delta", NETWORK)
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize(("right", "wrong", "cause"), WRONG)
+@pytest.mark.parametrize(("sizes", "right", "wrong", "cause"), of_today([(s, *w) for s in SIZES for w in WRONG], 4))
 def test_one_line_of_all_turns_is_one_finding(sizes: tuple[int, ...], right: str, wrong: str, cause: str) -> None:
     source = NETWORK.replace(right, wrong)
     net = network(sizes, source)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from of_source import of_source
+from sweeps import of_today
 
 import chainrule as cr
 from chainrule.diagnosis.report import Report
@@ -240,7 +241,7 @@ GATES = [
 ]
 
 
-@pytest.mark.parametrize(("right", "wrong", "cause", "repair"), GATES)
+@pytest.mark.parametrize(("right", "wrong", "cause", "repair"), of_today(GATES, 3))
 def test_a_line_between_the_gates_is_one_finding(right: str, wrong: str, cause: str, repair: str | None) -> None:
     text = LSTM.replace(right, wrong)
     args = rand(3, 4, 2), rand(3, 4), rand(3, 4, seed=1), *(rand(6, 4, seed=k) for k in range(4)), rand(3, 4, seed=2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from of_source import of_source
+from sweeps import of_today
 
 import chainrule as cr
 
@@ -261,7 +262,7 @@ def test_what_is_right_passes(name: str) -> None:
     assert cr.check(of_source(text)["loss"], **given(3)).ok
 
 
-@pytest.mark.parametrize("name, right, wrong, causes", LINES)
+@pytest.mark.parametrize("name, right, wrong, causes", of_today(LINES, 2))
 def test_one_wrong_line_is_one_finding(name: str, right: str, wrong: str, causes: tuple[str, ...]) -> None:
     text, given = PROGRAMS[name]
     assert text.count(right) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from of_source import of_source
+from sweeps import of_today
 
 import chainrule as cr
 
@@ -78,9 +79,8 @@ def test_the_right_steps_are_right(steps: int) -> None:
     assert checked(LSTM, steps).ok
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize(("wrong", "cause"), WRONG)
-def test_one_part_of_what_is_put_together_is_one_finding(wrong: str, cause: str, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "wrong", "cause"), of_today([(steps, *w) for steps in (1, 3) for w in WRONG], 3))
+def test_one_part_of_what_is_put_together_is_one_finding(steps: int, wrong: str, cause: str) -> None:
     source = LSTM.replace(GATES, wrong)
     (finding,) = checked(source, steps).findings
     assert finding.text == wrong
