@@ -88,16 +88,16 @@ class Python:
         return f"{sign}{self.text(operand, binding)}", binding
 
     def infix(self, target: Any, left: Any, right: Any) -> Spelled:
-        symbol, binding = _INFIX[target]
         if target is operator.mul and not isinstance(right, fx.Node) and isinstance(left, fx.Node):
             left, right = right, left  # 2 * x
-        before, after = binding, binding + 1
-        if target is operator.pow:
-            before, after = binding + 1, binding
-        texts = []
-        for operand, tight in ((left, before), (right, after)):
-            texts.append(self.operand(*self.spell(operand), tight, symbol))
-        return f"{texts[0]} {symbol} {texts[1]}", binding
+        return self.joined(target, self.spell(left), self.spell(right))
+
+    def joined(self, target: Any, left: Spelled, right: Spelled) -> Spelled:
+        """Two operands, as they are spelled, and the operator between them."""
+        symbol, binding = _INFIX[target]
+        before, after = (binding + 1, binding) if target is operator.pow else (binding, binding + 1)
+        one, other = self.operand(*left, before, symbol), self.operand(*right, after, symbol)
+        return f"{one} {symbol} {other}", binding
 
     def operand(self, text: str, binding: int, tight: int, symbol: str) -> str:
         """The operand of an infix operator, in parentheses where it binds less tightly, or mixes `*` and `@`."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from chainrule.diagnosis.locating.missing import missing_inputs
+from chainrule.diagnosis.locating.missing import missing_inputs, of_data_alone
 from chainrule.diagnosis.locating.placed import Placed
 from chainrule.diagnosis.locating.rows import Rows
 from chainrule.diagnosis.locating.unnamed import is_opposite, shared_gradient
@@ -166,7 +166,7 @@ class Located(Rows):
                     continue
             self._take(guess)
         wrong = [c for c in self._wrong_rows() if self._is_wrong(c, self.above(c))]
-        for claim in Placed(self.case, self.known).of(wrong):
+        for claim in Placed(self.case, self.known, self.of_data).of(wrong):
             if not self._is_contradicted(claim):
                 self._take(claim)
 
@@ -178,8 +178,8 @@ class Located(Rows):
         nodes = [n for n in named if "same_as" not in n.meta]  # `dz = dh` may be the mistake, right as dh is
         fed = case.fed_values(nodes, self.known, case.here) if self.wrong and nodes else {}
         truths: dict[torch.Size, list[tuple[fx.Node, torch.Tensor]]] = {}
-        claimed = {c.value for c in self.known}
-        for value in (v for v in case.base.gradients if v not in claimed and not is_opposite(v)):
+        passed = {c.value for c in self.known} | self.of_data
+        for value in (v for v in case.base.gradients if v not in passed and not is_opposite(v)):
             truths.setdefault((truth := case.here.truth(value)).shape, []).append((value, truth))
         for node in nodes:
             held = fed.get(node)
@@ -299,6 +299,11 @@ class Located(Rows):
     def missing(self) -> list[fx.Node]:
         """Inputs that should have a gradient, and have none."""
         return missing_inputs(self.case)
+
+    @cached_property
+    def of_data(self) -> set[fx.Node]:
+        """Values of which nobody looks for a gradient."""
+        return of_data_alone(self.case, self.missing)
 
 
 def _begin_alike(held: torch.Tensor, truth: torch.Tensor) -> bool:

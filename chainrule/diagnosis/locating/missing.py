@@ -40,7 +40,9 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     marked = told and all(
         _requires(n) for n in claimed if n.op == "placeholder"
     )  # what is trained says so: no other is
-    alike = [n for n in given_in if not marked and (roles & _roles(n, used) or _is_kept_like(case, n, claimed))]
+    held_by = {_holder(case, n) for n in claimed if n.op == "placeholder"}
+    beside = [n for n in given_in if not marked and _holder(case, n) in held_by]  # `x` is no entry of `params`
+    alike = [n for n in beside if roles & _roles(n, used) or _is_kept_like(case, n, claimed)]
     steps = [n for n in claimed if n.op != "placeholder"]
     guessed = (
         [] if told or len(steps) < _STEPS else _parameters(inputs, claimed, used) or _of_layers(case, claimed, used)
@@ -48,6 +50,17 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     none = _returned_as_none(case)  # of data it may be left out on purpose
     nothing = [n for n in inputs if n.meta["name"] in none and _is_parameter(n, used)]
     return list(dict.fromkeys([*asked, *alike, *nothing])) or guessed
+
+
+def of_data_alone(case: Case, missing: Iterable[fx.Node]) -> set[fx.Node]:
+    """What is computed of inputs alone that have no gradient, and need none: a row of the targets."""
+    wanted, found = {*(c.value for c in case.claims), *missing}, set[fx.Node]()
+    for node in case.forward:
+        read = node.all_input_nodes
+        given = node.op == "placeholder" if not read else all(n in found for n in read)
+        if given and node not in wanted:
+            found.add(node)
+    return found
 
 
 def _asked_for(case: Case) -> list[fx.Node]:
@@ -117,6 +130,11 @@ def _returned_as_none(case: Case) -> set[str]:
         empty = isinstance(result, tuple | list) and any(value is None for value in result)
         labels = [name for name, value in case.recorder.locals.items() if value is None] if empty else []
     return {meant for label in labels for meant in names_meant(label)}
+
+
+def _holder(case: Case, node: fx.Node) -> str:
+    """What an input is a part of: `params` of `params.w`; nothing, where it is an argument itself."""
+    return case.names.get(node, node.name).rpartition(".")[0].partition(".")[0]
 
 
 def _is_kept_like(case: Case, node: fx.Node, claimed: set[fx.Node]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import islice
 from typing import Any
 
@@ -24,8 +24,9 @@ Pair = tuple[list[fx.Node], list[fx.Node]]  # a variable in each turn, and the v
 class Placed:
     """Looks for variables of the backward pass that stand where the gradient of a value on the way should."""
 
-    def __init__(self, case: Case, known: list[Claim]) -> None:
-        self.case, self.known = case, known
+    def __init__(self, case: Case, known: list[Claim], of_data: Set[fx.Node] = frozenset()) -> None:
+        """`of_data` are values of which nobody looks for a gradient."""
+        self.case, self.known, self.of_data = case, known, of_data
         self._mended: dict[tuple[int, tuple[Claim, ...]], set[Claim]] = {}
         self._runs: dict[tuple[Claim, ...], tuple[list[fx.Node], dict[fx.Node, Any]]] = {}
         self._together: dict[Claim, tuple[Claim, ...]] = {}
@@ -92,13 +93,11 @@ class Placed:
         first. Those that the names tell come first; what is right already is none."""
         values, variables = self._values(), self._variables(wrong)
         copied = {n.meta.get("same_as") for turns in variables for n in turns}
-        found: list[tuple[bool, list[fx.Node], list[fx.Node]]] = []
+        found: list[tuple[tuple[bool, bool], list[fx.Node], list[fx.Node]]] = []
         open_, parts = set[fx.Node](), self._parts(variables)
         for turns in sorted(variables, key=lambda turns: "same_as" in turns[0].meta):
             source = turns[0].meta.get("same_as")
-            if turns[0] in parts:
-                continue
-            if source in open_ and set(source.users) <= set(turns):
+            if source in open_ - parts and set(source.users) <= set(turns):
                 continue  # `dh = dprev`: what stands there is wrong already
             fitting = list(_alongside(turns, values))
             others = [p for p in fitting if not all(self._is(n, v) for n, v in zip(*p, strict=True))]
@@ -113,22 +112,23 @@ class Placed:
                 open_.add(turns[0])
             for ns, vs in fitting:
                 told = any(n.meta.get("name") in names_meant(turns[0].meta["name"]) for n in vs)
-                found.append((not told, ns, vs))
+                found.append(((not told, turns[0] in parts), ns, vs))
         for _, turns, vs in sorted(found, key=lambda f: f[0]):
             yield turns, vs
 
     def _parts(self, variables: list[list[fx.Node]]) -> set[fx.Node]:
-        """What stands alone under another name, `dx = dx1`, where something of its shape, `dx2`, is read nowhere: a part of
-        that gradient, and none itself."""
+        """What stands alone under another name, `dx = dx1`, and may be a part of that gradient: where it is added to
+        something elsewhere, or something of its shape, `dx2`, is read nowhere."""
         case, place = self.case, {n: i for i, n in enumerate(self.case.graph.nodes)}
         given = {c.node for c in self.known}
         unread = [n for n in case.theirs if n.meta.get("name") and not n.users and n not in given and _is_floating(n)]
-        copies = [(turns[0], turns[0].meta["same_as"]) for turns in variables if "same_as" in turns[0].meta]
-        return {
-            source
-            for copy, source in copies
-            if any(n.meta["val"].shape == copy.meta["val"].shape and place[n] < place[copy] for n in unread)
-        }
+        found = set[fx.Node]()
+        for copy in (turns[0] for turns in variables if "same_as" in turns[0].meta):
+            source, shape = copy.meta["same_as"], copy.meta["val"].shape
+            left = any(n.meta["val"].shape == shape and place[n] < place[copy] for n in unread)
+            if left or any(u.meta["operation"] == "add" and _all_named(u) for u in source.users):
+                found.add(source)
+        return found
 
     def _is(self, node: fx.Node, value: fx.Node) -> bool:
         return same(self.case.here.values.get(node), self.case.here.truth(value))
@@ -156,6 +156,7 @@ class Placed:
                 node.op != "placeholder"
                 and node in self.case.base.gradients
                 and node not in claimed
+                and node not in self.of_data
                 and _is_floating(node)
                 and not is_opposite(node)
             ):
@@ -213,6 +214,10 @@ def _alongside(turns: list[fx.Node], values: list[list[fx.Node]]) -> Iterator[Pa
         for ns, vs in choices:
             if [n.meta["val"].shape for n in ns] == [v.meta["val"].shape for v in vs]:
                 yield ns, vs
+
+
+def _all_named(node: fx.Node) -> bool:
+    return all(n.meta.get("name") for n in node.all_input_nodes)
 
 
 def _is_floating(node: fx.Node) -> bool:

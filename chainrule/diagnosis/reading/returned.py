@@ -32,6 +32,12 @@ class Returned(ByName):
         listed, rest = self.in_lists(result, self._is_told) if self.hand.asked.wrt is None else ([], result)
         return [*listed, *self._among(rest)]
 
+    def _by_keys(self, result: Any, items: list[Any]) -> list[Item] | None:
+        """What stands under the names of the items in dictionaries, whatever the order there; None where not all do."""
+        held = [(v, (v.way[-1], *names_meant(v.way[-1]))) for v in self._flat(result) if v.way]
+        found = [[v for v, keys in held if isinstance(item, str) and item in keys] for item in items]
+        return [vs[0] for vs in found] if all(len(vs) == 1 for vs in found) else None
+
     def _is_told(self, part: list[torch.Tensor]) -> bool:
         return any(self._meant_by(v) is not None for v in self._flat(part))
 
@@ -45,7 +51,11 @@ class Returned(ByName):
             return []
         wrt = self.hand.asked.wrt
         if wrt is not None:
-            order = [self._asked_for(item) for item in ([wrt] if isinstance(wrt, str | torch.Tensor) else wrt)]
+            items = [wrt] if isinstance(wrt, str | torch.Tensor) else list(wrt)
+            order = [self._asked_for(item) for item in items]
+            if (keyed := self._by_keys(result, items)) is not None:
+                pairs = zip(order, keyed, strict=True)
+                return [self._claim(n, v.label, v.value) for n, v in pairs if v.value is not None]
             every = [v for v in self._flat(result) if v.value is None or any(v.value is t for _, t in labelled)]
             if len(order) == len(every):  # None in the place of one is a gradient that is missing
                 pairs = zip(order, every, strict=True)

@@ -121,7 +121,12 @@ class _Run(Pairs):
                 self.globals = named(asked.code) if isinstance(asked.code, types.FunctionType) else {}
                 return None, as_tensors(result)
         code = self.object
-        forward = code if callable(code) else code.forward
+        forward = code if callable(code) else getattr(code, "forward", None)
+        if forward is None:
+            raise ChainruleError(
+                f"{type(code).__name__} has no forward(); check a function that computes the loss with it, calls "
+                "backward() and returns the loss"
+            )
         with self._numpy(type(asked.code).backward):
             out = as_tensors(forward(*self._given(asked.code, args), **self._given_by_name(asked.code, kwargs)))
             named_forward = getattr(code, "forward", None) or type(code).__call__

@@ -15,7 +15,7 @@ from chainrule.diagnosis.repairing.numpy_spelling import in_numpy, is_torch_call
 from chainrule.diagnosis.repairing.parentheses import binding_of, is_product
 from chainrule.diagnosis.repairing.reach import Reach
 from chainrule.diagnosis.repairing.wording import numbers_in, only_stretched
-from chainrule.show.python import ATOM, PRODUCT, SUM, Python, Spelled
+from chainrule.show.python import ATOM, PRODUCT, SUM, UNARY, Python, Spelled
 
 if TYPE_CHECKING:
     pass
@@ -58,9 +58,15 @@ class InPlace(Python):
             rest = args[0] if args[1] == 1 else args[1]
             if isinstance(rest, fx.Node) and getattr(rest.meta.get("val"), "shape", None) == _shape(node):
                 return self.spell(rest)
+        if node.target is operator.mul and -1 in args:
+            return self._opposite(args[0] if args[1] == -1 else args[1])
+        if node.meta["operation"] == "neg":
+            return self._opposite(args[0])
         if node.target is operator.sub:  # a - b - c, not a - (b + c)
-            parts = [self.text(args[0], SUM), *(self.text(a, SUM + 1) for a in self._terms(args[1]))]
-            return " - ".join(parts), SUM
+            text = self.text(args[0], SUM)
+            for term in self._terms(args[1]):
+                text = _less(text, self._bound(term, SUM + 1))
+            return text, SUM
         if (axis := self._axis(node)) is not None:
             given = self._arguments((axis, *args[2:]), node.kwargs)
             return f"{self.text(args[0], ATOM)}.{node.target}({given})", ATOM
@@ -91,8 +97,39 @@ class InPlace(Python):
                 self.unspelled.append(value)
         return super().constant(value)
 
+    def _opposite(self, value: Any) -> Spelled:
+        """`b - a` of `a - b`, `x` of `-x`, where that stands nowhere in the person's code."""
+        if isinstance(value, fx.Node) and not self._known(value):
+            if value.meta["operation"] == "neg":
+                return self.spell(value.args[0])
+            if value.target is operator.sub:
+                return _less(self.text(value.args[1], SUM), self._bound(value.args[0], SUM + 1)), SUM
+        text, binding = self.spell(value)
+        if _is_negative(text, binding):
+            return _positive(text), binding_of(_positive(text))
+        return f"-{text}" if binding >= PRODUCT else f"-({text})", min(max(binding, PRODUCT), UNARY)
+
+    def _known(self, value: fx.Node) -> bool:
+        """Whether a value has a name here, or stands in the person's code."""
+        return value in self.verbatim or span_of(value) is not None or bool(self.variable(value))
+
+    def _bound(self, value: Any, tight: int) -> Spelled:
+        """A value in parentheses where it binds less tightly."""
+        text, binding = self.spell(value)
+        return (text, binding) if binding >= tight else (f"({text})", ATOM)
+
     def infix(self, target: Any, left: Any, right: Any) -> Spelled:
-        text, binding = super().infix(target, self._by_name(left), self._by_name(right))
+        return super().infix(target, self._by_name(left), self._by_name(right))
+
+    def joined(self, target: Any, left: Spelled, right: Spelled) -> Spelled:
+        """As everywhere; `a - b` for `a + -b` and for `-b + a`, and `a` for `1 * a`."""
+        if target is operator.mul and left == ("1", ATOM):
+            return right
+        if target is operator.add:
+            first, last = (right, left) if _is_negative(*left) else (left, right)
+            if _is_negative(*last) and not _is_negative(*first):
+                return f"{self.operand(*first, SUM, '-')} - {_positive(last[0])}", SUM
+        text, binding = super().joined(target, left, right)
         return self.style.power(text) if target is operator.pow else text, binding
 
     def operand(self, text: str, binding: int, tight: int, symbol: str) -> str:
@@ -111,8 +148,7 @@ class InPlace(Python):
         """The terms of a sum that is spelled here, and stands nowhere in the person's code; of anything else, itself."""
         if not isinstance(value, fx.Node) or value.target is not operator.add:
             return (value,)
-        known = value in self.verbatim or span_of(value) is not None or self.variable(value)
-        return value.args if not known and all(isinstance(a, fx.Node) for a in value.args) else (value,)
+        return value.args if not self._known(value) and all(isinstance(a, fx.Node) for a in value.args) else (value,)
 
     def spell(self, value: Any) -> Spelled:
         if self.unspelled:
@@ -154,6 +190,20 @@ class InPlace(Python):
             ):  # its numbers, as they stand there
                 self.written = {**numbers_in(statement, self.held), **self.written}
         return super().spell(value)
+
+
+def _is_negative(text: str, binding: int) -> bool:
+    return text.startswith("-") and binding >= PRODUCT
+
+
+def _positive(text: str) -> str:
+    """What `-1 * x`, or `-x * y`, is the opposite of."""
+    return text.removeprefix("-").removeprefix("1 * ")
+
+
+def _less(text: str, term: Spelled) -> str:
+    """A sum without a term."""
+    return f"{text} + {_positive(term[0])}" if _is_negative(*term) else f"{text} - {term[0]}"
 
 
 def _shape(node: fx.Node) -> Any:

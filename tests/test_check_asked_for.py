@@ -1,0 +1,93 @@
+"""`check`: of which values gradients are looked for: what `wrt` names, what stands beside the parameters, what is data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from of_source import of_source
+
+import chainrule as cr
+from chainrule.errors import ChainruleError
+
+TWO_LAYERS = """\
+import numpy as np
+
+
+def step(x, y, w1, w2):
+    h = np.tanh(x @ w1)
+    err = h @ w2 - y
+    grads = {}
+    grads["KEYw2"] = h.T @ err
+    grads["KEYw1"] = x.T @ (err @ w2.T * (1 - h**2))
+    return 0.5 * (err**2).sum(), grads
+"""
+ON_A_GRAPH = """\
+import numpy as np
+
+
+def step(params, a, x, y):
+    p = a @ x
+    h = np.tanh(p @ params["w0"])
+    err = a @ h @ params["w1"] - y
+    dw1 = (a @ h).T @ err
+    dh = a.T @ (err @ params["w1"].T)
+    return 0.5 * (err**2).sum(), {"w0": p.T @ (dh * (1 - h**2)), "w1": dw1}
+"""
+STEPS = """\
+import torch
+
+
+def step(xs, ys, w, v):
+    hs, preds, loss = {-1: torch.zeros(xs.shape[1], w.shape[0])}, {}, 0.0
+    for t in range(len(xs)):
+        hs[t] = torch.tanh(xs[t] + hs[t - 1] @ w)
+        preds[t] = hs[t] @ v
+        loss = loss + 0.5 * (preds[t] - ys[t]).pow(2).sum()
+    dw, dv, dnext = torch.zeros_like(w), torch.zeros_like(v), torch.zeros_like(hs[0])
+    for t in reversed(range(len(xs))):
+        dpred = preds[t] - ys[t]
+        dv += hs[t].T @ dpred
+        dz = (dpred @ v.T + dnext) * (1 - hs[t] ** 2)
+        dw += hs[t - 1].T @ dz
+        dnext = dz @ w.T
+    return loss, dw, dv
+"""
+
+
+def _normal(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    return [rng.normal(size=shape) for shape in shapes]
+
+
+@pytest.mark.parametrize("key", ["", "d", "grad_"])
+@pytest.mark.parametrize("wrt", [["w1", "w2"], ["w2", "w1"]])
+def test_keys_tell_what_they_are_of_in_any_order(key: str, wrt: list[str]) -> None:
+    step = of_source(TWO_LAYERS.replace("KEY", key))["step"]
+    report = cr.check(step, *_normal((5, 3), (5, 2), (3, 4), (4, 2)), wrt=wrt)
+    assert report.ok and sorted(row.name for row in report.rows) == ["w1", "w2"]
+
+
+def test_data_beside_the_parameters_have_no_gradient() -> None:
+    a, x, y, w0, w1 = _normal((6, 6), (6, 3), (6, 2), (3, 4), (4, 2))
+    report = cr.check(of_source(ON_A_GRAPH)["step"], {"w0": w0, "w1": w1}, a, x, y)
+    assert report.ok and len(report.rows) == 2
+    left = ON_A_GRAPH.replace(', "w1": dw1}', "}")
+    (finding,) = cr.check(of_source(left)["step"], {"w0": w0, "w1": w1}, a, x, y).findings
+    assert finding.cause == "missing-gradient" and "w1" in finding.name
+
+
+def test_an_object_without_a_forward_pass_is_refused_in_a_sentence() -> None:
+    class Net:
+        def backward(self) -> None: ...
+
+    with pytest.raises(ChainruleError, match=r"Net has no forward\(\)"):
+        cr.check(Net(), *_normal((2, 3)))
+
+
+def test_a_wrong_sign_is_not_taken_for_the_gradient_of_the_targets() -> None:
+    text = STEPS.replace("dpred = preds[t] - ys[t]", "dpred = ys[t] - preds[t]")
+    given = [torch.from_numpy(v).float() for v in _normal((4, 3, 5), (4, 3, 2), (5, 5), (5, 2))]
+    assert cr.check(of_source(STEPS)["step"], *given).ok
+    (finding,) = cr.check(of_source(text)["step"], *given).findings
+    assert (finding.cause, finding.proved, finding.repair) == ("sign", True, "dpred = preds[t] - ys[t]")
