@@ -68,6 +68,13 @@ def test_keys_tell_what_they_are_of_in_any_order(key: str, wrt: list[str]) -> No
     assert report.ok and sorted(row.name for row in report.rows) == ["w1", "w2"]
 
 
+def test_what_square_data_are_applied_to_is_data() -> None:
+    given = _normal((6, 6), (6, 3), (6, 2), (3, 4), (4, 2))
+    plain = ON_A_GRAPH.replace("params, a, x, y", "a, x, y, w0, w1")
+    plain = plain.replace('params["w0"]', "w0").replace('params["w1"]', "w1")
+    assert cr.check(of_source(plain)["step"], *given).ok
+
+
 def test_data_beside_the_parameters_have_no_gradient() -> None:
     a, x, y, w0, w1 = _normal((6, 6), (6, 3), (6, 2), (3, 4), (4, 2))
     report = cr.check(of_source(ON_A_GRAPH)["step"], {"w0": w0, "w1": w1}, a, x, y)

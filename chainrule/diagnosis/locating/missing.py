@@ -42,6 +42,7 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     )  # what is trained says so: no other is
     held_by = {_holder(case, n) for n in claimed if n.op == "placeholder"}
     beside = [n for n in given_in if not marked and _holder(case, n) in held_by]  # `x` is no entry of `params`
+    beside = [n for n in beside if not _is_mixed_by_data(n, used, claimed)]
     alike = [n for n in beside if roles & _roles(n, used) or _is_kept_like(case, n, claimed)]
     steps = [n for n in claimed if n.op != "placeholder"]
     guessed = (
@@ -135,6 +136,18 @@ def _returned_as_none(case: Case) -> set[str]:
 def _holder(case: Case, node: fx.Node) -> str:
     """What an input is a part of: `params` of `params.w`; nothing, where it is an argument itself."""
     return case.names.get(node, node.name).rpartition(".")[0].partition(".")[0]
+
+
+def _is_mixed_by_data(value: fx.Node, used: set[fx.Node], claimed: set[fx.Node]) -> bool:
+    """Whether square data are all that is applied to it, `adjacency @ x`: each row of the result is one of its own."""
+    readers = list(_readers(value, used))
+    others = [r.args[0] for r, place in readers if r.meta["operation"] in _CONTRACTIONS and place == 1]
+    data = [a for a in others if isinstance(a, fx.Node) and a.op == "placeholder" and a not in claimed]
+    return bool(readers) and len(data) == len(readers) and all(_of(a).ndim > 1 and _is_square(_of(a)) for a in data)
+
+
+def _is_square(value: torch.Tensor) -> bool:
+    return value.shape[-1] == value.shape[-2]
 
 
 def _is_kept_like(case: Case, node: fx.Node, claimed: set[fx.Node]) -> bool:
