@@ -41,7 +41,7 @@ def missing_inputs(case: Case) -> list[fx.Node]:
         _requires(n) for n in claimed if n.op == "placeholder"
     )  # what is trained says so: no other is
     held_by = {_holder(case, n) for n in claimed if n.op == "placeholder"}
-    beside = [n for n in given_in if not marked and _holder(case, n) in held_by]  # `x` is no entry of `params`
+    beside = [n for n in given_in if not marked and (_holder(case, n) or "" in held_by)]  # `x` is no entry of `params`
     beside = [n for n in beside if not _is_mixed_by_data(n, used, claimed)]
     alike = [n for n in beside if roles & _roles(n, used) or _is_kept_like(case, n, claimed)]
     steps = [n for n in claimed if n.op != "placeholder"]
