@@ -31,6 +31,9 @@ def transposes(node: fx.Node, around: Around) -> Iterator[Mutation]:
     """A transpose that is not needed, or of other axes."""
     yield Mutation(node, node.args[0], "transposed", REPLACED)  # type: ignore[arg-type]
     value = node.meta["val"]
+    for order in around.orders if node.meta["operation"] == "permute" else ():
+        if len(order) == value.ndim and [order] != orders_in([node]):
+            yield Mutation(node, around.sketches.method("permute", node.args[0], *order), "transposed", REPLACED + 0.2)
     if isinstance(value, torch.Tensor) and 2 < value.ndim < 5:
         for i, j in combinations(range(value.ndim), 2):
             yield Mutation(node, around.sketches.method("transpose", node.args[0], i, j), "transposed", REPLACED + 0.1)

@@ -95,7 +95,8 @@ class Diagnoser(Facts):
             return ""
         values = self.case.here.values
         resized = self.trial(self._resized) if self._resized is not None else None
-        search = Search([], self.claim.node, [], Around(self.sketches, self._names()), resized=resized)
+        around = Around(self.sketches, self._names(), constants=self._constants())
+        search = Search([], self.claim.node, [], around, resized=resized)
         fed = resized.values.get(self.claim.node) if resized is not None else None
         then = None
         if resized is not None and isinstance(fed, torch.Tensor) and fed.shape == resized.goal.shape:

@@ -67,7 +67,10 @@ def _other_axes(node: fx.Node, around: Around) -> Iterator[Mutation]:
         if dims != now and not (isinstance(now, int) and now < 0 and dims == now + ndim):
             far = REPLACED if now is not None and dims is not None else REPLACED + 0.5
             more = node.meta["operation"] == "sum" and node in around.carries and _includes(dims, now, ndim)
-            yield Mutation(node, _along(node, dims, around), "missing-broadcast-sum" if more else "wrong-axis", far)
+            axis = (
+                dims - ndim if isinstance(dims, int) and isinstance(now, int) and now < 0 else dims
+            )  # as it stands there
+            yield Mutation(node, _along(node, axis, around), "missing-broadcast-sum" if more else "wrong-axis", far)
 
 
 def _includes(dims: Any, now: Any, ndim: int) -> bool:

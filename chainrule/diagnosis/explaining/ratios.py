@@ -69,8 +69,9 @@ def scaled(search: Search, group: list[fx.Node]) -> Iterator[Mutation]:
         yield from _other_number(search, node, place, literal, ratio, repairs, makes)
     if ratio == 0 and node is not search.root:
         yield Mutation(node, sketches.operation("mul", 0, node), repairs, WRAPPED + 1, makes)
+    more = 0.2 if search.scales.stands_in_the_forward_pass(ratio) else 0.01  # than another number that is equal here
     for far, times in enumerate(islice(search.scales.scaled(node, ratio, search.trials[0].values), _SCALES)):
-        yield Mutation(node, times, repairs, WRAPPED + 0.5 + 0.01 * far, makes)
+        yield Mutation(node, times, repairs, WRAPPED + 0.5 + more * far, makes)
 
 
 def scaled_operands(search: Search, node: fx.Node) -> Iterator[Mutation]:
@@ -138,12 +139,13 @@ def _other_number(
     if not isinstance(number, int | float) or isinstance(number, bool):
         return
     wanted = number / ratio if node.meta["operation"] == "div" and place == 1 else number * ratio
+    more = 0.2 if search.scales.stands_in_the_forward_pass(wanted) else 0.01
     for far, other in enumerate(search.scales.numbers(wanted, values, literal if is_size(literal) else None)):
         if other == 1 and len(node.args) == 2 and is_tensor(node.args[1 - place]):
             yield Mutation(node, node.args[1 - place], repairs, REPLACED + 0.1, makes)  # type: ignore[arg-type]
             continue
         args = (*node.args[:place], other, *node.args[place + 1 :])
-        yield Mutation(node, search.around.sketches.like(node, args), repairs, REPLACED + 0.2 + 0.01 * far, makes)
+        yield Mutation(node, search.around.sketches.like(node, args), repairs, REPLACED + 0.2 + more * far, makes)
 
 
 def shifted(search: Search, group: list[fx.Node]) -> Iterator[Mutation]:

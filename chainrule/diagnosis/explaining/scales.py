@@ -44,10 +44,12 @@ class Scales:
         self.areas = around.areas
         self.constants = [c for c in around.constants if not isinstance(c, Named) and c not in _PLAIN]
         self.expressions = [c for c in around.constants if isinstance(c, Named)]  # `math.sqrt(d)`, as it stands there
-        self.named = [Named(value, name) for name, value in around.numbers.items() if abs(value) not in (0, 1)]
+        names = sorted(around.numbers, key=lambda name: (not name.isidentifier(), len(name)))
+        self.named = [Named(v, name) for name in names if abs(v := around.numbers[name]) not in (0, 1)]
 
     def numbers(self, wanted: float, values: Mapping[fx.Node, Any], instead: fx.Node | None = None) -> Iterator[Any]:
         """Literals and sizes that are equal to `wanted`; a size first where one stood there."""
+        yield from (text for text in self.expressions if _equal(float(text), wanted))
         plain = next((p for p in _PLAIN if _equal(p, wanted)), None)
         if plain is not None and instead is None:
             yield plain
@@ -63,7 +65,7 @@ class Scales:
                 yield sketches.operation("mul", text, node)
             elif ratio and _equal(1 / float(text), ratio):
                 yield sketches.operation("div", node, text)
-        if any(_equal(float(text), r) for text in self.expressions for r in (ratio, 1 / ratio if ratio else ratio)):
+        if self.stands_in_the_forward_pass(ratio):
             yield from self._plainly(node, ratio, _COMMON)
             return  # nothing says it better than the forward pass
         by_name = False
@@ -101,6 +103,10 @@ class Scales:
             for size in self.sizes_of(twice / ratio if ratio else math.inf, values):
                 yield sketches.operation("div", sketches.operation("mul", twice, node), size)
 
+    def stands_in_the_forward_pass(self, ratio: float) -> bool:
+        """Whether it multiplies or divides by this number, under names: `math.sqrt(d)`."""
+        return any(_equal(float(text), r) for text in self.expressions for r in (ratio, 1 / ratio if ratio else ratio))
+
     def _plainly(self, node: fx.Node, ratio: float, numbers: Iterable[float]) -> Iterator[fx.Node]:
         """`2 * x`, `x / 2`."""
         for plain in (p for p in numbers if _equal(p, ratio)):
@@ -122,11 +128,13 @@ class Scales:
     def _areas(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`x / (h * w)`: as many as an average of the forward pass is over."""
         for sizes in self.areas:
-            count = math.prod(values.get(size, 0) for size in sizes)
+            numbers = [values.get(size, 0) for size in sizes]
             for operation, wanted in (("mul", ratio), ("div", 1 / ratio if ratio else math.inf)):
-                if _equal(count, wanted):
-                    area = reduce(partial(self.sketches.operation, "mul"), sizes)
-                    yield self.sketches.operation(operation, node, area)
+                if _equal(math.prod(numbers), wanted):
+                    named = [next((n for n in self.named if n == number), None) for number in numbers]
+                    for area in (named, sizes) if None not in named else (sizes,):
+                        product = reduce(partial(self.sketches.operation, "mul"), area)
+                        yield self.sketches.operation(operation, node, product)
 
     def _rooted(self, node: fx.Node, ratio: float, values: Mapping[fx.Node, Any]) -> Iterator[fx.Node]:
         """`x / d` with the root of what it is divided by: a scale of 1/sqrt(d)."""
@@ -168,6 +176,9 @@ class Scales:
         self, ratio: float, values: Mapping[fx.Node, Any], names: Mapping[fx.Node, str], then: float | None = None
     ) -> str:
         """What a ratio equals here: `1/6 = 1/x.shape[0]`, and for other sizes, where it is known what it is `then`."""
+        for text in self.expressions:
+            if any(_equal(float(text), r) for r in (ratio, 1 / ratio if ratio else ratio)):
+                return str(text) if _equal(float(text), ratio) else f"1/({text!r})"
         areas = [math.prod(values.get(size, 0) for size in sizes) for sizes in self.areas]
         if any(_equal(area, r) for area in areas for r in (ratio, 1 / ratio if ratio else math.inf)):
             return ""  # equal to one size by chance

@@ -172,7 +172,7 @@ def _is_later(value: fx.Node, bare: _Bare, reader: Spot) -> bool:
 def _reads_itself(reader: fx.Node, bare: _Bare) -> bool:
     """Whether an operation is applied to the one name and not to the other: `dz * (1 - da)`."""
     span = span_of(reader)
-    operands = source.operands_at(span) if span is not None else []
+    operands = [source.text_at(place) for place in source.operands_at(span)] if span is not None else []
     return bare.name in operands and bare.other not in operands
 
 

@@ -166,7 +166,7 @@ class Returned(ByName):
         """Where neither names nor positions tell them apart: each is of the input of which it is the right gradient."""
         inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
         tensors = [v.value for v in values]
-        if any(_fit(self._in_position(tensors), tensors)) or not any(not v.label for v in values):
+        if any(_fit(self._in_position(tensors), tensors)) or all(_says(v.label) for v in values):
             return []
         truth, found = self.truths(), []
         for value in values:
@@ -194,6 +194,8 @@ class Returned(ByName):
 
     def _by_position(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim]:
         order = self._in_position([t for _, t in labelled])
+        if len(order) != len(labelled) and (of_shapes := self._by_shapes(labelled)) is not None:
+            return of_shapes
         if len(order) != len(labelled):
             raise Untold(
                 f"{self.hand.asked.name} returned {len(labelled)} gradients, which cannot be told apart by name; say "
@@ -201,12 +203,22 @@ class Returned(ByName):
             )
         pairs = list(zip(order, labelled, strict=True))
         fits = _fit(order, [t for _, t in labelled])
-        if not any(fits) or any(label and not fit for fit, (_, (label, _)) in zip(fits, pairs, strict=True)):
+        meant = [self.names.get(n) in names_meant(label) for n, (label, _) in pairs]  # whatever its shape
+        told = zip(fits, meant, labelled, strict=False)
+        if not any(fits) or any(label and not fit and not means for fit, means, (label, _) in told):
             raise Untold(
                 f"{self.hand.asked.name} returned gradients {', '.join(label or str(tuple(t.shape)) for label, t in labelled)} "
                 'that are of no argument by name or by shape; say of what they are, in order: wrt=["w", "b"]'
             )
         return [self._claim(v, label, t) for v, (label, t) in pairs]
+
+    def _by_shapes(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim] | None:
+        """Each that no name tells, `grad`, of the one input of its shape."""
+        inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
+        of = [[n for n in inputs if n.meta["val"].shape == t.shape] for _, t in labelled]
+        if any(_says(label) for label, _ in labelled) or any(len(ns) != 1 for ns in of):
+            return None
+        return [self._claim(ns[0], label, t) for ns, (label, t) in zip(of, labelled, strict=True)]
 
     def _without_steps(self, values: list[Item]) -> list[Item]:
         """What was returned without the parameters that are returned beside their gradients: as they were, or stepped
@@ -274,6 +286,11 @@ class Returned(ByName):
             return node
         known = ", ".join(self.names.values())
         raise ChainruleError(f"wrt names {item!r}, which {self.hand.asked.name} did not read; it read {known}")
+
+
+def _says(label: str) -> bool:
+    """Whether a name tells of what something is the gradient: not `grad`."""
+    return label.casefold() not in ("", "g", "grad", "grads", "gradient", "gradients")
 
 
 def _fit(nodes: list[fx.Node], tensors: list[torch.Tensor]) -> list[bool]:

@@ -174,8 +174,8 @@ _SYMBOLS: dict[type[ast.operator], str] = {
 }  # fmt: skip
 
 
-def operands_at(span: Span) -> list[str]:
-    """The source of what the operation in a span is applied to, numbers apart: `hs[t]` and `dz` of `hs[t] * dz`."""
+def operands_at(span: Span) -> list[Span]:
+    """Where that stands which the operation in a span is applied to, numbers apart: `hs[t]` and `dz` of `hs[t] * dz`."""
     node = next(
         (n for n in ast.walk(tree_of(span.file)) if isinstance(n, ast.expr) and span_of(n, span.file) == span), None
     )
@@ -192,7 +192,7 @@ def operands_at(span: Span) -> list[str]:
         owner = node.func.value if isinstance(node.func, ast.Attribute) else None
         module = isinstance(owner, ast.Name) and owner.id in ("torch", "F", "np", "numpy")
         parts = [*([owner] if owner is not None and not module else []), *node.args]
-    return [text_at(span_of(p, span.file)) for p in parts if not isinstance(p, ast.Constant)]
+    return [span_of(p, span.file) for p in parts if not isinstance(p, ast.Constant)]
 
 
 def parts_at(span: Span) -> list[Span]:

@@ -119,7 +119,7 @@ class Proofs:
             for n in [n for n in lengths if n not in changed][:_LENGTHS]:
                 found += self._first(_Data({}, {n: n + 1}), _Data({}, {n: 2 * n}))
         for name in [n for n, v in numbers.items() if v.is_integer()][:_WHOLE]:
-            found += self._first(_Data({name: int(numbers[name]) + 1}))
+            found += self._first(*_with_another(name, int(numbers[name]), lengths))
         return found
 
     def _fitting(self, asked: Asked) -> list[tuple[_Other, _Data]]:
@@ -129,11 +129,11 @@ class Proofs:
         inputs = {n: n.meta["val"] for n in hand.recorder.inputs if isinstance(n.meta["val"], torch.Tensor)}
         if self.left <= 0 or sum(v.numel() for v in inputs.values()) > _ELEMENTS:
             return []
-        with self._timed():
-            found = unequal(needed([case.base.output]), inputs, seed=3, runs=_TRIALS) or {}
         places: dict[str, int | str] = {k: i for i, k in enumerate(hand.parameters)} | {k: k for k in asked.kwargs}
         nodes = {id(n.meta.get("given", n.meta["val"])): n for n in inputs}
         given = {places[k]: nodes.get(id(v)) for k, v in hand.recorder.arguments.items() if k in places}
+        with self._timed():
+            found = unequal(needed([case.base.output]), inputs, seed=3, runs=_TRIALS, moving=given.values()) or {}
         before = {k: tuple(inputs[n].shape) for k, n in given.items() if n in found}
         after = {k: tuple(found[n].shape) for k, n in given.items() if n in found}
         # what the graph has as a number, `range(n)`, binds sizes that it does not know to be bound: these may have to stay
@@ -170,6 +170,12 @@ class Proofs:
         truths = [located.case.here.truth(c.value) for c in located.case.claims]
         finite = all(bool(torch.isfinite(t).all()) for t in truths)
         return _Other(rerun, located) if finite and wrong_names(located) <= wrong_names(self.located) else None
+
+
+def _with_another(name: str, value: int, lengths: Iterable[int]) -> Iterator[_Data]:
+    """Another whole number: alone, or with lengths that it divides as the one before did."""
+    for other, times in ((value + 1, 1), (2 * value, 1), (value + 1, value + 1), (2 * value, 2)):
+        yield _Data({name: other}, {n: times * n for n in lengths} if times > 1 else {})
 
 
 _Shapes = Mapping[int | str, tuple[int, ...]]

@@ -14,6 +14,8 @@ from chainrule.diagnosis.reading.returns import function_of
 from chainrule.diagnosis.reading.spots import Spot, span_of
 from chainrule.diagnosis.repairing.wording import numbers_in
 
+# Operations that run along an axis, `x.sum(dim)`.
+ALONG = frozenset("sum mean amax amin prod softmax log_softmax logsumexp cumsum flip unsqueeze".split())  # noqa: SIM905
 _ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "pow"))
 
 
@@ -73,7 +75,8 @@ class Numbers:
         """The names of which the forward pass takes axes."""
         found: set[str] = set()
         for node in self.nodes:
-            span = span_of(node) if node.meta.get("phase") == "forward" and node.op == "call_method" else None
+            along = node.meta.get("operation") in ALONG and node.meta.get("phase") == "forward"
+            span = span_of(node) if along and node.op == "call_method" else None
             axes = [a for a in (*node.args[1:], *node.kwargs.values()) if type(a) is int] if span is not None else []
             statement = source.statement_at(span) if axes and span is not None else None
             for call in ast.walk(statement) if statement is not None else ():

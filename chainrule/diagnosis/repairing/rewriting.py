@@ -38,7 +38,7 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, call: Span | None = None) ->
     bare = at.meta.get("same_as") is not None and at.meta.get("span") is None
     whole = bare or span == statement or bool(at.meta.get("written") and not span.within(assigned.value))
     speller = InPlace(reach, statement)
-    texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
+    texts, read = _texts(span), [a for a in at.args if isinstance(a, fx.Node)]
     if call is not None:
         speller.verbatim = {at: source.text_at(call)}
     elif not bare and len(texts) == len(read) == len(set(read)):
@@ -76,7 +76,8 @@ def written(at: fx.Node, by: fx.Node, reach: Reach, call: Span | None = None) ->
     elif whole and assigned.augmented:
         edit = _augmented(by, assigned, speller, statement, at)
     else:
-        place, by = _part(at, by, span) or (assigned.value if whole else span, by)
+        one = None if whole else _operand(at, by, span, speller)
+        place, by = _part(at, by, span) or one or (assigned.value if whole else span, by)
         text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)
         edit = edits.replaced(*placed(place, text, binding))
     if speller.unspelled:
@@ -92,6 +93,23 @@ def _part(at: fx.Node, by: fx.Node, span: Span) -> tuple[Span, fx.Node] | None:
     )
     others = [(place, new) for place, new, old in zip(parts, then, held, strict=False) if new is not old]
     return others[0] if len(parts) == len(held) and len(others) == 1 and isinstance(others[0][1], fx.Node) else None
+
+
+def _operand(at: fx.Node, by: fx.Node, span: Span, speller: InPlace) -> tuple[Span, fx.Node] | None:
+    """Where the one operand stands that is another, and which: the rest of `x.sum(dim=axes)` stays as it is written."""
+    like = (by.target, by.kwargs, len(by.args)) == (at.target, at.kwargs, len(at.args))
+    pairs = list(zip(at.args, by.args, strict=True)) if like else []
+    others = [(a, b) for a, b in pairs if not (a is b if isinstance(a, fx.Node) else a == b)]
+    if len(others) != 1 or not all(isinstance(n, fx.Node) for n in others[0]):
+        return None
+    old, new = others[0]
+    text = speller.spell(old)[0]
+    places = [place for place in source.operands_at(span) if source.text_at(place) == text]
+    return (places[0], new) if len(places) == 1 and not speller.unspelled else None  # type: ignore[return-value]
+
+
+def _texts(span: Span) -> list[str]:
+    return [source.text_at(place) for place in source.operands_at(span)]
 
 
 def _as_factor(span: Span) -> str:
@@ -112,7 +130,7 @@ def written_together(changes: Sequence[tuple[fx.Node, fx.Node]], reach: Reach) -
         if statement is None or any(span.within(other) for other in spans if other is not None and other != span):
             return None
         speller = InPlace(reach, source.span_of(statement, span.file))
-        texts, read = source.operands_at(span), [a for a in at.args if isinstance(a, fx.Node)]
+        texts, read = _texts(span), [a for a in at.args if isinstance(a, fx.Node)]
         if len(texts) == len(read) == len(set(read)):
             speller.verbatim = dict(zip(read, texts, strict=True))
         text, binding = speller.expression(by) if by.meta["phase"] == "sketch" else speller.spell(by)

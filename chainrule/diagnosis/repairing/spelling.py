@@ -11,6 +11,7 @@ from torch import fx
 from chainrule.diagnosis.explaining.scales import Named
 from chainrule.diagnosis.reading import source
 from chainrule.diagnosis.reading.spots import Span, span_of
+from chainrule.diagnosis.repairing.numbers import ALONG
 from chainrule.diagnosis.repairing.numpy_spelling import in_numpy, is_torch_call, name_in
 from chainrule.diagnosis.repairing.parentheses import binding_of, is_product
 from chainrule.diagnosis.repairing.reach import Reach
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     pass
 
 
-_REDUCTIONS = frozenset("sum mean amax amin prod softmax log_softmax logsumexp cumsum flip unsqueeze".split())  # noqa: SIM905
 LONGEST = 2000  # characters of an expression
 _DEEPEST = 60  # values in one another
 
@@ -77,7 +77,7 @@ class InPlace(Python):
 
     def _axis(self, node: fx.Node) -> Named | None:
         """The axis along which a node reduces, under the person's name for it."""
-        if node.op != "call_method" or node.target not in _REDUCTIONS or len(node.args) < 2:
+        if node.op != "call_method" or node.target not in ALONG or len(node.args) < 2:
             return None
         given: Any = node.args[1]
         axis = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ def unequal(
     seed: int,
     guards: Sequence[fx.Node] = (),
     runs: int = 300,
+    moving: Collection[Any] | None = None,
 ) -> dict[fx.Node, Any] | None:
     """Inputs of other, pairwise unequal sizes (and other values, as `fresh` draws them), on which `nodes` still run.
 
@@ -34,7 +35,8 @@ def unequal(
     the inputs that it is computed from are made longer too, until everything runs and each of `guards` (nodes) is
     true. Axes that cannot change, because a number in the program says so, stay, as do axes of size 1 and 0, and
     inputs that no node reads (an upstream gradient among them: the caller knows the shape of the output). Indices
-    stay in range, since no axis becomes shorter. At most about `runs` runs are made; None if nothing could change.
+    stay in range, since no axis becomes shorter. At most about `runs` runs are made; None if nothing could change. Of
+    `moving`, where it is given, are the inputs that may change.
 
     >>> graph = fx.Graph()
     >>> x, w = graph.placeholder("x"), graph.placeholder("w")
@@ -45,6 +47,7 @@ def unequal(
     """
     for drawn in (True, False):  # values that a condition in the program does not allow: as they were, then
         search = _Search(list(nodes), inputs, guards, seed, drawn, runs)
+        search.only(moving)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             search.left = min(runs, max(_FEWEST, _STEPS // (len(search.nodes) + 1)))
@@ -80,6 +83,10 @@ class _Search:
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}  # in the last run that went through
         self.values: dict[fx.Node, Any] = {}  # of the last run, up to where it failed
         self.made: dict[tuple[fx.Node, tuple[int, ...]], Any] = {}
+
+    def only(self, moving: Collection[Any] | None) -> None:
+        """Let no other inputs change."""
+        self.sizes = {a: s for a, s in self.sizes.items() if moving is None or a[0] in moving}
 
     # Running
 
