@@ -16,7 +16,7 @@ from chainrule.diagnosis.explaining.exchanges import exchanged, given, right_fac
 from chainrule.diagnosis.explaining.mutation import WRAPPED, Around, Mutation
 from chainrule.diagnosis.explaining.mutations import mutations
 from chainrule.diagnosis.explaining.projections import projections
-from chainrule.diagnosis.explaining.scales import Scales
+from chainrule.diagnosis.explaining.scales import Named, Scales
 from chainrule.diagnosis.explaining.turns import in_every_turn
 from chainrule.diagnosis.truth.case import same
 from chainrule.diagnosis.truth.sketch import value_of
@@ -192,11 +192,16 @@ class Search:
                     self._name_by_reach(mutation)
                     resized = self.resized
                     then = self.outcome(mutation.changes, resized) if resized is not None else None
-                    general = resized is None or same(then, resized.goal)
+                    general = resized is None or same(then, resized.goal) or self._is_by_name(mutation)
                     (self.found if general else self.only_here).append(mutation)
                     if not general and resized is not None and getattr(then, "shape", None) == resized.goal.shape:
                         mutation.strange += _ONLY_HERE  # where the line itself holds for other sizes
                     kept += [by for _, by in mutation.changes]
+
+    def _is_by_name(self, mutation: Mutation) -> bool:
+        """Whether it stands by names in the forward pass, `/ d**0.5`, where other sizes have no other number."""
+        numbers = (a for _, by in mutation.changes for a in by.args if isinstance(a, Named))
+        return any(n is text for n in numbers for text in self.scales.expressions)
 
     def _name_by_reach(self, mutation: Mutation) -> None:
         """A wrong number is the scale of the gradient, or of one term of it; what is missing is a term of a sum."""
