@@ -126,8 +126,8 @@ class InPlace(Python):
         if target is operator.mul and left == ("1", ATOM):
             return right
         if target is operator.add:
-            first, last = (right, left) if _is_negative(*left) else (left, right)
-            if _is_negative(*last) and not _is_negative(*first):
+            first, last = (left, right) if _is_negative(*right) else (right, left)
+            if _is_negative(*last):
                 return f"{self.operand(*first, SUM, '-')} - {_positive(last[0])}", SUM
         text, binding = super().joined(target, left, right)
         return self.style.power(text) if target is operator.pow else text, binding
