@@ -119,7 +119,7 @@ class Proofs:
             for n in [n for n in lengths if n not in changed][:_LENGTHS]:
                 found += self._first(_Data({}, {n: n + 1}), _Data({}, {n: 2 * n}))
         for name in [n for n, v in numbers.items() if v.is_integer()][:_WHOLE]:
-            found += self._first(*_with_another(name, int(numbers[name]), lengths))
+            found += self._first(*_with_another(name, int(numbers[name]), lengths, [a.shape for a in every]))
         return found
 
     def _fitting(self, asked: Asked) -> list[tuple[_Other, _Data]]:
@@ -172,10 +172,13 @@ class Proofs:
         return _Other(rerun, located) if finite and wrong_names(located) <= wrong_names(self.located) else None
 
 
-def _with_another(name: str, value: int, lengths: Iterable[int]) -> Iterator[_Data]:
-    """Another whole number: alone, or with lengths that it divides as the one before did."""
-    for other, times in ((value + 1, 1), (2 * value, 1), (value + 1, value + 1), (2 * value, 2)):
-        yield _Data({name: other}, {n: times * n for n in lengths} if times > 1 else {})
+def _with_another(name: str, value: int, lengths: Iterable[int], shapes: Iterable[tuple[int, ...]]) -> Iterator[_Data]:
+    """Another whole number: alone, or with lengths that it divides as the one before did, where that is not too large."""
+    yield from (_Data({name: other}) for other in (value + 1, 2 * value))
+    for other, times in ((value + 1, value + 1), (2 * value, 2)):
+        longer = {n: times * n for n in lengths}
+        if sum(math.prod(longer.get(n, n) for n in shape) for shape in shapes) <= _LARGE:
+            yield _Data({name: other}, longer)
 
 
 _Shapes = Mapping[int | str, tuple[int, ...]]
