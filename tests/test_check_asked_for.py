@@ -98,3 +98,32 @@ def test_a_wrong_sign_is_not_taken_for_the_gradient_of_the_targets() -> None:
     assert cr.check(of_source(STEPS)["step"], *given).ok
     (finding,) = cr.check(of_source(text)["step"], *given).findings
     assert (finding.cause, finding.proved, finding.repair) == ("sign", True, "dpred = preds[t] - ys[t]")
+
+
+def test_a_weight_is_missed_where_data_would_not_be() -> None:
+    square = TWO_LAYERS.replace("KEY", "").replace('    grads["w1"] = x.T @ (err @ w2.T * (1 - h**2))\n', "")
+    (finding,) = cr.check(of_source(square)["step"], *_normal((4, 4), (4, 2), (4, 5), (5, 2))).findings
+    assert finding.cause == "missing-gradient" and finding.name == "w1"
+    apart = square.replace("x, y, w1, w2", "params, w1, x, y").replace("w2", 'params["w2"]')
+    apart = apart.replace('grads["params["w2"]"]', 'grads["w2"]')
+    w1, w2, x, y = _normal((3, 4), (4, 2), (6, 3), (6, 2))
+    assert cr.check(of_source(apart)["step"], {"w2": w2}, w1, x, y).ok  # combined with data alone
+    last = apart.replace('grads["w2"] = h.T @ err', 'grads["w2"] = x.T @ (err @ w1.T * (1 - h**2))')
+    last = last.replace('h @ params["w2"]', "h @ w1").replace("np.tanh(x @ w1)", 'np.tanh(x @ params["w2"])')
+    (finding,) = cr.check(of_source(last)["step"], {"w2": w1}, w2, x, y).findings
+    assert finding.cause == "missing-gradient" and finding.name == "w1"
+
+
+def test_a_gradient_of_a_value_on_the_way_is_not_taken_for_that_of_an_input() -> None:
+    text = """\
+import numpy as np
+
+
+def step(x, w, y):
+    z = x @ w
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    grad = p - y
+    return -(y * np.log(p)).sum(), grad
+"""
+    with pytest.raises(ChainruleError, match="wrt="):
+        cr.check(of_source(text)["step"], *_normal((5, 3), (3, 4)), np.eye(4)[[0, 1, 2, 3, 0]])

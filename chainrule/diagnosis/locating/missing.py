@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,9 +41,7 @@ def missing_inputs(case: Case) -> list[fx.Node]:
     marked = told and all(
         _requires(n) for n in claimed if n.op == "placeholder"
     )  # what is trained says so: no other is
-    held_by = {_holder(case, n) for n in claimed if n.op == "placeholder"}
-    beside = [n for n in given_in if not marked and (_holder(case, n) or "" in held_by)]  # `x` is no entry of `params`
-    beside = [n for n in beside if not _is_mixed_by_data(n, used, claimed)]
+    beside = [n for n in given_in if not marked and not _is_data(case, n, used, claimed)]
     alike = [n for n in beside if roles & _roles(n, used) or _is_kept_like(case, n, claimed)]
     steps = [n for n in claimed if n.op != "placeholder"]
     guessed = (
@@ -138,16 +137,23 @@ def _holder(case: Case, node: fx.Node) -> str:
     return case.names.get(node, node.name).rpartition(".")[0].partition(".")[0]
 
 
-def _is_mixed_by_data(value: fx.Node, used: set[fx.Node], claimed: set[fx.Node]) -> bool:
-    """Whether square data are all that is applied to it, `adjacency @ x`: each row of the result is one of its own."""
+_OF_DATA = re.compile(r"x\d*|inputs?|data|(node_?)?feat(ure)?s?", re.IGNORECASE)
+
+
+def _is_data(case: Case, value: fx.Node, used: set[fx.Node], claimed: set[fx.Node]) -> bool:
+    """Whether it is combined with data alone, `adjacency @ x`, and stands apart from the parameters that have gradients, or
+    is told by its name, or by square data that are applied to other values, too."""
     readers = list(_readers(value, used))
     others = [r.args[0] for r, place in readers if r.meta["operation"] in _CONTRACTIONS and place == 1]
     data = [a for a in others if isinstance(a, fx.Node) and a.op == "placeholder" and a not in claimed]
-    return bool(readers) and len(data) == len(readers) and all(_of(a).ndim > 1 and _is_square(_of(a)) for a in data)
-
-
-def _is_square(value: torch.Tensor) -> bool:
-    return value.shape[-1] == value.shape[-2]
+    if not readers or len(data) < len(readers):
+        return False
+    holders = {_holder(case, n) for n in claimed if n.op == "placeholder"}
+    if not _holder(case, value) and "" not in holders:  # `x` beside `params`
+        return True
+    told = _OF_DATA.fullmatch(case.names.get(value, "")) is not None
+    square = all(_of(a).ndim > 1 and _of(a).shape[-1] == _of(a).shape[-2] for a in data)
+    return square and (told or all(len(list(_readers(a, used))) > 1 for a in data))
 
 
 def _is_kept_like(case: Case, node: fx.Node, claimed: set[fx.Node]) -> bool:

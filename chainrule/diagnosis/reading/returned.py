@@ -213,9 +213,10 @@ class Returned(ByName):
         return [self._claim(v, label, t) for v, (label, t) in pairs]
 
     def _by_shapes(self, labelled: list[tuple[str, torch.Tensor]]) -> list[Claim] | None:
-        """Each that no name tells, `grad`, of the one input of its shape."""
-        inputs = [n for n in self.recorder.inputs if n in self.used and differentiable(n)]
-        of = [[n for n in inputs if n.meta["val"].shape == t.shape] for _, t in labelled]
+        """Each that no name tells, `grad`, of the one input of its shape, where no value on the way has that."""
+        values = [n for n in self.used if n.op == "placeholder" or n.meta.get("name")]
+        values = [n for n in values if isinstance(n.meta["val"], torch.Tensor) and differentiable(n)]
+        of = [[n for n in values if n.meta["val"].shape == t.shape] for _, t in labelled]
         if any(_says(label) for label, _ in labelled) or any(len(ns) != 1 for ns in of):
             return None
         return [self._claim(ns[0], label, t) for ns, (label, t) in zip(of, labelled, strict=True)]
