@@ -75,9 +75,11 @@ def test_returned_gradients(returned: str) -> None:
 
 def test_gradients_that_cannot_be_told_apart_are_asked_for_unless_they_are_right() -> None:
     assert cr.check(defined(LINEAR.format(returned="loss, dw + 0, db + 0, 0.1"), "step"), *inputs()).ok
-    step = defined(LINEAR.format(returned="loss, dw + 0, db + 1"), "step")
+    (finding,) = cr.check(defined(LINEAR.format(returned="loss, dw + 0, db + 1"), "step"), *inputs()).findings
+    assert finding.name == "b"  # nothing else has its shape
+    step = defined(LINEAR.format(returned="loss, dw + 1, db + 0"), "step")
     with pytest.raises(cr.ChainruleError, match="wrt="):
-        cr.check(step, *inputs())
+        cr.check(step, *(torch.rand(3, 3) for _ in range(3)), torch.rand(3))
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def step(x, wq, wk):
     ("line", "wrong", "right"),
     [
         ("q.g = s.g @ k / math.sqrt(d)", "q.g = s.g @ k", "q.g = (s.g @ k) / math.sqrt(d)"),
-        ("q.g = s.g @ k / math.sqrt(d)", "q.g = s.g @ k / d", "q.g = (s.g @ k) / d ** 0.5"),
+        ("q.g = s.g @ k / math.sqrt(d)", "q.g = s.g @ k / d", "q.g = (s.g @ k) / math.sqrt(d)"),
         ("k.g = s.g.T @ q / math.sqrt(d)", "k.g = s.g.T @ q * math.sqrt(d)", "k.g = (s.g.T @ q) / math.sqrt(d)"),
         (" + out.g\n", "\n", "x.g = q.g @ wq.T + k.g @ wk.T + s.exp().T @ out.g + out.g"),
     ],

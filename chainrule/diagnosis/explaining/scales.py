@@ -44,6 +44,7 @@ class Scales:
         self.areas = around.areas
         self.constants = [c for c in around.constants if not isinstance(c, Named) and c not in _PLAIN]
         self.expressions = [c for c in around.constants if isinstance(c, Named)]  # `math.sqrt(d)`, as it stands there
+        self.computed = [c for c in self.expressions if not repr(c).isidentifier()]
         names = sorted(around.numbers, key=lambda name: (not name.isidentifier(), len(name)))
         self.named = [Named(v, name) for name in names if abs(v := around.numbers[name]) not in (0, 1)]
 
@@ -65,7 +66,7 @@ class Scales:
                 yield sketches.operation("mul", text, node)
             elif ratio and _equal(1 / float(text), ratio):
                 yield sketches.operation("div", node, text)
-        if self.stands_in_the_forward_pass(ratio):
+        if any(_equal(float(text), r) for text in self.expressions for r in (ratio, 1 / ratio if ratio else ratio)):
             yield from self._plainly(node, ratio, _COMMON)
             return  # nothing says it better than the forward pass
         by_name = False
@@ -104,8 +105,8 @@ class Scales:
                 yield sketches.operation("div", sketches.operation("mul", twice, node), size)
 
     def stands_in_the_forward_pass(self, ratio: float) -> bool:
-        """Whether it multiplies or divides by this number, under names: `math.sqrt(d)`."""
-        return any(_equal(float(text), r) for text in self.expressions for r in (ratio, 1 / ratio if ratio else ratio))
+        """Whether it multiplies or divides by this number, computed of names: `math.sqrt(d)`."""
+        return any(_equal(float(text), r) for text in self.computed for r in (ratio, 1 / ratio if ratio else ratio))
 
     def _plainly(self, node: fx.Node, ratio: float, numbers: Iterable[float]) -> Iterator[fx.Node]:
         """`2 * x`, `x / 2`."""

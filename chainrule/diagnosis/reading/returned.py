@@ -217,7 +217,8 @@ class Returned(ByName):
         values = [n for n in self.used if n.op == "placeholder" or n.meta.get("name")]
         values = [n for n in values if isinstance(n.meta["val"], torch.Tensor) and differentiable(n)]
         of = [[n for n in values if n.meta["val"].shape == t.shape] for _, t in labelled]
-        if any(_says(label) for label, _ in labelled) or any(len(ns) != 1 for ns in of):
+        told = any(_says(label) or not t.ndim for label, t in labelled)
+        if told or any(len(ns) != 1 for ns in of):
             return None
         return [self._claim(ns[0], label, t) for ns, (label, t) in zip(of, labelled, strict=True)]
 

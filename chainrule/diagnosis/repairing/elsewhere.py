@@ -141,7 +141,8 @@ class Proofs:
         loose = [(k, i) for k in after for i, m in enumerate(before[k]) if m in stays and m != after[k][i]]
         kept = [some for size in range(len(loose) + 1) for some in itertools.combinations(loose, size)]
         kept = kept if len(loose) <= _LOOSE else [(), tuple(loose)]
-        data = [_Data({}, shapes=_with_axes(after, before, some)) for some in kept]
+        rows = _Data({}, shapes=_with_as_many_rows(after, before))
+        data = [rows, *(_Data({}, shapes=_with_axes(after, before, some)) for some in kept)]
         return list(itertools.islice(((other, d) for d in data if (other := self._with(d)) is not None), 1))
 
     def _with_the_gradient_of_a_loss(self) -> list[_Other]:
@@ -190,6 +191,16 @@ def _with_axes(shapes: _Shapes, others: _Shapes, axes: Iterable[tuple[int | str,
     return {
         k: tuple(others[k][i] if (k, i) in chosen else n for i, n in enumerate(shape)) for k, shape in shapes.items()
     }
+
+
+def _with_as_many_rows(shapes: _Shapes, before: _Shapes) -> _Shapes:
+    """Shapes of which the first axes are equal where they were: labels, and what they are of, which nothing else ties."""
+    rows = {
+        before[k][0]: max(s[0] for j, s in shapes.items() if before[j][:1] == before[k][:1])
+        for k in shapes
+        if before[k]
+    }
+    return {k: (rows[before[k][0]], *shape[1:]) if shape else shape for k, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
